@@ -1,0 +1,54 @@
+"""Keras networks that grow to the size they need."""
+
+from keras_grow.callbacks.growth import GrowthCallback
+from keras_grow.callbacks.moments import Epochs, Steps
+from keras_grow.callbacks.pruning import PruningCallback
+from keras_grow.change import ChangeRecord, LayerChange, NothingToChange
+from keras_grow.connections import densities, scores, start_values
+from keras_grow.connections.view import Connections
+from keras_grow.conversion import make_growable, make_plain
+from keras_grow.export.saved_model import export_saved_model
+from keras_grow.growing import grow
+from keras_grow.layers.dense import GrowableDense
+from keras_grow.layers.growable import Growable, growable_layers
+from keras_grow.layers.initializers import ActiveFanIn
+from keras_grow.layers.weight_norm import WeightNormDense
+from keras_grow.measuring.gradients import GradientMeter, GrowthGradients, growth_gradients
+from keras_grow.measuring.hebbian import hebbian_gradients
+from keras_grow.pruning import prune
+from keras_grow.report import LayerReport, Report, report
+from keras_grow.version import __version__
+from keras_grow.weight_norm_initialization import initialize_weight_norm
+
+__all__ = [
+    "ActiveFanIn",
+    "ChangeRecord",
+    "Connections",
+    "Epochs",
+    "GradientMeter",
+    "Growable",
+    "GrowableDense",
+    "GrowthCallback",
+    "GrowthGradients",
+    "LayerChange",
+    "LayerReport",
+    "NothingToChange",
+    "PruningCallback",
+    "Report",
+    "Steps",
+    "WeightNormDense",
+    "__version__",
+    "densities",
+    "export_saved_model",
+    "grow",
+    "growable_layers",
+    "growth_gradients",
+    "hebbian_gradients",
+    "initialize_weight_norm",
+    "make_growable",
+    "make_plain",
+    "prune",
+    "report",
+    "scores",
+    "start_values",
+]

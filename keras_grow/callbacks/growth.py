@@ -1,0 +1,88 @@
+"""GrowthCallback: growth inside `model.fit`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from keras_grow.callbacks.moments import Epochs, Steps
+from keras_grow.callbacks.scheduled_change import Schedule, ScheduledChange
+from keras_grow.change import ChangeRecord
+from keras_grow.connections.densities import DensityDistribution
+from keras_grow.connections.scores import Score
+from keras_grow.connections.start_values import StartValue
+from keras_grow.growing import grow
+from keras_grow.layers.growable import Growable
+from keras_grow.measuring.gradients import GradientMeter
+
+
+class GrowthCallback(ScheduledChange):
+    """Calls `keras_grow.grow` while `model.fit` trains.
+
+    Growth never traces the compiled training step again. Into each epoch's logs go
+    `connections` and `density` at its end, and `grown_connections`, `growth_seconds` and
+    `growth_loss` (the loss on the growth data at the last growth) of the epoch, so that History,
+    the progress bar, TensorBoard, CSVLogger and EarlyStopping see them; put this callback before
+    those in the list.
+
+    Args:
+        data: growth data, as in `keras_grow.grow`. A callback cannot see the data of `fit`. It is
+            read at each growth: a generator would be empty the second time.
+        count: how many connections to grow each time: an integer, or a callable of the epoch or
+            step that returns one.
+        density: instead of `count`, the density to reach: a number from 0 to 1, a callable of the
+            epoch or step such as a `keras.optimizers.schedules.LearningRateSchedule`, or a
+            distribution such as `keras_grow.densities.ErdosRenyi`. Nothing is grown at moments at
+            which the network is as dense already.
+        when: `keras_grow.Epochs(...)` or `keras_grow.Steps(...)`, by default every epoch from the
+            second.
+        per_layer, layers, score, start_value, meter: as in `keras_grow.grow`.
+
+    Example:
+
+    ```python
+    # From 10% to 30% over epochs 1 to 8.
+    density = keras.optimizers.schedules.PolynomialDecay(0.1, 8, end_learning_rate=0.3)
+    model.fit(
+        x, y, epochs=20, callbacks=[keras_grow.GrowthCallback((x, y), density=density)]
+    )
+    ```
+    """
+
+    _verb = "grown"
+
+    def __init__(
+        self,
+        data: Any = None,
+        *,
+        count: Schedule | None = None,
+        density: Schedule | DensityDistribution | None = None,
+        when: Epochs | Steps | None = None,
+        per_layer: bool = False,
+        layers: Sequence[str | Growable] | None = None,
+        score: Score | None = None,
+        start_value: StartValue | None = None,
+        meter: GradientMeter | None = None,
+    ):
+        super().__init__(count, density, when, layers)
+        self.data = data
+        self.per_layer = per_layer
+        self.score = score
+        self.start_value = start_value
+        self.meter = GradientMeter() if meter is None else meter
+
+    def _change(self, count, density) -> ChangeRecord:
+        return grow(
+            self.model,
+            self.data,
+            count=count,
+            density=density,
+            per_layer=self.per_layer,
+            layers=self.layers,
+            score=self.score,
+            start_value=self.start_value,
+            meter=self.meter,
+        )
+
+    def _add_logs(self, logs):
+        losses = [record.loss for record in self._records if record.loss is not None]
+        self._last_loss = losses[-1] if losses else self._last_loss
+        logs["growth_loss"] = self._last_loss

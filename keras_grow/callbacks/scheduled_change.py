@@ -1,0 +1,100 @@
+"""What GrowthCallback and PruningCallback share."""
+
+import abc
+from collections.abc import Callable
+
+import keras
+
+from keras_grow.callbacks.moments import Epochs, Steps
+from keras_grow.change import ChangeRecord, NothingToChange, changeable_layers
+from keras_grow.connections.densities import DensityDistribution
+
+Schedule = float | int | Callable[[int], float]
+"""A number, or any callable of the epoch or step, `LearningRateSchedule`s included."""
+
+
+class ScheduledChange(abc.ABC, keras.callbacks.Callback):
+    """Changes the model's connections at certain moments, and logs what it did.
+
+    It acts before epochs or steps, never after: what a checkpoint saves is then the network
+    that was measured, and nothing is grown and never trained. It keeps no state that a resumed
+    run would miss: what it does is a function of the epoch, or of the optimizer's step.
+    """
+
+    _verb: str
+
+    def __init__(
+        self,
+        count: Schedule | None,
+        density: Schedule | DensityDistribution | None,
+        when: Epochs | Steps | None,
+        layers,
+    ):
+        super().__init__()
+        if (count is None) == (density is None):
+            raise ValueError(
+                "Pass exactly one of `count` and `density`. "
+                f"Received: count={count}, density={density}"
+            )
+        self.when = Epochs() if when is None else when
+        if not isinstance(self.when, (Epochs, Steps)):
+            raise TypeError(
+                f"`when` must be a keras_grow.Epochs or a keras_grow.Steps. Received: when={when!r}"
+            )
+        self.count = count
+        self.density = density
+        self.layers = layers
+        self._records: list[ChangeRecord] = []
+        self._last_loss = float("nan")
+
+    @abc.abstractmethod
+    def _change(self, count, density) -> ChangeRecord:
+        """Grows or prunes."""
+
+    def on_train_begin(self, logs=None):
+        changeable_layers(self.model, self.layers)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._records = []
+        self._step_at_epoch_begin = int(self.model.optimizer.iterations)
+        if isinstance(self.when, Epochs) and self.when.is_due(epoch):
+            self._change_at(epoch)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if not isinstance(self.when, Steps):
+            return
+        step = self._step_at_epoch_begin + batch
+        if self.when.is_due(step, self.model.steps_per_execution):
+            self._change_at(step)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is None:
+            return
+        layers = changeable_layers(self.model, self.layers)
+        num_active = sum(layer.num_active for layer in layers)
+        logs["connections"] = num_active
+        logs["density"] = num_active / sum(layer.num_connections for layer in layers)
+        logs[f"{self._verb}_connections"] = sum(record.count for record in self._records)
+        logs[f"{self._verb}_seconds"] = sum(record.seconds for record in self._records)
+        self._add_logs(logs)
+
+    def _add_logs(self, logs: dict) -> None:
+        """Adds what only one of the callbacks knows."""
+
+    def _change_at(self, moment: int) -> None:
+        count = None if self.count is None else int(_value(self.count, moment))
+        density = None
+        if self.density is not None:
+            density = _value(self.density, moment)
+        if count == 0:
+            return
+        try:
+            self._records.append(self._change(count, density))
+        except NothingToChange:
+            return
+
+
+def _value(schedule: Schedule | DensityDistribution, moment: int):
+    if isinstance(schedule, DensityDistribution) or not callable(schedule):
+        return schedule
+    return float(schedule(moment))

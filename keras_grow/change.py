@@ -1,0 +1,246 @@
+"""What growing and pruning share: how many, which, and the record of what was done."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_grow.connections import selection
+from keras_grow.connections.densities import DensityDistribution, check_density, exact_count
+from keras_grow.layers.growable import Evidence, Growable, growable_layers
+from keras_grow.measuring.gradients import GradientMeter
+from keras_grow.measuring.inputs import mean_over_inputs
+
+
+class NothingToChange(ValueError):
+    """Raised where the model already has what was asked for."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerChange:
+    """What growth or pruning did to one layer.
+
+    Attributes:
+        name: the layer's name.
+        indices: int64 tensor, the flat indices of the changed connections, best first.
+        num_active: how many connections of the layer are active now.
+    """
+
+    name: str
+    indices: tf.Tensor
+    num_active: int
+
+    @property
+    def count(self) -> int:
+        """How many connections changed."""
+        return len(self.indices)
+
+
+@dataclasses.dataclass(frozen=True)
+class ChangeRecord:
+    """What a call of `grow` or `prune` did.
+
+    Attributes:
+        layers: a `LayerChange` for each layer that took part, in the model's order.
+        num_active: active connections of these layers, now.
+        num_connections: all their connections.
+        seconds: how long it took.
+        loss: the mean loss on the growth data before the change, or `None` if it was not measured.
+    """
+
+    layers: tuple[LayerChange, ...]
+    num_active: int
+    num_connections: int
+    seconds: float
+    loss: float | None
+
+    @property
+    def count(self) -> int:
+        """How many connections changed."""
+        return sum(layer.count for layer in self.layers)
+
+    @property
+    def density(self) -> float:
+        """Active connections over all connections, now."""
+        return self.num_active / self.num_connections
+
+
+def changeable_layers(
+    model: keras.Model, layers: Sequence[str | Growable] | None
+) -> list[Growable]:
+    """The layers to change: those asked for, or every trainable growable layer of `model`.
+
+    Raises:
+        ValueError: for a layer that the model does not have or that is frozen.
+    """
+    of_model = growable_layers(model)
+    if layers is None:
+        chosen = [layer for layer in of_model if layer.trainable]
+        if not chosen:
+            raise ValueError(
+                "The model has no trainable growable layer. Received: growable layers "
+                f"{[layer.name for layer in of_model]}, all with trainable=False"
+            )
+        return chosen
+    unknown = [x for x in layers if not any(x in (layer, layer.name) for layer in of_model)]
+    if isinstance(layers, str) or unknown or not layers:
+        raise ValueError(
+            "`layers` must list growable layers of the model, or their names. "
+            f"Received: {layers!r}, expected some of {[layer.name for layer in of_model]}"
+        )
+    return [layer for layer in of_model if layer in layers or layer.name in layers]
+
+
+def counts_to_change(
+    layers: Sequence[Growable],
+    count: int | None,
+    density: float | DensityDistribution | None,
+    per_layer: bool,
+    grows: bool,
+) -> list[tuple[list[Growable], int]]:
+    """How many connections to change, in groups of layers whose connections compete.
+
+    Returns:
+        Pairs of layers and a count: one pair for each layer with `per_layer` or a distribution
+        of densities, else one pair for all layers.
+
+    Raises:
+        ValueError: unless exactly one of `count` and `density` is given and in range.
+        NothingToChange: if every count is 0.
+    """
+    verb = "grow" if grows else "prune"
+    if (count is None) == (density is None):
+        raise ValueError(
+            f"Pass exactly one of `count` (connections to {verb}) and `density` (to reach). "
+            f"Received: count={count}, density={density}"
+        )
+    is_distribution = isinstance(density, DensityDistribution)
+    is_separate = per_layer or is_distribution
+    groups = [[layer] for layer in layers] if is_separate else [list(layers)]
+    totals = [sum(layer.num_connections for layer in group) for group in groups]
+    active = [sum(layer.num_active for layer in group) for group in groups]
+    if count is not None:
+        if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count <= 0:
+            raise ValueError(f"`count` must be a positive integer. Received: count={count!r}")
+        if not grows and any(count >= n for n in active):
+            raise ValueError(
+                f"Pruning must leave active connections. Received: count={count}, with {active} "
+                f"active connections in {[[layer.name for layer in group] for group in groups]}"
+            )
+        # More than is dormant takes all.
+        counts = [min(count, n - a) if grows else count for n, a in zip(totals, active)]
+    else:
+        if is_distribution:
+            targets = density([layer.kernel_shape for layer in layers])
+        else:
+            check_density(density)
+            targets = [density] * len(groups)
+        if sum(targets) == 0:
+            raise ValueError(f"A density of 0 leaves no connection. Received: density={density!r}")
+        reached = [exact_count(target, n) for target, n in zip(targets, totals)]
+        counts = [max(0, r - a if grows else a - r) for r, a in zip(reached, active)]
+    if not any(counts):
+        raise NothingToChange(
+            f"There is nothing to {verb}. Received: "
+            f"{f'count={count}' if density is None else f'density={density!r}'}, with "
+            f"{sum(active)} of {sum(totals)} connections active (density "
+            f"{sum(active) / sum(totals):.6g}) in {[layer.name for layer in layers]}. "
+            + ("Growing needs" if grows else "Pruning reaches")
+            + (" dormant connections below the density to reach." if grows else " lower densities.")
+        )
+    return list(zip(groups, counts))
+
+
+def choose(
+    groups: Sequence[tuple[list[Growable], int]],
+    propose: Callable[[Growable, int], selection.Proposal],
+) -> list[tf.Tensor]:
+    """The flat indices to change in each layer, `propose(layer, count)` giving a layer's best."""
+    return [
+        indices
+        for layers, count in groups
+        for indices in selection.merge([propose(layer, count) for layer in layers], count)
+    ]
+
+
+def record(
+    layers: Sequence[Growable], chosen: Sequence[tf.Tensor], seconds: float, loss: float | None
+) -> ChangeRecord:
+    """The record of a change that has been made."""
+    changes = tuple(
+        LayerChange(layer.name, indices, layer.num_active)
+        for layer, indices in zip(layers, chosen, strict=True)
+    )
+    return ChangeRecord(
+        changes,
+        sum(change.num_active for change in changes),
+        sum(layer.num_connections for layer in layers),
+        seconds,
+        loss,
+    )
+
+
+def optimizer_of(model: keras.Model, optimizer: Any) -> Any:
+    """The optimizer whose slots must follow: the one given, or the model's, if it has one."""
+    if optimizer is not None:
+        return optimizer
+    return model.optimizer if model.compiled else None
+
+
+def steps_made(optimizer: Any) -> int:
+    """How many steps the optimizer made, 0 without one."""
+    return 0 if optimizer is None else int(optimizer.iterations)
+
+
+def check_policy(policy: Any, kind: type, name: str) -> None:
+    """Raises `TypeError` unless `policy` is an instance of the base class `kind`."""
+    if not isinstance(policy, kind):
+        raise TypeError(
+            f"`{name}` must be an object of a subclass of {kind.__module__}.{kind.__qualname__}. "
+            f"Received: {policy!r}"
+        )
+
+
+def gather_evidence(
+    model: keras.Model,
+    data: Any,
+    layers: Sequence[Growable],
+    *,
+    needs_gradient: bool,
+    needs_input_rms: bool,
+    meter: GradientMeter | None,
+    step: int,
+) -> tuple[dict[Growable, Evidence], float | None]:
+    """Measures what the policies need of each layer, and the loss where a gradient was needed.
+
+    Raises:
+        ValueError: if something must be measured and there is no data, and for stored weights or
+            measured numbers that are not finite.
+    """
+    for layer in layers:
+        layer.check_finite()
+    if data is None and (needs_gradient or needs_input_rms):
+        raise ValueError(
+            "This score, or start value, is measured on data. Received: data=None. Pass "
+            "`data=(x, y)`, a dataset or an iterable of batches."
+        )
+    meter = GradientMeter() if meter is None else meter
+    gradients: dict[Growable, Any] = dict.fromkeys(layers)
+    input_rms: dict[Growable, Any] = dict.fromkeys(layers)
+    loss = None
+    if needs_gradient:
+        measured = meter.measure(model, data, layers)
+        gradients, loss = measured.gradients, measured.loss
+    if needs_input_rms:
+        mean_squares = mean_over_inputs(
+            model, data, layers, tf.square, meter.batch_size, meter.verbose
+        )
+        input_rms = {layer: tf.sqrt(mean) for layer, mean in mean_squares.items()}
+    evidence = {
+        layer: Evidence(index, step, gradients[layer], input_rms[layer])
+        for index, layer in enumerate(layers)
+    }
+    return evidence, loss

@@ -1,0 +1,1 @@
+"""What is served: files that need neither keras_grow nor Keras."""

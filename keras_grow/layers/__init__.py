@@ -1,0 +1,1 @@
+"""Layers whose connections can be dormant."""

@@ -1,0 +1,249 @@
+"""What layers with a `kernel_mask` share."""
+
+import abc
+import math
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from keras_grow.connections import selection
+from keras_grow.connections.densities import exact_count, seed_mask
+from keras_grow.connections.scores import Score
+from keras_grow.connections.view import Connections
+from keras_grow.layers.growable import Evidence, Growable, StorageChange
+from keras_grow.layers.initializers import ActiveFanIn
+from keras_grow.layers.observer import current_observer
+
+
+def keep_active(kernel, mask):
+    """`kernel` with exact zeros wherever `mask` is False, whatever stood there (NaN included)."""
+    kernel = ops.convert_to_tensor(kernel)
+    return ops.where(mask, kernel, ops.zeros((), kernel.dtype))
+
+
+def scatter(tensor: tf.Tensor, indices: tf.Tensor, values: tf.Tensor | bool | float) -> tf.Tensor:
+    """A copy of `tensor` with `values` at flat `indices`."""
+    values = tf.broadcast_to(tf.cast(values, tensor.dtype), tf.shape(indices))
+    flat = tf.tensor_scatter_nd_update(tf.reshape(tensor, [-1]), indices[:, None], values)
+    return tf.reshape(flat, tf.shape(tensor))
+
+
+class EffectiveKernelRegularizer(keras.regularizers.Regularizer):
+    """Lets a kernel's regulariser see the effective kernel, never what dormant entries store."""
+
+    def __init__(self, layer: "Masked", regularizer: Callable):
+        self._layer = layer
+        self._regularizer = regularizer
+
+    def __call__(self, stored_kernel):
+        return self._regularizer(self._layer.effective_kernel())
+
+
+class ActiveConstraint(keras.constraints.Constraint):
+    """After each update, applies the user's constraint to active entries and zeroes the rest."""
+
+    def __init__(self, mask: keras.Variable, constraint: Callable | None):
+        self._mask = mask
+        self._constraint = constraint
+
+    def __call__(self, kernel):
+        kernel = keep_active(kernel, self._mask)
+        if self._constraint is not None:
+            kernel = keep_active(self._constraint(kernel), self._mask)
+        return kernel
+
+
+class Masked(Growable):
+    """A growable layer that stores a whole kernel and a bool mask, True = active.
+
+    Mixed into a `keras.Layer` which sets `initial_density`, `seed`, `kernel_initializer` and
+    `kernel_regularizer`, calls `_add_kernel_mask` when it is built, and computes with
+    `effective_kernel()`.
+    """
+
+    initial_density: float
+    seed: int | None
+    kernel_mask: keras.Variable
+
+    @property
+    @abc.abstractmethod
+    def _stored_kernel(self) -> keras.Variable:
+        """The trainable variable of the kernel's shape."""
+
+    @abc.abstractmethod
+    def _compute_effective_kernel(self) -> tf.Tensor:
+        """The effective kernel from the variables."""
+
+    @abc.abstractmethod
+    def _wake(
+        self, indices: tf.Tensor, values: tf.Tensor, gradient: tf.Tensor | None
+    ) -> list[StorageChange]:
+        """Stores the weights of connections that are about to become active."""
+
+    @abc.abstractmethod
+    def _cut(self, indices: tf.Tensor) -> list[StorageChange]:
+        """Stores what the survivors need once the connections at `indices` are dormant."""
+
+    def _add_kernel_mask(self, shape: tuple[int, ...]) -> Callable:
+        """Creates `kernel_mask`; returns the initialiser of the stored kernel that goes with it."""
+        count = exact_count(self.initial_density, math.prod(shape))
+        mask = seed_mask(shape, count, self.seed)
+        self.kernel_mask = self.add_weight(
+            name="kernel_mask",
+            shape=shape,
+            dtype="bool",
+            initializer=lambda shape, dtype: mask,
+            trainable=False,
+            autocast=False,
+        )
+
+        def masked_initializer(shape, dtype):
+            if isinstance(self.kernel_initializer, ActiveFanIn):
+                kernel = self.kernel_initializer(shape, dtype, mask=mask)
+            else:
+                kernel = self.kernel_initializer(shape, dtype=dtype)
+            return keep_active(kernel, mask)
+
+        return masked_initializer
+
+    def _effective_kernel_regularizer(self) -> EffectiveKernelRegularizer | None:
+        if self.kernel_regularizer is None:
+            return None
+        return EffectiveKernelRegularizer(self, self.kernel_regularizer)
+
+    def effective_kernel(self) -> tf.Tensor:
+        """What multiplies the input: float tensor of `kernel_shape`, 0 at dormant connections."""
+        replacement = current_observer().kernel(self)
+        return self._compute_effective_kernel() if replacement is None else replacement
+
+    def load_own_variables(self, store):
+        super().load_own_variables(store)
+        self._stored_kernel.assign(keep_active(self._stored_kernel, self.kernel_mask))
+
+    @property
+    def kernel_shape(self) -> tuple[int, ...]:
+        return tuple(self._mask_variable().shape)
+
+    @property
+    def num_connections(self) -> int:
+        return math.prod(self.kernel_shape)
+
+    @property
+    def num_active(self) -> int:
+        return int(tf.math.count_nonzero(self._mask_variable().value))
+
+    def _mask_variable(self) -> keras.Variable:
+        if not self.built:
+            raise ValueError(
+                f"Layer {self.name!r} has no connections before it is built. Call it on a batch, "
+                "or build it."
+            )
+        return self.kernel_mask
+
+    def active_connections(self) -> tuple[tf.Tensor, tf.Tensor]:
+        mask = tf.reshape(self._mask_variable().value, [-1])
+        indices = tf.where(mask)[:, 0]
+        return indices, tf.gather(tf.reshape(self.effective_kernel(), [-1]), indices)
+
+    def check_finite(self) -> None:
+        stored = self._stored_kernel.value
+        finite = tf.math.is_finite(stored)
+        if bool(tf.reduce_all(finite)):
+            return
+        active = self.kernel_mask.value
+        raise ValueError(
+            f"Layer {self.name!r} stores weights that are NaN or infinite. Received: "
+            f"{int(tf.math.count_nonzero(~finite & active))} of its active and "
+            f"{int(tf.math.count_nonzero(~finite & ~active))} of its dormant connections. Training "
+            "has diverged, or weights were assigned by hand; load a sound checkpoint."
+        )
+
+    def view(self, evidence: Evidence, indices: tf.Tensor | None = None) -> Connections:
+        weight, active = self.effective_kernel(), self.kernel_mask.value
+        gradient, input_rms = evidence.gradient, evidence.input_rms
+        if input_rms is not None:
+            input_rms = tf.cast(input_rms, weight.dtype)[..., None]
+        if indices is not None:
+            if input_rms is not None:
+                input_rms = _take(tf.broadcast_to(input_rms, tf.shape(weight)), indices)
+            weight, active = _take(weight, indices), _take(active, indices)
+            gradient = None if gradient is None else _take(gradient, indices)
+        return Connections(
+            weight=weight,
+            active=active,
+            gradient=gradient,
+            input_rms=input_rms,
+            l1=float(getattr(self.kernel_regularizer, "l1", 0.0)),
+            layer_index=evidence.layer_index,
+            first_index=0,
+            step=evidence.step,
+        )
+
+    def propose_growth(self, count: int, score: Score, evidence: Evidence) -> selection.Proposal:
+        count = min(count, self.num_connections - self.num_active)
+        return selection.best_candidates(score(self.view(evidence)), ~self.kernel_mask.value, count)
+
+    def propose_pruning(self, count: int, score: Score, evidence: Evidence) -> selection.Proposal:
+        count = min(count, self.num_active)
+        return selection.best_candidates(-score(self.view(evidence)), self.kernel_mask.value, count)
+
+    def grow_connections(
+        self, indices: tf.Tensor, values: tf.Tensor | None = None, gradient: tf.Tensor | None = None
+    ) -> list[StorageChange]:
+        indices = self._check_indices(indices, expected_active=False)
+        dtype = self._stored_kernel.value.dtype
+        values = tf.zeros(tf.shape(indices), dtype) if values is None else tf.cast(values, dtype)
+        if values.shape != indices.shape:
+            raise ValueError(
+                "`values` must hold one weight per index. "
+                f"Received: values of shape {values.shape} for {len(indices)} indices"
+            )
+        if not bool(tf.reduce_all(tf.math.is_finite(values))):
+            raise ValueError(
+                f"Connections can't wake with a weight that is NaN or infinite. Received: {values}"
+            )
+        changes = self._wake(indices, values, gradient)
+        self.kernel_mask.assign(scatter(self.kernel_mask.value, indices, True))
+        return changes
+
+    def prune_connections(self, indices: tf.Tensor) -> list[StorageChange]:
+        indices = self._check_indices(indices, expected_active=True)
+        changes = self._cut(indices)
+        self.kernel_mask.assign(scatter(self.kernel_mask.value, indices, False))
+        return changes
+
+    def _check_indices(self, indices: tf.Tensor, expected_active: bool) -> tf.Tensor:
+        shape, indices = self.kernel_shape, tf.convert_to_tensor(indices)
+        if indices.shape.rank != 1 or not (indices.dtype.is_integer or indices.shape == (0,)):
+            raise ValueError(
+                "`indices` must be flat: integers of shape (count,), row-major over a kernel of "
+                f"shape {shape}. Received: {indices.dtype.name} of shape {indices.shape}"
+            )
+        indices = tf.cast(indices, tf.int64)
+        inside = (indices >= 0) & (indices < self.num_connections)
+        if not bool(tf.reduce_all(inside)):
+            raise ValueError(
+                f"`indices` must lie from 0 to {self.num_connections - 1} for layer {self.name!r} "
+                f"with a kernel of shape {shape}. Received: {indices[~inside][:5].numpy()}"
+            )
+        unique, _ = tf.unique(indices)
+        if len(unique) != len(indices):
+            raise ValueError(
+                "`indices` must name each connection once. Received: "
+                f"{len(indices) - len(unique)} repetitions among {len(indices)}"
+            )
+        wrong = _take(self.kernel_mask.value, indices) != expected_active
+        if bool(tf.reduce_any(wrong)):
+            now, wanted = ("dormant", "active") if expected_active else ("active", "dormant")
+            raise ValueError(
+                f"Only {wanted} connections can be {'pruned' if expected_active else 'grown'}. "
+                f"Received: indices of {now} ones, such as {indices[wrong][:5].numpy()}, for layer "
+                f"{self.name!r}"
+            )
+        return indices
+
+
+def _take(tensor: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
+    return tf.gather(tf.reshape(tensor, [-1]), indices)

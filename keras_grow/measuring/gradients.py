@@ -1,0 +1,229 @@
+"""Growth gradients: dL/dW of every connection, dormant ones included, over the growth data."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_grow.layers.growable import Growable, growable_layers
+from keras_grow.layers.observer import Observer, observing
+from keras_grow.measuring.loss import check_loss, total_loss, untouched
+from keras_grow.measuring.passes import sum_over_batches
+
+
+@dataclasses.dataclass(frozen=True)
+class GrowthGradients:
+    """What one pass over the growth data measured.
+
+    Attributes:
+        gradients: for each growable layer, its mean dL/dW, float tensor of its `kernel_shape`.
+        loss: float, the mean loss over the growth data.
+        num_samples: integer, the samples of the growth data.
+    """
+
+    gradients: dict[Growable, tf.Tensor]
+    loss: float
+    num_samples: int
+
+
+class KernelTap(Observer):
+    """Puts a watched copy of each effective kernel in the place of the layer's own.
+
+    The gradient with respect to the copy is the growth gradient. That of the stored kernel is
+    useless: behind a mask it is exactly zero at every dormant connection. The copies are made
+    before the forward pass, so that shared layers and layers inside loops use one and the same.
+    """
+
+    def __init__(self, layers: Sequence[Growable], tape: tf.GradientTape):
+        self._kernels = {layer: tf.convert_to_tensor(layer.effective_kernel()) for layer in layers}
+        tape.watch(list(self._kernels.values()))
+
+    def kernel(self, layer):
+        return self._kernels.get(layer)
+
+    def gradients(self, tape: tf.GradientTape, loss: tf.Tensor) -> list[tf.Tensor]:
+        """dL/dW of each layer, in the order of the layers."""
+        return tape.gradient(
+            loss, list(self._kernels.values()), unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
+
+
+class GradientMeter:
+    r"""Measures growth gradients; holds the settings of the measurement and its compiled step.
+
+    $$ G = \frac{1}{N} \sum_b n_b \frac{\partial L_b}{\partial W} $$
+
+    over batches $b$ of $n_b$ of all $N$ samples, at the effective kernel $W$, of the loss $L$
+    that `model.fit` minimises: with sample weights, loss weights, `add_loss` and regularisers.
+    Signed gradients are summed, so that for losses that are means over the batch, chunks equal
+    the whole. With batch statistics (BatchNormalization in training) G is the mean of
+    per-batch gradients. Measuring leaves variables, seeds, metrics and the optimizer as they were.
+
+    A meter used again with the same model does not trace again; make a new one after changing
+    what the model computes (`trainable`, a dtype policy). `class_weight` and a custom `train_step`
+    are out of its sight: pass sample weights, or `loss`.
+
+    Args:
+        loss: the loss to lower. `None` takes the one the model was compiled with; else a
+            `keras.losses.Loss` or its name, a function `(y_true, y_pred)`, or a function
+            `(model, x, y, sample_weight)` that runs the model and returns the whole loss.
+        training: bool, the mode in which the model runs. Stochastic layers draw from their seed,
+            the optimizer's step and the number of the batch.
+        batch_size: samples per batch where the growth data is a tuple of arrays.
+        verbose: 0 shows no progress, 1 shows it, "auto" shows it when measuring takes long.
+
+    Example:
+
+    ```python
+    meter = keras_grow.GradientMeter(batch_size=500, training=False)
+    keras_grow.grow(model, (x, y), count=1000, meter=meter)
+    ```
+
+    Reference: Dai, Yin, Jha, "NeST", arXiv:1711.02017, Policy 1.
+    """
+
+    _tap = KernelTap
+
+    def __init__(
+        self,
+        loss: Any = None,
+        training: bool = True,
+        batch_size: int = 1000,
+        verbose: str | int = "auto",
+    ):
+        self.loss = loss
+        self.training = training
+        self.batch_size = batch_size
+        self.verbose = verbose
+        self._compiled_for: tuple = ()
+        self._compiled_step = None
+
+    def measure(
+        self, model: keras.Model, data: Any, layers: Sequence[Growable] | None = None
+    ) -> GrowthGradients:
+        """Measures the growth gradients of `layers`, by default all growable layers of `model`.
+
+        Args:
+            model: a built model, compiled unless the meter has a `loss`.
+            data: growth data: `(x, y)`, `(x, y, sample_weight)`, a `tf.data.Dataset`, a
+                `keras.utils.PyDataset` or an iterable of batches.
+            layers: growable layers of the model.
+
+        Raises:
+            TypeError, ValueError: for a model without growable layers or loss, for data that is
+                empty, endless or does not fit, and for gradients that are NaN or infinite.
+        """
+        layers = growable_layers(model) if layers is None else list(layers)
+        for layer in layers:
+            layer.check_finite()
+        step = self._step(model, layers)
+        optimizer = getattr(model, "optimizer", None)
+        scale = 1.0 if optimizer is None else float(optimizer.scale_loss(tf.constant(1.0)))
+
+        def step_at_fitting_scale(sums, *batch):
+            # A loss scale that overflows is halved, as the optimizer does in training.
+            nonlocal scale
+            if sums is None:
+                sums = [tf.zeros((), tf.float64), [tf.zeros_like(k) for k in _kernels(layers)]]
+            while True:
+                new_sums, is_finite = step(sums, tf.constant(scale), *batch)
+                if scale <= 1.0 or bool(is_finite):
+                    return new_sums
+                scale /= 2
+
+        (loss, sums), num_samples = sum_over_batches(
+            step_at_fitting_scale, data, self.batch_size, self.verbose
+        )
+        gradients = {
+            layer: total / tf.cast(num_samples, total.dtype)
+            for layer, total in zip(layers, sums, strict=True)
+        }
+        _check_finite(gradients)
+        return GrowthGradients(gradients, float(loss) / num_samples, num_samples)
+
+    def _step(self, model: keras.Model, layers: Sequence[Growable]) -> Any:
+        key = (model, model.optimizer if model.compiled else None, *layers)
+        is_known = len(key) == len(self._compiled_for) and all(
+            a is b for a, b in zip(key, self._compiled_for, strict=True)
+        )
+        if not is_known:
+            self._compiled_for = key
+            self._compiled_step = self._compile(model, layers)
+        return self._compiled_step
+
+    def _compile(self, model: keras.Model, layers: Sequence[Growable]) -> Any:
+        loss_function = check_loss(model, self.loss)
+
+        @tf.function(reduce_retracing=True)
+        def step(sums, scale, x, y, sample_weight, draw):
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tap = self._tap(layers, tape)
+                with untouched(model, draw), observing(tap):
+                    loss = total_loss(model, loss_function, x, y, sample_weight, self.training)
+                scaled_loss = loss * tf.cast(scale, loss.dtype)
+            gradients = tap.gradients(tape, scaled_loss)
+            first = next(array for array in tf.nest.flatten(x) if array is not None)
+            size = tf.shape(first)[0]
+            is_finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in gradients])
+            loss_sum, gradient_sums = sums
+            loss_sum += tf.cast(loss, tf.float64) * tf.cast(size, tf.float64)
+            gradient_sums = [
+                total + g * (tf.cast(size, g.dtype) / tf.cast(scale, g.dtype))
+                for total, g in zip(gradient_sums, gradients, strict=True)
+            ]
+            return [loss_sum, gradient_sums], is_finite
+
+        return step
+
+
+def growth_gradients(
+    model: keras.Model,
+    data: Any,
+    *,
+    loss: Any = None,
+    training: bool = True,
+    batch_size: int = 1000,
+    verbose: str | int = "auto",
+) -> dict[Growable, tf.Tensor]:
+    """The mean dL/dW of every growable layer over the growth data, dormant connections included.
+
+    See `GradientMeter` for what exactly is measured, and for the arguments; `data` is
+    `(x, y)`, `(x, y, sample_weight)`, a `tf.data.Dataset`, a `keras.utils.PyDataset` or an
+    iterable of batches: the whole training set, or a large part of it.
+
+    Returns:
+        A dict from each growable layer to a float tensor of its `kernel_shape`, with sign.
+
+    Example:
+
+    >>> import keras, keras_grow, numpy as np
+    >>> layer = keras_grow.GrowableDense(1, initial_density=0.5, seed=0)
+    >>> model = keras.Sequential([keras.Input((2,)), layer])
+    >>> model.compile("sgd", "mse")
+    >>> x, y = np.array([[1.0, 2.0]]), np.array([[3.0]])
+    >>> keras_grow.growth_gradients(model, (x, y))[layer].shape
+    TensorShape([2, 1])
+
+    Reference: Dai, Yin, Jha, "NeST", arXiv:1711.02017, Policy 1.
+    """
+    meter = GradientMeter(loss, training, batch_size, verbose)
+    return meter.measure(model, data).gradients
+
+
+def _kernels(layers: Sequence[Growable]) -> list[tf.Tensor]:
+    return [tf.convert_to_tensor(layer.effective_kernel()) for layer in layers]
+
+
+def _check_finite(gradients: dict[Growable, tf.Tensor]) -> None:
+    bad = [
+        layer.name
+        for layer, gradient in gradients.items()
+        if not bool(tf.reduce_all(tf.math.is_finite(gradient)))
+    ]
+    if bad:
+        raise ValueError(
+            "Growth gradients must be finite. Received: NaN or infinite gradients in layers "
+            f"{bad}. Look for NaN in the growth data, labels out of range, or a diverged training."
+        )

@@ -1,0 +1,111 @@
+"""Growth data in any form that `model.fit` knows, as batches."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import tree
+
+Batch = tuple[Any, Any, Any]
+"""`(x, y, sample_weight)`, each a tensor, a structure of tensors, or `None`."""
+
+
+def batches(data: Any, batch_size: int) -> tuple[Callable[[], Iterator[Batch]], int | None]:
+    """Reads growth data batch by batch.
+
+    Args:
+        data: a tuple of arrays `(x,)`, `(x, y)` or `(x, y, sample_weight)`, each an array or a
+            structure of arrays with the samples on the first axis; or anything that gives
+            batches of that form: a `tf.data.Dataset`, a `keras.utils.PyDataset`, an iterable.
+        batch_size: positive integer, the samples per batch of a tuple of arrays; the other
+            forms come in batches already.
+
+    Returns:
+        A function that starts a pass over the data, and the number of batches in a pass, or
+        `None` where it is not known.
+
+    Raises:
+        TypeError: for data of another kind.
+        ValueError: for empty arrays, arrays of different lengths, and data without an end.
+    """
+    if isinstance(data, tuple):
+        return _array_batches(data, batch_size)
+    if isinstance(data, keras.utils.PyDataset):
+        count = data.num_batches
+        if count is None:
+            raise ValueError(
+                "Growth data must end. Received: a PyDataset without a length (`num_batches` is "
+                "None). Define `__len__`."
+            )
+        return lambda: (_unpack(data[i]) for i in range(count)), count
+    if isinstance(data, tf.data.Dataset):
+        count = int(data.cardinality())
+        if count == tf.data.INFINITE_CARDINALITY:
+            raise ValueError(
+                "Growth data must end. Received: a dataset that repeats for ever. Take a part of "
+                "it: `dataset.take(num_batches)`."
+            )
+        return lambda: map(_unpack, data), count if count >= 0 else None
+    if isinstance(data, (np.ndarray, tf.Tensor, str, dict)) or not isinstance(data, Iterable):
+        raise TypeError(
+            "Growth data must be a tuple of arrays `(x, y)` or `(x, y, sample_weight)`, a "
+            "tf.data.Dataset, a keras.utils.PyDataset or an iterable of batches. "
+            f"Received: {type(data).__name__}"
+        )
+    count = len(data) if hasattr(data, "__len__") else None
+    return lambda: map(_unpack, data), count
+
+
+def batch_size_of(x: Any) -> tf.Tensor:
+    """The number of samples in a batch, int64 scalar."""
+    first = next(array for array in tree.flatten(x) if array is not None)
+    return tf.shape(first, out_type=tf.int64)[0]
+
+
+def _array_batches(arrays: tuple, batch_size: int) -> tuple[Callable[[], Iterator[Batch]], int]:
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size <= 0:
+        raise ValueError(
+            f"`batch_size` must be a positive integer. Received: batch_size={batch_size!r}"
+        )
+    if not 1 <= len(arrays) <= 3:
+        raise ValueError(
+            "Growth data as a tuple must be `(x,)`, `(x, y)` or `(x, y, sample_weight)`. "
+            f"Received: a tuple of {len(arrays)}"
+        )
+    arrays = tree.map_structure(_as_array, arrays)
+    lengths = {len(array) for array in tree.flatten(arrays) if array is not None}
+    if len(lengths) != 1 or lengths == {0}:
+        raise ValueError(
+            "Growth data must have the same, positive number of samples in every array. "
+            f"Received: lengths {sorted(lengths)}"
+        )
+    (num_samples,) = lengths
+
+    def read() -> Iterator[Batch]:
+        for start in range(0, num_samples, batch_size):
+            part = slice(start, start + batch_size)
+            yield _unpack(
+                tree.map_structure(lambda a, part=part: None if a is None else a[part], arrays)
+            )
+
+    return read, math.ceil(num_samples / batch_size)
+
+
+def _as_array(array: Any) -> Any:
+    if array is None or isinstance(array, (tf.Tensor, np.ndarray)):
+        return array
+    array = np.asarray(array)
+    if array.ndim == 0:
+        raise ValueError(
+            "Growth data as a tuple must hold arrays with the samples on the first axis. "
+            f"Received: {array!r}"
+        )
+    return array
+
+
+def _unpack(batch: Any) -> Batch:
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+    return x, y, sample_weight

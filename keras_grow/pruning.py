@@ -1,0 +1,96 @@
+"""Pruning of connections by NeST's Policy 4, on a whole model."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from keras_grow.change import (
+    ChangeRecord,
+    changeable_layers,
+    check_policy,
+    choose,
+    counts_to_change,
+    gather_evidence,
+    optimizer_of,
+    record,
+    steps_made,
+)
+from keras_grow.connections.densities import DensityDistribution
+from keras_grow.connections.scores import Magnitude, Score
+from keras_grow.layers.growable import Growable
+from keras_grow.measuring.gradients import GradientMeter
+from keras_grow.optimizer_slots import reset_slots
+
+
+def prune(
+    model: keras.Model,
+    *,
+    count: int | None = None,
+    density: float | DensityDistribution | None = None,
+    per_layer: bool = False,
+    layers: Sequence[str | Growable] | None = None,
+    score: Score | None = None,
+    data: Any = None,
+    meter: GradientMeter | None = None,
+    optimizer: keras.Optimizer | None = None,
+) -> ChangeRecord:
+    """Makes the active connections that matter least dormant.
+
+    Ranks the active connections by score and prunes exactly the smallest. Among equals the earlier
+    layer's are pruned first, then the lower index. Pruning is all or nothing: where it raises,
+    the model is as it was.
+
+    Args:
+        model: a built model with growable layers.
+        count: positive integer, how many connections to prune, of all layers together or of each
+            layer with `per_layer`.
+        density: instead of `count`, the density to reach, in (0, 1], of all layers together or of
+            each layer with `per_layer`; or a distribution such as
+            `keras_grow.densities.ErdosRenyi`. Layers that are sparser already stay.
+        per_layer: whether connections compete within each layer only.
+        layers: growable layers, or their names; by default every trainable growable layer.
+        score: what ranks connections, by default `keras_grow.scores.Magnitude()`.
+        data: data for a score that measures something, in the forms that `grow` takes.
+        meter: the settings of the measurement, by default `keras_grow.GradientMeter()`.
+        optimizer: the optimizer of a custom loop, whose slots of pruned connections start afresh;
+            by default the one the model was compiled with, if any.
+
+    Returns:
+        A `ChangeRecord`: which connections were pruned, and how many are active.
+
+    Raises:
+        TypeError, ValueError: for a model without growable layers, targets out of range or reached
+            already, data that is missing or does not fit, and numbers that are not finite.
+
+    Example:
+
+    ```python
+    keras_grow.prune(model, density=0.1)
+    model.fit(x, y, epochs=5)  # Retrain what is left.
+    ```
+
+    Reference: Dai, Yin, Jha, "NeST", arXiv:1711.02017, Policy 4.
+    """
+    started = time.perf_counter()
+    chosen_layers = changeable_layers(model, layers)
+    score = Magnitude() if score is None else score
+    check_policy(score, Score, "score")
+    groups = counts_to_change(chosen_layers, count, density, per_layer, grows=False)
+    optimizer = optimizer_of(model, optimizer)
+    evidence, loss = gather_evidence(
+        model,
+        data,
+        chosen_layers,
+        needs_gradient=score.needs_gradient,
+        needs_input_rms=score.needs_input_rms,
+        meter=meter,
+        step=steps_made(optimizer),
+    )
+    chosen = choose(
+        groups, lambda layer, count: layer.propose_pruning(count, score, evidence[layer])
+    )
+    for layer, indices in zip(chosen_layers, chosen, strict=True):
+        reset_slots(optimizer, layer.prune_connections(indices))
+    return record(chosen_layers, chosen, time.perf_counter() - started, loss)

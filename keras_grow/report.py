@@ -1,0 +1,196 @@
+"""What a model has grown to: connections, parameters and FLOPs, per layer and in all."""
+
+import dataclasses
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_grow.layers.growable import Growable, growable_layers
+from keras_grow.measuring.inputs import mean_over_inputs
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerReport:
+    """Counts of one growable layer.
+
+    Attributes:
+        name: the layer's name.
+        kernel_shape: shape of the kernel with every connection in it.
+        num_connections: all connections.
+        num_active: active connections; "parameters" of NeST and Han et al., weights only.
+        living_units: units with at least one active input.
+        living_inputs: inputs with at least one active connection.
+        living_biases: biases of living units, 0 without biases.
+        flops: 2 x active connections, per application of the layer to one vector.
+        scaled_flops: 2 x the sum over active connections of the share of samples in which the
+            connection's input is not 0, the convention of Han et al. and NeST; `None` without
+            data.
+    """
+
+    name: str
+    kernel_shape: tuple[int, ...]
+    num_connections: int
+    num_active: int
+    living_units: int
+    living_inputs: int
+    living_biases: int
+    flops: int
+    scaled_flops: float | None
+
+    @property
+    def density(self) -> float:
+        """Active connections over all connections."""
+        return self.num_active / self.num_connections
+
+    @property
+    def num_parameters(self) -> int:
+        """Active connections, and biases of living units."""
+        return self.num_active + self.living_biases
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Counts of a model's growable layers; its `str` is a table.
+
+    Attributes:
+        layers: a `LayerReport` for each growable layer, in the model's order.
+        other_parameters: the parameters of all other layers.
+    """
+
+    layers: tuple[LayerReport, ...]
+    other_parameters: int
+
+    @property
+    def num_connections(self) -> int:
+        """All connections of all growable layers."""
+        return sum(layer.num_connections for layer in self.layers)
+
+    @property
+    def num_active(self) -> int:
+        """Active connections of all growable layers."""
+        return sum(layer.num_active for layer in self.layers)
+
+    @property
+    def density(self) -> float:
+        """Active connections over all connections."""
+        return self.num_active / self.num_connections
+
+    @property
+    def num_parameters(self) -> int:
+        """Active connections, and biases of living units."""
+        return sum(layer.num_parameters for layer in self.layers)
+
+    @property
+    def flops(self) -> int:
+        """2 x active connections, each layer applied to one vector."""
+        return sum(layer.flops for layer in self.layers)
+
+    @property
+    def scaled_flops(self) -> float | None:
+        """FLOPs scaled by the measured density of the inputs; `None` without data."""
+        if any(layer.scaled_flops is None for layer in self.layers):
+            return None
+        return sum(layer.scaled_flops for layer in self.layers)
+
+    def __str__(self) -> str:
+        has_scaled = self.scaled_flops is not None
+        header = ["layer", "kernel", "connections", "active", "density", "units", "inputs"]
+        header += ["with biases", "FLOPs"] + ["FLOPs x input density"] * has_scaled
+        rows = [header]
+        for layer in self.layers:
+            *inputs, units = layer.kernel_shape
+            rows.append(
+                [
+                    layer.name,
+                    " x ".join(map(str, layer.kernel_shape)),
+                    f"{layer.num_connections:,}",
+                    f"{layer.num_active:,}",
+                    f"{layer.density:.2%}",
+                    f"{layer.living_units} of {units}",
+                    f"{layer.living_inputs} of {inputs[-1]}",
+                    f"{layer.num_parameters:,}",
+                    f"{layer.flops:,}",
+                ]
+                + ([f"{layer.scaled_flops:,.0f}"] if has_scaled else [])
+            )
+        rows.append(
+            [
+                "in all",
+                "",
+                f"{self.num_connections:,}",
+                f"{self.num_active:,}",
+                f"{self.density:.2%}",
+                "",
+                "",
+                f"{self.num_parameters:,}",
+                f"{self.flops:,}",
+            ]
+            + ([f"{self.scaled_flops:,.0f}"] if has_scaled else [])
+        )
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if i < 2 else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in rows
+        ]
+        rule = "-" * max(map(len, lines))
+        lines[1:1] = [rule]
+        lines[-1:-1] = [rule]
+        if self.other_parameters:
+            lines.append(f"and {self.other_parameters:,} parameters in other layers")
+        return "\n".join(lines)
+
+
+def report(model: keras.Model, data: Any = None, *, batch_size: int = 1000) -> Report:
+    """Counts what is active in `model`.
+
+    Args:
+        model: a built model with growable layers.
+        data: with data (in any form that `grow` takes; only `x` is used), FLOPs are also given
+            scaled by the measured density of each layer's input activations.
+        batch_size: samples per batch where the data is a tuple of arrays.
+
+    Returns:
+        A `Report`. `print(keras_grow.report(model))` shows it as a table.
+
+    Raises:
+        TypeError, ValueError: for a model without growable layers, and data that does not fit.
+    """
+    layers = growable_layers(model)
+    input_densities: dict[Growable, tf.Tensor] = {}
+    if data is not None:
+        input_densities = mean_over_inputs(
+            model, data, layers, lambda x: tf.cast(x != 0, x.dtype), batch_size
+        )
+    counted = tuple(_count(layer, input_densities.get(layer)) for layer in layers)
+    growable_variables = {id(v) for layer in layers for v in layer.variables}
+    other = sum(
+        v.value.shape.num_elements() for v in model.weights if id(v) not in growable_variables
+    )
+    return Report(counted, other)
+
+
+def _count(layer: Growable, input_density: tf.Tensor | None) -> LayerReport:
+    indices, _ = layer.active_connections()
+    units, num_units = layer.kernel_shape[-1], layer.kernel_shape[-1]
+    inputs_of = indices // units
+    living_units, _ = tf.unique(indices % num_units)
+    living_inputs, _ = tf.unique(inputs_of)
+    scaled_flops = None
+    if input_density is not None:
+        shares = tf.gather(input_density, inputs_of % layer.kernel_shape[-2])
+        scaled_flops = 2.0 * float(tf.reduce_sum(shares))
+    return LayerReport(
+        name=layer.name,
+        kernel_shape=layer.kernel_shape,
+        num_connections=layer.num_connections,
+        num_active=len(indices),
+        living_units=len(living_units),
+        living_inputs=len(living_inputs),
+        living_biases=len(living_units) if layer.bias is not None else 0,
+        flops=2 * len(indices),
+        scaled_flops=scaled_flops,
+    )

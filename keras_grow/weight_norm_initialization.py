@@ -1,0 +1,132 @@
+"""Data-dependent initialisation of weight normalisation."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_grow.layers.growable import Growable, growable_layers
+from keras_grow.layers.observer import Observer, observing
+from keras_grow.layers.weight_norm import WeightNormDense
+from keras_grow.measuring.loss import call_model, untouched
+from keras_grow.measuring.passes import sum_over_batches
+
+# Below this share of the mean square, the variance of a pre-activation is rounding error.
+_LEAST_VARIANCE = 1e-10
+
+
+class _Projection(Observer):
+    """Sums t = x v / ||v|| and its square over the calls of one layer; notes who is called."""
+
+    def __init__(self, layer: WeightNormDense | None):
+        self._layer = layer
+        self.order: dict[Growable, None] = {}
+        self.count = tf.zeros((), tf.float64)
+        self.sum = self.square_sum = tf.zeros((), tf.float64)
+
+    def inputs(self, layer, inputs):
+        self.order[layer] = None
+        if layer is not self._layer:
+            return
+        direction = tf.cast(layer.direction(), tf.float64)
+        inputs = tf.sparse.to_dense(inputs) if isinstance(inputs, tf.SparseTensor) else inputs
+        rows = tf.reshape(tf.cast(inputs, tf.float64), [-1, direction.shape[0]])
+        projected = tf.matmul(rows, direction)
+        self.count += tf.cast(tf.shape(rows)[0], tf.float64)
+        self.sum += tf.reduce_sum(projected, axis=0)
+        self.square_sum += tf.reduce_sum(projected**2, axis=0)
+
+
+def initialize_weight_norm(
+    model: keras.Model,
+    data: Any,
+    *,
+    training: bool = True,
+    batch_size: int = 1000,
+    verbose: str | int = "auto",
+) -> None:
+    r"""Makes pre-activations zero-mean and unit-variance on the given data.
+
+    For each `WeightNormDense`, in the order in which they are called, with one pass over the data
+    each, so that a layer sees what its already initialised predecessors give it:
+
+    $$ t = \frac{x v}{\lVert v \rVert}, \quad g = \frac{1}{\sigma[t]}, \quad
+       b = -\frac{\mu[t]}{\sigma[t]} $$
+
+    A layer without bias gets its `g` only. A unit whose `t` does not vary keeps its `g`, and its
+    bias makes it zero-mean. Frozen layers stay as they are. Other variables, BatchNormalization's
+    statistics and seeds included, are not touched.
+
+    Args:
+        model: a built model with `WeightNormDense` layers.
+        data: as for growth: `(x, y)`, `(x,)`, a dataset or batches; only `x` is used.
+        training: bool, the mode in which the model runs.
+        batch_size: samples per batch where the data is a tuple of arrays.
+        verbose: 0, 1 or "auto", see `GradientMeter`.
+
+    Raises:
+        TypeError, ValueError: for a model without `WeightNormDense` layers, data that does not
+            fit, and pre-activations that are NaN or infinite. The layers stay as they were.
+
+    Reference: Salimans, Kingma, "Weight Normalization", arXiv:1602.07868, section 3.
+    """
+    layers = [
+        layer
+        for layer in growable_layers(model)
+        if isinstance(layer, WeightNormDense) and layer.trainable
+    ]
+    if not layers:
+        raise ValueError(
+            "The model has no trainable WeightNormDense layer to initialise. Received: a model "
+            f"with layers {[layer.name for layer in model.layers]}"
+        )
+    before = [(v, tf.identity(v.value)) for layer in layers for v in layer.trainable_variables]
+    try:
+        called: list[Growable] = []
+        _, order = _project(model, data, None, training, batch_size, verbose, first_batch=True)
+        called = [layer for layer in order if layer in layers]
+        for layer in called:
+            (count, total, square_total), _ = _project(
+                model, data, layer, training, batch_size, verbose
+            )
+            _set_gain_and_bias(layer, total / count, square_total / count)
+    except Exception:
+        for variable, value in before:
+            variable.assign(value)
+        raise
+
+
+def _project(model, data, layer, training, batch_size, verbose, first_batch=False):
+    order: list[Growable] = []
+
+    @tf.function(reduce_retracing=True)
+    def moments(x, draw):
+        observer = _Projection(layer)
+        with untouched(model, draw), observing(observer):
+            call_model(model, x, training)
+        order[:] = observer.order
+        return observer.count, observer.sum, observer.square_sum
+
+    def step(sums, x, y, sample_weight, draw):
+        if first_batch and sums is not None:
+            return sums
+        new = moments(x, draw)
+        return new if sums is None else tuple(a + b for a, b in zip(sums, new, strict=True))
+
+    sums, _ = sum_over_batches(step, data, batch_size, verbose)
+    return sums, order
+
+
+def _set_gain_and_bias(layer: WeightNormDense, mean: tf.Tensor, mean_square: tf.Tensor) -> None:
+    if not bool(tf.reduce_all(tf.math.is_finite(mean_square))):
+        raise ValueError(
+            f"The inputs of layer {layer.name!r} must be finite. Received: pre-activations that "
+            "are NaN or infinite"
+        )
+    variance = mean_square - mean**2
+    varies = variance > _LEAST_VARIANCE * mean_square
+    deviation = tf.sqrt(tf.where(varies, variance, 1.0))
+    gain = tf.where(varies, 1.0 / deviation, tf.cast(layer.g.value, tf.float64))
+    layer.g.assign(tf.cast(gain, layer.g.value.dtype))
+    if layer.bias is not None:
+        layer.bias.assign(tf.cast(-mean * gain, layer.bias.value.dtype))

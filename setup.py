@@ -1,0 +1,46 @@
+"""Package metadata; build system, linter and tests are configured in pyproject.toml."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+root = pathlib.Path(__file__).parent
+version = re.search(r'__version__ = "(.+)"', (root / "keras_grow/version.py").read_text())[1]
+
+extras = {
+    "tutorials": ["ipykernel", "matplotlib", "scikit-learn", "tensorflow-datasets"],
+    "test": [
+        "hypothesis",
+        "ipykernel",
+        "matplotlib",
+        "nbclient",
+        "nbformat",
+        "pytest",
+        "ruff",
+        "scikit-learn",
+    ],
+}
+
+setup(
+    name="keras_grow",
+    version=version,
+    description="Keras networks that grow to the size they need: growth, pruning and export",
+    long_description=(root / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["keras_grow", "keras_grow.*"]),
+    package_data={"keras_grow": ["py.typed"]},
+    python_requires=">=3.11,<3.14",
+    install_requires=["tensorflow>=2.19,<3", "keras>=3.10,<4", "numpy>=1.26"],
+    extras_require=extras,
+    classifiers=[
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+)
