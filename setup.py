@@ -19,6 +19,7 @@ extras = {
         "pytest",
         "ruff",
         "scikit-learn",
+        "tensorboard",
     ],
 }
 

@@ -47,7 +47,8 @@ class GrowthCallback(ScheduledChange):
     ```
     """
 
-    _verb = "grown"
+    _participle = "grown"
+    _noun = "growth"
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ class PruningCallback(ScheduledChange):
     """Calls `keras_grow.prune` while `model.fit` trains.
 
     Pruning never traces the compiled training step again. Into each epoch's logs go
-    `connections` and `density` at its end, and `pruned_connections` and `pruned_seconds` of the
+    `connections` and `density` at its end, and `pruned_connections` and `pruning_seconds` of the
     epoch; put this callback before those that read logs.
 
     Args:
@@ -41,7 +41,8 @@ class PruningCallback(ScheduledChange):
     ```
     """
 
-    _verb = "pruned"
+    _participle = "pruned"
+    _noun = "pruning"
 
     def __init__(
         self,

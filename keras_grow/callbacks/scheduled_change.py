@@ -21,7 +21,8 @@ class ScheduledChange(abc.ABC, keras.callbacks.Callback):
     run would miss: what it does is a function of the epoch, or of the optimizer's step.
     """
 
-    _verb: str
+    _participle: str
+    _noun: str
 
     def __init__(
         self,
@@ -74,8 +75,8 @@ class ScheduledChange(abc.ABC, keras.callbacks.Callback):
         num_active = sum(layer.num_active for layer in layers)
         logs["connections"] = num_active
         logs["density"] = num_active / sum(layer.num_connections for layer in layers)
-        logs[f"{self._verb}_connections"] = sum(record.count for record in self._records)
-        logs[f"{self._verb}_seconds"] = sum(record.seconds for record in self._records)
+        logs[f"{self._participle}_connections"] = sum(record.count for record in self._records)
+        logs[f"{self._noun}_seconds"] = sum(record.seconds for record in self._records)
         self._add_logs(logs)
 
     def _add_logs(self, logs: dict) -> None:

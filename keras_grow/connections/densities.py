@@ -8,7 +8,7 @@ import numpy as np
 
 
 def check_density(density: float, name: str = "density") -> None:
-    """Raises `ValueError` unless `density` is a real number in [0, 1]."""
+    """Raises `ValueError` unless `density` is a number in [0, 1]; `name` is for the message."""
     is_number = isinstance(density, (int, float, np.integer, np.floating))
     if isinstance(density, bool) or not is_number or not 0 <= density <= 1:
         raise ValueError(

@@ -30,7 +30,11 @@ class StartValue(abc.ABC):
 
 
 class Zero(StartValue):
-    """0: growth leaves the function of the network as it was."""
+    """0: growth leaves the function of the network as it was.
+
+    Args:
+        second_moment_starts_at_mean: see `StartValue`.
+    """
 
     def __call__(self, connections: Connections) -> tf.Tensor:
         return tf.zeros_like(connections.weight)

@@ -189,9 +189,16 @@ def growth_gradients(
 ) -> dict[Growable, tf.Tensor]:
     """The mean dL/dW of every growable layer over the growth data, dormant connections included.
 
-    See `GradientMeter` for what exactly is measured, and for the arguments; `data` is
-    `(x, y)`, `(x, y, sample_weight)`, a `tf.data.Dataset`, a `keras.utils.PyDataset` or an
-    iterable of batches: the whole training set, or a large part of it.
+    See `GradientMeter` for what exactly is measured.
+
+    Args:
+        model: a built model with growable layers, compiled unless there is a `loss`.
+        data: `(x, y)`, `(x, y, sample_weight)`, a `tf.data.Dataset`, a `keras.utils.PyDataset` or
+            an iterable of batches: the whole training set, or a large part of it.
+        loss, training, batch_size, verbose: see `GradientMeter`.
+
+    Raises:
+        TypeError, ValueError: see `GradientMeter.measure`.
 
     Returns:
         A dict from each growable layer to a float tensor of its `kernel_shape`, with sign.

@@ -78,8 +78,14 @@ def hebbian_gradients(
     regularisers (whose gradient at a dormant connection, whose weight is 0, is 0), and needs no
     dense gradient until the last step.
 
-    Args, returns, raises: as `growth_gradients`, and `ValueError` for a layer called inside a
-    while loop.
+    Args:
+        model, data, loss, training, batch_size, verbose: as in `growth_gradients`.
+
+    Returns:
+        As `growth_gradients`.
+
+    Raises:
+        TypeError, ValueError: as `growth_gradients`, and for a layer called inside a while loop.
 
     Reference: Dai, Yin, Jha, "NeST", arXiv:1711.02017, Policy 1; Hebb, "The Organization of
     Behavior", 1949.

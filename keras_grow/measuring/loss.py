@@ -16,7 +16,8 @@ class _FunctionLoss(keras.losses.Loss):
     """A function (y_true, y_pred) with the reduction and sample weights of a Keras loss."""
 
     def __init__(self, function: LossFunction):
-        super().__init__()
+        # Keras opens a name scope of this name; the class's own, with its underscore, is no valid one.
+        super().__init__(name="function_loss")
         self._function = function
 
     def call(self, y_true, y_pred):
