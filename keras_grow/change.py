@@ -13,6 +13,7 @@ from keras_grow.connections.densities import DensityDistribution, check_density,
 from keras_grow.layers.growable import Evidence, Growable, growable_layers
 from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.measuring.inputs import mean_over_inputs
+from keras_grow.optimizer_slots import check_resettable
 
 
 class NothingToChange(ValueError):
@@ -185,9 +186,10 @@ def record(
 
 def optimizer_of(model: keras.Model, optimizer: Any) -> Any:
     """The optimizer whose slots must follow: the one given, or the model's, if it has one."""
-    if optimizer is not None:
-        return optimizer
-    return model.optimizer if model.compiled else None
+    if optimizer is None and model.compiled:
+        optimizer = model.optimizer
+    check_resettable(optimizer)
+    return optimizer
 
 
 def steps_made(optimizer: Any) -> int:

@@ -67,6 +67,23 @@ def reset_slots(
             slot.assign(ops.reshape(flat, slot.shape))
 
 
+def check_resettable(optimizer: keras.Optimizer | None) -> None:
+    """Raises `ValueError` if no fresh optimizer can be made after `optimizer`'s configuration.
+
+    To be called before anything is changed, so that a change is all or nothing.
+    """
+    if optimizer is None:
+        return
+    try:
+        type(optimizer).from_config(optimizer.get_config())
+    except Exception as error:
+        raise ValueError(
+            "The optimizer's slots can't start afresh: no optimizer could be made after its "
+            f"configuration. Received: {type(optimizer).__name__}. Give it a `get_config` that "
+            f"its `from_config` understands. {error}"
+        ) from error
+
+
 def slots(optimizer: keras.Optimizer, variable: keras.Variable) -> dict[str, keras.Variable]:
     """The slots that hold one number per entry of `variable`, by name; empty if there are none."""
     owner = _optimizer_of(optimizer, variable)

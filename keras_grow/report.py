@@ -175,22 +175,20 @@ def report(model: keras.Model, data: Any = None, *, batch_size: int = 1000) -> R
 
 def _count(layer: Growable, input_density: tf.Tensor | None) -> LayerReport:
     indices, _ = layer.active_connections()
-    units, num_units = layer.kernel_shape[-1], layer.kernel_shape[-1]
-    inputs_of = indices // units
-    living_units, _ = tf.unique(indices % num_units)
-    living_inputs, _ = tf.unique(inputs_of)
+    *_, num_inputs, num_units = layer.kernel_shape
+    inputs_of, units_of = indices // num_units % num_inputs, indices % num_units
+    living_units = len(tf.unique(units_of).y)
     scaled_flops = None
     if input_density is not None:
-        shares = tf.gather(input_density, inputs_of % layer.kernel_shape[-2])
-        scaled_flops = 2.0 * float(tf.reduce_sum(shares))
+        scaled_flops = 2.0 * float(tf.reduce_sum(tf.gather(input_density, inputs_of)))
     return LayerReport(
         name=layer.name,
         kernel_shape=layer.kernel_shape,
         num_connections=layer.num_connections,
         num_active=len(indices),
-        living_units=len(living_units),
-        living_inputs=len(living_inputs),
-        living_biases=len(living_units) if layer.bias is not None else 0,
+        living_units=living_units,
+        living_inputs=len(tf.unique(inputs_of).y),
+        living_biases=living_units if getattr(layer, "bias", None) is not None else 0,
         flops=2 * len(indices),
         scaled_flops=scaled_flops,
     )

@@ -50,13 +50,18 @@ class Steps:
             object.__setattr__(self, "start", self.every)
         _check(self)
 
-    def is_due(self, step: int, steps_per_execution: int = 1) -> bool:
-        """Whether to act before `step`, a due step having come in the last execution."""
+    def is_due(self, step: int, last_execution: int = 1) -> bool:
+        """Whether to act before `step`: a step since the last execution began has fallen due.
+
+        Args:
+            step: the step about to be made.
+            last_execution: how many steps the execution before it made.
+        """
         last = step if self.stop is None else min(step, self.stop - 1)
         if last < self.start:
             return False
         latest_due = last - (last - self.start) % self.every
-        return latest_due > step - steps_per_execution
+        return latest_due > step - last_execution
 
 
 def _check(moments: Epochs | Steps) -> None:

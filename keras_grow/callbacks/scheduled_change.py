@@ -65,8 +65,16 @@ class ScheduledChange(abc.ABC, keras.callbacks.Callback):
         if not isinstance(self.when, Steps):
             return
         step = self._step_at_epoch_begin + batch
-        if self.when.is_due(step, self.model.steps_per_execution):
+        if self.when.is_due(step, self._last_execution(batch)):
             self._change_at(step)
+
+    def _last_execution(self, batch: int) -> int:
+        """How many steps the execution before this batch made; an epoch's last may be short."""
+        full = self.model.steps_per_execution
+        steps_per_epoch = self.params.get("steps")
+        if batch > 0 or steps_per_epoch is None:
+            return full
+        return steps_per_epoch % full or full
 
     def on_epoch_end(self, epoch, logs=None):
         if logs is None:

@@ -117,7 +117,7 @@ def export_saved_model(
     try:
         served = _ServedModel(model, input_signature)
         signature = served.serve.get_concrete_function()
-    except (TypeError, ValueError, NotImplementedError) as error:
+    except Exception as error:  # Whatever the model's own code raises while it is traced.
         raise ValueError(
             "The model can't be exported: TensorFlow could not trace it at inference with the "
             f"signature {input_signature}. {error}"

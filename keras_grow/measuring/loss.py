@@ -16,7 +16,7 @@ class _FunctionLoss(keras.losses.Loss):
     """A function (y_true, y_pred) with the reduction and sample weights of a Keras loss."""
 
     def __init__(self, function: LossFunction):
-        # Keras opens a name scope of this name; the class's own, with its underscore, is no valid one.
+        # Keras opens a name scope of this name, which must not begin with an underscore.
         super().__init__(name="function_loss")
         self._function = function
 

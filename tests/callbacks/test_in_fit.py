@@ -107,6 +107,14 @@ def test_growth_between_steps_counts_the_optimizers_steps(
     assert history["grown_connections"] == grown
 
 
+def test_a_short_last_execution_of_an_epoch_does_not_grow_twice(blobs, classifier):
+    # 10 steps an epoch in executions of 4, 4 and 2: step 8 is due once, not at 10 again.
+    classifier.compile("sgd", "sparse_categorical_crossentropy", steps_per_execution=4)
+    callback = GrowthCallback(blobs, count=10, when=Steps(8, stop=9))
+    history = classifier.fit(*blobs, batch_size=10, epochs=2, verbose=0, callbacks=[callback])
+    assert history.history["grown_connections"] == [10, 0]
+
+
 def test_nothing_is_grown_before_the_second_epoch_by_default(blobs, classifier):
     before = _masks(classifier)
     classifier.fit(*blobs, epochs=1, verbose=0, callbacks=[GrowthCallback(blobs, count=5)])

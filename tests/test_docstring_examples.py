@@ -1,0 +1,23 @@
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+
+import keras_grow
+
+MODULES = [
+    module.name for module in pkgutil.walk_packages(keras_grow.__path__, prefix="keras_grow.")
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_in_docstrings_print_what_they_say(name):
+    failed, _ = doctest.testmod(importlib.import_module(name))
+    assert failed == 0
+
+
+def test_there_are_examples_to_run():
+    finder = doctest.DocTestFinder()
+    tests = [test for name in MODULES for test in finder.find(importlib.import_module(name))]
+    assert sum(bool(test.examples) for test in tests) >= 4
