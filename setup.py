@@ -14,6 +14,7 @@ extras = {
         "hypothesis",
         "ipykernel",
         "matplotlib",
+        "mypy",
         "nbclient",
         "nbformat",
         "pytest",

@@ -118,8 +118,7 @@ def counts_to_change(
             f"Pass exactly one of `count` (connections to {verb}) and `density` (to reach). "
             f"Received: count={count}, density={density}"
         )
-    is_distribution = isinstance(density, DensityDistribution)
-    is_separate = per_layer or is_distribution
+    is_separate = per_layer or isinstance(density, DensityDistribution)
     groups = [[layer] for layer in layers] if is_separate else [list(layers)]
     totals = [sum(layer.num_connections for layer in group) for group in groups]
     active = [sum(layer.num_active for layer in group) for group in groups]
@@ -133,8 +132,8 @@ def counts_to_change(
             )
         # More than is dormant takes all.
         counts = [min(count, n - a) if grows else count for n, a in zip(totals, active)]
-    else:
-        if is_distribution:
+    elif density is not None:
+        if isinstance(density, DensityDistribution):
             targets = density([layer.kernel_shape for layer in layers])
         else:
             check_density(density)

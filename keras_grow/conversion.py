@@ -98,7 +98,7 @@ def make_growable(
             f"initial_density={initial_density!r}"
         )
     densities = distribution([tuple(layer.kernel.shape) for layer in chosen])
-    seeds = [None] * len(chosen)
+    seeds: list[int | None] = [None] * len(chosen)
     if seed is not None:
         seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(len(chosen))]
     options = {

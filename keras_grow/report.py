@@ -89,9 +89,8 @@ class Report:
     @property
     def scaled_flops(self) -> float | None:
         """FLOPs scaled by the measured density of the inputs; `None` without data."""
-        if any(layer.scaled_flops is None for layer in self.layers):
-            return None
-        return sum(layer.scaled_flops for layer in self.layers)
+        scaled = [layer.scaled_flops for layer in self.layers if layer.scaled_flops is not None]
+        return sum(scaled) if len(scaled) == len(self.layers) else None
 
     def __str__(self) -> str:
         has_scaled = self.scaled_flops is not None

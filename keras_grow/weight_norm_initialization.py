@@ -82,10 +82,8 @@ def initialize_weight_norm(
         )
     before = [(v, tf.identity(v.value)) for layer in layers for v in layer.trainable_variables]
     try:
-        called: list[Growable] = []
         _, order = _project(model, data, None, training, batch_size, verbose, first_batch=True)
-        called = [layer for layer in order if layer in layers]
-        for layer in called:
+        for layer in [layer for layer in order if layer in layers]:
             (count, total, square_total), _ = _project(
                 model, data, layer, training, batch_size, verbose
             )
@@ -97,7 +95,8 @@ def initialize_weight_norm(
 
 
 def _project(model, data, layer, training, batch_size, verbose, first_batch=False):
-    order: list[Growable] = []
+    """Sums of `_Projection` over the data or its first batch, and the layers in call order."""
+    order = []
 
     @tf.function(reduce_retracing=True)
     def moments(x, draw):

@@ -46,8 +46,6 @@ class Steps:
     stop: int | None = None
 
     def __post_init__(self):
-        if self.start is None:
-            object.__setattr__(self, "start", self.every)
         _check(self)
 
     def is_due(self, step: int, last_execution: int = 1) -> bool:
@@ -58,9 +56,10 @@ class Steps:
             last_execution: how many steps the execution before it made.
         """
         last = step if self.stop is None else min(step, self.stop - 1)
-        if last < self.start:
+        start = self.every if self.start is None else self.start
+        if last < start:
             return False
-        latest_due = last - (last - self.start) % self.every
+        latest_due = last - (last - start) % self.every
         return latest_due > step - last_execution
 
 
@@ -68,7 +67,7 @@ def _check(moments: Epochs | Steps) -> None:
     limits = {"every": 1, "start": 0, "stop": 0}
     for name, least in limits.items():
         value = getattr(moments, name)
-        if name == "stop" and value is None:
+        if value is None and (name == "stop" or (name == "start" and isinstance(moments, Steps))):
             continue
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(

@@ -1,6 +1,7 @@
 """What a policy gets to see of a layer's connections."""
 
 import dataclasses
+from typing import Any
 
 import tensorflow as tf
 
@@ -30,8 +31,8 @@ class Connections:
 
     weight: tf.Tensor
     active: tf.Tensor
-    gradient: tf.Tensor | None
-    input_rms: tf.Tensor | None
+    gradient: Any
+    input_rms: Any
     l1: float
     layer_index: int
     first_index: int

@@ -45,7 +45,7 @@ class StorageChange:
     indices: tf.Tensor
 
 
-class Growable(abc.ABC):
+class Growable(keras.Layer, abc.ABC):
     """A layer whose connections can be dormant, whatever way it stores them.
 
     Indices are flat, int64, row-major over (input, unit). Counts are Python integers.

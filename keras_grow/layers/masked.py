@@ -58,7 +58,7 @@ class ActiveConstraint(keras.constraints.Constraint):
 class Masked(Growable):
     """A growable layer that stores a whole kernel and a bool mask, True = active.
 
-    Mixed into a `keras.Layer` which sets `initial_density`, `seed`, `kernel_initializer` and
+    A subclass sets `initial_density`, `seed`, `kernel_initializer` and
     `kernel_regularizer`, calls `_add_kernel_mask` when it is built, and computes with
     `effective_kernel()`.
     """

@@ -10,7 +10,7 @@ from keras_grow.layers.masked import Masked
 from keras_grow.layers.observer import current_observer
 
 
-class MaskedDense(Masked, keras.Layer):
+class MaskedDense(Masked):
     """`activation(inputs @ effective_kernel + bias)`, with Dense's arguments in Dense's order."""
 
     def __init__(

@@ -1,7 +1,7 @@
 """Growth gradients: dL/dW of every connection, dormant ones included, over the growth data."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -84,7 +84,7 @@ class GradientMeter:
     Reference: Dai, Yin, Jha, "NeST", arXiv:1711.02017, Policy 1.
     """
 
-    _tap = KernelTap
+    _tap: Callable[[Sequence[Growable], tf.GradientTape], Any] = KernelTap
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """Growth data in any form that `model.fit` knows, as batches."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any
 
 import keras
@@ -55,7 +55,7 @@ def batches(data: Any, batch_size: int) -> tuple[Callable[[], Iterator[Batch]], 
             "tf.data.Dataset, a keras.utils.PyDataset or an iterable of batches. "
             f"Received: {type(data).__name__}"
         )
-    count = len(data) if hasattr(data, "__len__") else None
+    count = len(data) if isinstance(data, Sized) else None
     return lambda: map(_unpack, data), count
 
 
