@@ -31,7 +31,7 @@ class LayerChange:
     """
 
     name: str
-    indices: tf.Tensor
+    indices: tf.Tensor = dataclasses.field(repr=False)
     num_active: int
 
     @property
@@ -42,7 +42,7 @@ class LayerChange:
 
 @dataclasses.dataclass(frozen=True)
 class ChangeRecord:
-    """What a call of `grow` or `prune` did.
+    """What a call of `grow` or `prune` did; its `str` says it in a line.
 
     Attributes:
         layers: a `LayerChange` for each layer that took part, in the model's order.
@@ -67,6 +67,13 @@ class ChangeRecord:
     def density(self) -> float:
         """Active connections over all connections, now."""
         return self.num_active / self.num_connections
+
+    def __str__(self) -> str:
+        loss = "" if self.loss is None else f", loss {self.loss:.4g}"
+        return (
+            f"{self.count:,} connections changed, {self.num_active:,} of "
+            f"{self.num_connections:,} active ({self.density:.2%}){loss}, {self.seconds:.2f} s"
+        )
 
 
 def changeable_layers(

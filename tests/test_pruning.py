@@ -58,6 +58,11 @@ def test_among_equals_the_earlier_layer_then_the_lower_index_is_pruned():
     assert [list(layer.indices) for layer in record.layers] == [[0, 2, 3], [1]]
 
 
+def test_the_record_says_in_a_line_what_was_done():
+    record = prune(_network(), count=10)
+    assert str(record).startswith("10 connections changed, 40 of 50 active (80.00%), ")
+
+
 def test_activation_magnitude_prunes_large_weights_on_silent_inputs():
     model = _literal([[[10.0], [1.0], [2.0]]])
     x = np.array([[0.0, 3.0, 1.0], [0.0, 1.0, 1.0]], "float32")
