@@ -99,7 +99,14 @@ def changeable_layers(
             "`layers` must list growable layers of the model, or their names. "
             f"Received: {layers!r}, expected some of {[layer.name for layer in of_model]}"
         )
-    return [layer for layer in of_model if layer in layers or layer.name in layers]
+    chosen = [layer for layer in of_model if layer in layers or layer.name in layers]
+    frozen = [layer.name for layer in chosen if not layer.trainable]
+    if frozen:
+        raise ValueError(
+            "A frozen layer's connections can't change: they would never be trained. Received: "
+            f"layers {frozen} with trainable=False. Set `layer.trainable = True` first."
+        )
+    return chosen
 
 
 def counts_to_change(
@@ -198,11 +205,6 @@ def optimizer_of(model: keras.Model, optimizer: Any) -> Any:
     return optimizer
 
 
-def steps_made(optimizer: Any) -> int:
-    """How many steps the optimizer made, 0 without one."""
-    return 0 if optimizer is None else int(optimizer.iterations)
-
-
 def check_policy(policy: Any, kind: type, name: str) -> None:
     """Raises `TypeError` unless `policy` is an instance of the base class `kind`."""
     if not isinstance(policy, kind):
@@ -220,7 +222,7 @@ def gather_evidence(
     needs_gradient: bool,
     needs_input_rms: bool,
     meter: GradientMeter | None,
-    step: int,
+    optimizer: Any,
 ) -> tuple[dict[Growable, Evidence], float | None]:
     """Measures what the policies need of each layer, and the loss where a gradient was needed.
 
@@ -240,13 +242,14 @@ def gather_evidence(
     input_rms: dict[Growable, Any] = dict.fromkeys(layers)
     loss = None
     if needs_gradient:
-        measured = meter.measure(model, data, layers)
+        measured = meter.measure(model, data, layers, optimizer)
         gradients, loss = measured.gradients, measured.loss
     if needs_input_rms:
         mean_squares = mean_over_inputs(
             model, data, layers, tf.square, meter.batch_size, meter.verbose
         )
         input_rms = {layer: tf.sqrt(mean) for layer, mean in mean_squares.items()}
+    step = 0 if optimizer is None else int(optimizer.iterations)
     evidence = {
         layer: Evidence(index, step, gradients[layer], input_rms[layer])
         for index, layer in enumerate(layers)

@@ -16,7 +16,6 @@ from keras_grow.change import (
     gather_evidence,
     optimizer_of,
     record,
-    steps_made,
 )
 from keras_grow.connections.densities import DensityDistribution
 from keras_grow.connections.scores import GradientMagnitude, Score
@@ -99,7 +98,7 @@ def grow(
         needs_gradient=score.needs_gradient or start_value.needs_gradient,
         needs_input_rms=score.needs_input_rms,
         meter=meter,
-        step=steps_made(optimizer),
+        optimizer=optimizer,
     )
     chosen = choose(
         groups, lambda layer, count: layer.propose_growth(count, score, evidence[layer])

@@ -15,7 +15,6 @@ from keras_grow.change import (
     gather_evidence,
     optimizer_of,
     record,
-    steps_made,
 )
 from keras_grow.connections.densities import DensityDistribution
 from keras_grow.connections.scores import Magnitude, Score
@@ -86,7 +85,7 @@ def prune(
         needs_gradient=score.needs_gradient,
         needs_input_rms=score.needs_input_rms,
         meter=meter,
-        step=steps_made(optimizer),
+        optimizer=optimizer,
     )
     chosen = choose(
         groups, lambda layer, count: layer.propose_pruning(count, score, evidence[layer])

@@ -101,7 +101,7 @@ def _project(model, data, layer, training, batch_size, verbose, first_batch=Fals
     @tf.function(reduce_retracing=True)
     def moments(x, draw):
         observer = _Projection(layer)
-        with untouched(model, draw), observing(observer):
+        with untouched(model, draw=draw), observing(observer):
             call_model(model, x, training)
         order[:] = observer.order
         return observer.count, observer.sum, observer.square_sum

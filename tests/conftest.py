@@ -40,3 +40,22 @@ def classifier():
     )
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
+
+
+class _Snapshot:
+    """Copies of all variables of a model, its metrics and its optimizer."""
+
+    def __call__(self, model):
+        optimizer = getattr(model, "optimizer", None)
+        inner = getattr(optimizer, "inner_optimizer", None)
+        owners = [model, *model.metrics, *(o for o in (optimizer, inner) if o is not None)]
+        return [variable.numpy().copy() for owner in owners for variable in owner.variables]
+
+    def assert_same(self, model, before):
+        now = self(model)
+        assert [a.tobytes() for a in now] == [b.tobytes() for b in before]
+
+
+@pytest.fixture
+def snapshot():
+    return _Snapshot()

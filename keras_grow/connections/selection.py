@@ -53,7 +53,8 @@ def merge(proposals: Sequence[Proposal], count: int) -> list[tf.Tensor]:
         The chosen flat indices of each layer, int64, best first. Ties go to the earlier layer,
         then the lower index.
     """
-    scores = tf.concat([scores for scores, _ in proposals], axis=0)
+    # Layers of different precision compete; float64 holds every score exactly.
+    scores = tf.concat([tf.cast(scores, tf.float64) for scores, _ in proposals], axis=0)
     layers = tf.concat([tf.fill(tf.shape(s), i) for i, (s, _) in enumerate(proposals)], axis=0)
     # top_k puts the lower position first among equals, and positions run by layer, then index.
     _, chosen = tf.math.top_k(scores, k=count)

@@ -108,7 +108,10 @@ class WeightNormDense(MaskedDense):
         return v / norm
 
     def _compute_effective_kernel(self):
-        return self.direction() * ops.convert_to_tensor(self.g)
+        # One product over the whole kernel; g = ||v|| gives w = v exactly.
+        v = keep_active(self.v, self.kernel_mask)
+        norm, _ = _norm(v)
+        return v * (ops.convert_to_tensor(self.g) / norm)
 
     def _wake(self, indices, values, gradient):
         v = keep_active(self.v, self.kernel_mask)

@@ -101,7 +101,11 @@ class GradientMeter:
         self._compiled_step = None
 
     def measure(
-        self, model: keras.Model, data: Any, layers: Sequence[Growable] | None = None
+        self,
+        model: keras.Model,
+        data: Any,
+        layers: Sequence[Growable] | None = None,
+        optimizer: keras.Optimizer | None = None,
     ) -> GrowthGradients:
         """Measures the growth gradients of `layers`, by default all growable layers of `model`.
 
@@ -110,6 +114,8 @@ class GradientMeter:
             data: growth data: `(x, y)`, `(x, y, sample_weight)`, a `tf.data.Dataset`, a
                 `keras.utils.PyDataset` or an iterable of batches.
             layers: growable layers of the model.
+            optimizer: the optimizer of a custom loop, whose step and loss scale count; by default
+                the one the model was compiled with, if any.
 
         Raises:
             TypeError, ValueError: for a model without growable layers or loss, for data that is
@@ -118,8 +124,9 @@ class GradientMeter:
         layers = growable_layers(model) if layers is None else list(layers)
         for layer in layers:
             layer.check_finite()
-        step = self._step(model, layers)
-        optimizer = getattr(model, "optimizer", None)
+        if optimizer is None and model.compiled:
+            optimizer = model.optimizer
+        step = self._step(model, layers, optimizer)
         scale = 1.0 if optimizer is None else float(optimizer.scale_loss(tf.constant(1.0)))
 
         def step_at_fitting_scale(sums, *batch):
@@ -143,24 +150,30 @@ class GradientMeter:
         _check_finite(gradients)
         return GrowthGradients(gradients, float(loss) / num_samples, num_samples)
 
-    def _step(self, model: keras.Model, layers: Sequence[Growable]) -> Any:
-        key = (model, model.optimizer if model.compiled else None, *layers)
+    def _step(
+        self, model: keras.Model, layers: Sequence[Growable], optimizer: keras.Optimizer | None
+    ) -> Any:
+        # A model compiled anew has a new loss object, which Keras shows under a private name only.
+        compiled_loss = getattr(model, "_compile_loss", None)
+        key = (model, optimizer, compiled_loss, *layers)
         is_known = len(key) == len(self._compiled_for) and all(
             a is b for a, b in zip(key, self._compiled_for, strict=True)
         )
         if not is_known:
+            self._compiled_step = self._compile(model, layers, optimizer)
             self._compiled_for = key
-            self._compiled_step = self._compile(model, layers)
         return self._compiled_step
 
-    def _compile(self, model: keras.Model, layers: Sequence[Growable]) -> Any:
+    def _compile(
+        self, model: keras.Model, layers: Sequence[Growable], optimizer: keras.Optimizer | None
+    ) -> Any:
         loss_function = check_loss(model, self.loss)
 
         @tf.function(reduce_retracing=True)
         def step(sums, scale, x, y, sample_weight, draw):
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tap = self._tap(layers, tape)
-                with untouched(model, draw), observing(tap):
+                with untouched(model, optimizer, draw), observing(tap):
                     loss = total_loss(model, loss_function, x, y, sample_weight, self.training)
                 scaled_loss = loss * tf.cast(scale, loss.dtype)
             gradients = tap.gradients(tape, scaled_loss)

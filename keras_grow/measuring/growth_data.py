@@ -60,9 +60,22 @@ def batches(data: Any, batch_size: int) -> tuple[Callable[[], Iterator[Batch]], 
 
 
 def batch_size_of(x: Any) -> tf.Tensor:
-    """The number of samples in a batch, int64 scalar."""
-    first = next(array for array in tree.flatten(x) if array is not None)
-    return tf.shape(first, out_type=tf.int64)[0]
+    """The number of samples in a batch, int64 scalar.
+
+    Raises:
+        ValueError: if `x` holds no array, or a scalar.
+    """
+    arrays = [array for array in tree.flatten(x) if array is not None]
+    if not arrays:
+        raise ValueError(
+            f"A batch of growth data must hold at least one array x. Received: x={x!r}"
+        )
+    if arrays[0].shape.rank == 0:
+        raise ValueError(
+            "Growth data must hold arrays with the samples on the first axis. "
+            f"Received: {arrays[0]!r}"
+        )
+    return tf.shape(arrays[0], out_type=tf.int64)[0]
 
 
 def _array_batches(arrays: tuple, batch_size: int) -> tuple[Callable[[], Iterator[Batch]], int]:
@@ -76,6 +89,8 @@ def _array_batches(arrays: tuple, batch_size: int) -> tuple[Callable[[], Iterato
             f"Received: a tuple of {len(arrays)}"
         )
     arrays = tree.map_structure(_as_array, arrays)
+    if all(array is None for array in tree.flatten(arrays[0])):
+        raise ValueError(f"Growth data must hold at least one array x. Received: x={arrays[0]!r}")
     lengths = {len(array) for array in tree.flatten(arrays) if array is not None}
     if len(lengths) != 1 or lengths == {0}:
         raise ValueError(
@@ -95,9 +110,9 @@ def _array_batches(arrays: tuple, batch_size: int) -> tuple[Callable[[], Iterato
 
 
 def _as_array(array: Any) -> Any:
-    if array is None or isinstance(array, (tf.Tensor, np.ndarray)):
+    if array is None:
         return array
-    array = np.asarray(array)
+    array = array if isinstance(array, tf.Tensor) else np.asarray(array)
     if array.ndim == 0:
         raise ValueError(
             "Growth data as a tuple must hold arrays with the samples on the first axis. "

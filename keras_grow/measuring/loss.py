@@ -55,14 +55,15 @@ def check_loss(model: keras.Model, loss: Any) -> Any:
 
 
 @contextlib.contextmanager
-def untouched(model: keras.Model, draw: tf.Tensor | int = 0) -> Iterator[None]:
+def untouched(
+    model: keras.Model, optimizer: keras.Optimizer | None = None, draw: tf.Tensor | int = 0
+) -> Iterator[None]:
     """Runs the model on its present values and drops every update it makes to itself.
 
     BatchNorm statistics, metrics and seeds stay as they are. Stochastic layers draw from their
     own seed, the optimizer's step and `draw`, so that a resumed run draws the same.
     """
-    optimizer = getattr(model, "optimizer", None)
-    step = 0 if optimizer is None else tf.cast(optimizer.iterations.value, tf.uint32)
+    step = 0 if optimizer is None else optimizer.iterations.value
     counter = tf.cast(step, tf.uint32) * 65537 + tf.cast(draw, tf.uint32)
 
     def value(variable: keras.Variable) -> tf.Tensor:

@@ -45,7 +45,7 @@ def sum_over_batches(
             continue
         try:
             sums = step(sums, x, y, sample_weight, tf.constant(draw, tf.uint32))
-        except (TypeError, ValueError, tf.errors.InvalidArgumentError) as error:
+        except (TypeError, ValueError, tf.errors.OpError) as error:
             shapes = tree.map_structure(
                 lambda a: None if a is None else tuple(a.shape), (x, y, sample_weight)
             )
