@@ -40,7 +40,7 @@ def test_a_descent_step_starts_connections_down_their_gradient(blobs, classifier
     record = grow(classifier, blobs, count=40, start_value=start_values.DescentStep(0.01))
     for change, (layer, gradient) in zip(record.layers, gradients.items(), strict=True):
         expected = kernels[layer].copy()
-        expected.flat[change.indices] = -0.01 * gradient.numpy().flat[change.indices]
+        expected.flat[change.indices.numpy()] = -0.01 * gradient.numpy().flat[change.indices.numpy()]
         np.testing.assert_allclose(layer.effective_kernel(), expected, rtol=1e-5, atol=1e-9)
 
 
