@@ -36,7 +36,7 @@ def reset_slots(
         changes: what `grow_connections` and `prune_connections` returned.
         second_moment_starts_at_mean: gives second moments the mean of the variable's positive
             entries instead. A fresh Adam slot late in training makes a first step of about three
-            times the learning rate; this one makes an ordinary step.
+            times the learning rate; beside an ordinary second moment it is one of a tenth.
     """
     if optimizer is None:
         return
@@ -73,6 +73,13 @@ def check_resettable(optimizer: keras.Optimizer | None) -> None:
     To be called before anything is changed, so that a change is all or nothing.
     """
     if optimizer is None:
+        return
+    inner = [*(getattr(optimizer, "optimizers", None) or ())]
+    if hasattr(optimizer, "inner_optimizer"):
+        inner.append(optimizer.inner_optimizer)
+    if inner:
+        for each in inner:
+            check_resettable(each)
         return
     try:
         type(optimizer).from_config(optimizer.get_config())
