@@ -1,5 +1,6 @@
 """Data-dependent initialisation of weight normalisation."""
 
+import itertools
 from typing import Any
 
 import keras
@@ -8,6 +9,7 @@ import tensorflow as tf
 from keras_grow.layers.growable import Growable, growable_layers
 from keras_grow.layers.observer import Observer, observing
 from keras_grow.layers.weight_norm import WeightNormDense
+from keras_grow.measuring.growth_data import batches
 from keras_grow.measuring.loss import call_model, untouched
 from keras_grow.measuring.passes import sum_over_batches
 
@@ -82,7 +84,9 @@ def initialize_weight_norm(
         )
     before = [(v, tf.identity(v.value)) for layer in layers for v in layer.trainable_variables]
     try:
-        _, order = _project(model, data, None, training, batch_size, verbose, first_batch=True)
+        # One batch tells in which order the layers are called.
+        first_batch = itertools.islice(batches(data, batch_size)[0](), 1)
+        _, order = _project(model, first_batch, None, training, batch_size, verbose)
         for layer in [layer for layer in order if layer in layers]:
             (count, total, square_total), _ = _project(
                 model, data, layer, training, batch_size, verbose
@@ -94,8 +98,8 @@ def initialize_weight_norm(
         raise
 
 
-def _project(model, data, layer, training, batch_size, verbose, first_batch=False):
-    """Sums of `_Projection` over the data or its first batch, and the layers in call order."""
+def _project(model, data, layer, training, batch_size, verbose):
+    """Sums of `_Projection` over the data, and the layers in call order."""
     order = []
 
     @tf.function(reduce_retracing=True)
@@ -107,8 +111,6 @@ def _project(model, data, layer, training, batch_size, verbose, first_batch=Fals
         return observer.count, observer.sum, observer.square_sum
 
     def step(sums, x, y, sample_weight, draw):
-        if first_batch and sums is not None:
-            return sums
         new = moments(x, draw)
         return new if sums is None else tuple(a + b for a, b in zip(sums, new, strict=True))
 
