@@ -13,7 +13,7 @@ from keras_grow.connections.densities import DensityDistribution, check_density,
 from keras_grow.layers.growable import Evidence, Growable, growable_layers
 from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.measuring.inputs import mean_over_inputs
-from keras_grow.optimizer_slots import check_resettable
+from keras_grow.optimizer_slots import check_resettable, steps_made
 
 
 class NothingToChange(ValueError):
@@ -249,7 +249,7 @@ def gather_evidence(
             model, data, layers, tf.square, meter.batch_size, meter.verbose
         )
         input_rms = {layer: tf.sqrt(mean) for layer, mean in mean_squares.items()}
-    step = 0 if optimizer is None else int(optimizer.iterations)
+    step = steps_made(optimizer)
     evidence = {
         layer: Evidence(index, step, gradients[layer], input_rms[layer])
         for index, layer in enumerate(layers)

@@ -67,6 +67,12 @@ def reset_slots(
             slot.assign(ops.reshape(flat, slot.shape))
 
 
+def steps_made(optimizer: keras.Optimizer | None) -> int:
+    """How many steps the optimizer has made, 0 without one."""
+    # `int(optimizer.iterations)` fails for the mirrored variable of a distribution strategy.
+    return 0 if optimizer is None else int(ops.convert_to_numpy(optimizer.iterations))
+
+
 def check_resettable(optimizer: keras.Optimizer | None) -> None:
     """Raises `ValueError` if no fresh optimizer can be made after `optimizer`'s configuration.
 

@@ -8,6 +8,7 @@ import keras
 from keras_grow.callbacks.moments import Epochs, Steps
 from keras_grow.change import ChangeRecord, NothingToChange, changeable_layers
 from keras_grow.connections.densities import DensityDistribution
+from keras_grow.optimizer_slots import steps_made
 
 Schedule = float | int | Callable[[int], float]
 """A number, or any callable of the epoch or step, `LearningRateSchedule`s included."""
@@ -57,7 +58,7 @@ class ScheduledChange(abc.ABC, keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._records = []
-        self._step_at_epoch_begin = int(self.model.optimizer.iterations)
+        self._step_at_epoch_begin = steps_made(self.model.optimizer)
         if isinstance(self.when, Epochs) and self.when.is_due(epoch):
             self._change_at(epoch)
 
