@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from keras import tree
 
 from keras_grow.layers.growable import Growable, growable_layers
 from keras_grow.layers.observer import Observer, observing
@@ -134,6 +135,9 @@ class GradientMeter:
             nonlocal scale
             if sums is None:
                 sums = [tf.zeros((), tf.float64), [tf.zeros_like(k) for k in _kernels(layers)]]
+                # Traced for any number of samples, so that a smaller last batch is no new trace.
+                specs = tf.nest.map_structure(tf.type_spec_from_value, (sums, tf.constant(scale)))
+                step.get_concrete_function(*specs, *tree.map_structure(_of_any_size, batch))
             while True:
                 new_sums, is_finite = step(sums, tf.constant(scale), *batch)
                 if scale <= 1.0 or bool(is_finite):
@@ -230,6 +234,15 @@ def growth_gradients(
     """
     meter = GradientMeter(loss, training, batch_size, verbose)
     return meter.measure(model, data).gradients
+
+
+def _of_any_size(array: Any) -> Any:
+    """The type of a batch's array, whatever its number of samples."""
+    if array is None:
+        return None
+    spec = tf.type_spec_from_value(array)
+    is_batch = isinstance(spec, tf.TensorSpec) and spec.shape.rank
+    return tf.TensorSpec([None, *spec.shape[1:]], spec.dtype) if is_batch else spec
 
 
 def _kernels(layers: Sequence[Growable]) -> list[tf.Tensor]:

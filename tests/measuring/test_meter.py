@@ -109,3 +109,16 @@ def test_stored_weights_that_are_not_finite_are_refused(networks):
     model.layers[1].kernel.assign(ops.full((3, 2), np.nan))
     with pytest.raises(ValueError, match="stores weights that are NaN or infinite"):
         growth_gradients(model, data)
+
+
+def test_a_smaller_last_batch_is_no_second_trace(blobs, classifier):
+    traces = []
+
+    def loss(y_true, y_pred):
+        traces.append(1)
+        return keras.losses.sparse_categorical_crossentropy(y_true, y_pred)
+
+    meter = GradientMeter(loss=loss, batch_size=36)
+    for _ in range(2):
+        meter.measure(classifier, blobs)
+    assert len(traces) == 1
