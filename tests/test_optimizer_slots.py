@@ -1,7 +1,8 @@
 """Slots of changed connections start afresh, all others stay: for every optimizer of Keras.
 
 `keras_grow.optimizer_slots` relies on names that Keras does not make public. What is held here
-looks at optimizers through their public `variables` alone. It was run on Keras 3.15.1.
+looks at optimizers through their public `variables` alone. It was run on Keras 3.10.0, 3.14.0 and
+3.15.1.
 """
 
 import keras
@@ -32,7 +33,8 @@ _OPTIMIZERS = {
     "loss_scale": lambda: _optimizers.LossScaleOptimizer(_optimizers.RMSprop(0.1, momentum=0.5)),
 }
 # Newer than the oldest Keras that the package takes.
-if hasattr(_optimizers, "Muon"):
+# Before Keras 3.13 Muon can't train on TensorFlow: it asks a tf.Variable for its `path`.
+if tuple(map(int, keras.__version__.split(".")[:2])) >= (3, 13):
     _OPTIMIZERS["muon"] = lambda: _optimizers.Muon(0.1)
 if hasattr(_optimizers, "ScheduleFreeAdamW"):
     _OPTIMIZERS["schedule_free"] = lambda: _optimizers.ScheduleFreeAdamW(0.1)

@@ -1,0 +1,113 @@
+"""The registry of growable layers, through which every conformance test runs."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_grow
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A growable layer with Dense's arguments, and where it stores its kernel.
+
+    Attributes:
+        layer_class: the layer.
+        stored: the name of its trainable variable of the kernel's shape.
+    """
+
+    layer_class: type
+    stored: str
+
+    def network(self, hidden=0.4, outputs=0.5, rank=2, **arguments):
+        """An 8-6-3 network with biases, at the given densities; `arguments` go to both layers."""
+        return keras.Sequential(
+            [
+                keras.Input((8,) if rank == 2 else (5, 8)),
+                self.layer_class(
+                    6, "tanh", initial_density=hidden, seed=1, name="hidden", **arguments
+                ),
+                self.layer_class(3, initial_density=outputs, seed=2, name="outputs", **arguments),
+            ]
+        )
+
+    def variable(self, layer):
+        return getattr(layer, self.stored)
+
+    def contaminate(self, model, value):
+        """Writes `value` into every dormant entry of what the model's layers store."""
+        for layer in keras_grow.growable_layers(model):
+            stored = self.variable(layer)
+            stored.assign(np.where(layer.kernel_mask.numpy(), stored.numpy(), value))
+
+    def dormant_values(self, model):
+        """What dormant connections store, of all layers in one array."""
+        return np.concatenate(
+            [
+                self.variable(layer).numpy()[~layer.kernel_mask.numpy()]
+                for layer in keras_grow.growable_layers(model)
+            ]
+        )
+
+
+# A new layer joins here.
+LAYERS = [
+    Case(keras_grow.GrowableDense, stored="kernel"),
+    Case(keras_grow.WeightNormDense, stored="v"),
+]
+
+
+@pytest.fixture(params=LAYERS, ids=lambda case: case.layer_class.__name__)
+def case(request):
+    return request.param
+
+
+_PENALTIES = {
+    "plain": {},
+    "l1": {"kernel_regularizer": keras.regularizers.L1(0.1)},
+    "l2": {"kernel_regularizer": keras.regularizers.L2(0.1)},
+    "unit_norm": {"kernel_constraint": keras.constraints.UnitNorm(axis=0)},
+    "max_norm": {"kernel_constraint": keras.constraints.MaxNorm(0.5)},
+    "l1_max_norm": {
+        "kernel_regularizer": keras.regularizers.L1(0.1),
+        "kernel_constraint": keras.constraints.MaxNorm(0.5),
+    },
+}
+
+
+@pytest.fixture(params=_PENALTIES.values(), ids=_PENALTIES)
+def penalties(request):
+    """Arguments of a layer: its kernel's regulariser and constraint."""
+    return request.param
+
+
+@pytest.fixture
+def regression():
+    """32 samples: inputs of 8 normal numbers, targets of 3."""
+    random = np.random.default_rng(5)
+    shapes = ((32, 8), (32, 3))
+    return tuple(random.normal(size=shape).astype("float32") for shape in shapes)
+
+
+def _state(model):
+    return [variable.numpy() for variable in model.variables]
+
+
+def _assert_same_bits(arrays, others):
+    arrays, others = (tf.nest.map_structure(np.asarray, list(side)) for side in (arrays, others))
+    assert [a.tobytes() for a in arrays] == [b.tobytes() for b in others]
+
+
+@pytest.fixture
+def state():
+    """Function of a model: the values of all its variables."""
+    return _state
+
+
+@pytest.fixture
+def assert_same_bits():
+    """Function of two lists of arrays that must be equal to the last bit."""
+    return _assert_same_bits

@@ -1,0 +1,69 @@
+"""Under a MirroredStrategy with two devices, layers train and grow on both replicas alike."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+# Logical devices must be made before TensorFlow first runs: the program has a process of its own.
+_PROGRAM = """
+import sys
+
+import numpy as np
+import tensorflow as tf
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+import keras
+import keras_grow
+
+layer_class = getattr(keras_grow, sys.argv[1])
+random = np.random.default_rng(5)
+x, y = random.normal(size=(32, 8)).astype("float32"), random.normal(size=(32, 3)).astype("float32")
+
+
+def grown_and_trained(strategy):
+    keras.utils.set_random_seed(0)
+    with strategy.scope():
+        model = keras.Sequential([
+            keras.Input((8,)),
+            layer_class(6, "tanh", initial_density=0.4, seed=1, kernel_constraint="max_norm"),
+            layer_class(3, initial_density=0.5, seed=2, kernel_regularizer="l2"),
+        ])
+        model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
+    before = model.get_weights()
+    for change in range(2):
+        model.fit(x, y, batch_size=32, epochs=3, shuffle=False, verbose=0)
+        if change == 0:
+            keras_grow.grow(model, (x, y), count=10)
+            keras_grow.prune(model, count=4)
+    assert any(np.any(a != b) for a, b in zip(before, model.get_weights()))
+    return model
+
+
+mirrored = grown_and_trained(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
+single = grown_and_trained(tf.distribute.OneDeviceStrategy("CPU:0"))
+for variable, other in zip(mirrored.variables, single.variables):
+    replicas = [replica.numpy() for replica in variable.value.values]
+    assert len(replicas) == 2
+    np.testing.assert_array_equal(*replicas)
+    if replicas[0].dtype == bool:
+        np.testing.assert_array_equal(replicas[0], other.numpy())
+    else:
+        np.testing.assert_allclose(replicas[0], other.numpy(), rtol=1e-4, atol=1e-5)
+for layer in mirrored.layers:
+    assert not np.any(layer.effective_kernel().numpy()[~layer.kernel_mask.numpy()])
+print("both replicas alike,", sum(layer.num_active for layer in mirrored.layers), "active")
+"""
+
+
+@pytest.mark.slow
+def test_both_replicas_train_and_grow_as_one_device_does(case):
+    command = [sys.executable, "-c", _PROGRAM, case.layer_class.__name__]
+    root = pathlib.Path(__file__).parents[2]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    # 28 connections at first, ten more, four fewer.
+    assert done.stdout.strip().endswith("both replicas alike, 34 active")

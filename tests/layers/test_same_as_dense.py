@@ -1,0 +1,142 @@
+"""At density 1, GrowableDense is keras.layers.Dense to the last bit (without XLA)."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_grow import GrowableDense
+
+_ARGUMENTS = {
+    "plain": {},
+    "no_bias": {"use_bias": False},
+    "l1": {"kernel_regularizer": "l1", "bias_regularizer": "l1"},
+    "l2": {"kernel_regularizer": keras.regularizers.L2(0.1)},
+    "l1_l2": {"kernel_regularizer": keras.regularizers.L1L2(0.1, 0.05)},
+    "activity": {"activity_regularizer": keras.regularizers.L2(0.1)},
+    "unit_norm": {"kernel_constraint": "unit_norm"},
+    "max_norm": {"kernel_constraint": keras.constraints.MaxNorm(0.4)},
+    "non_negative": {"kernel_constraint": "non_neg", "bias_constraint": "non_neg"},
+}
+_OPTIMIZERS = {
+    "sgd": lambda: keras.optimizers.SGD(0.05, momentum=0.9),
+    "adam": lambda: keras.optimizers.Adam(0.05),
+    "adamw": lambda: keras.optimizers.AdamW(0.05, weight_decay=0.1),
+    "rmsprop": lambda: keras.optimizers.RMSprop(0.05),
+    "lion": lambda: keras.optimizers.Lion(0.05),
+    "lamb": lambda: keras.optimizers.Lamb(0.05),
+    "adafactor": lambda: keras.optimizers.Adafactor(0.05),
+}
+
+
+def _network(layer_class, shape=(8,), **arguments):
+    keras.utils.set_random_seed(7)
+    return keras.Sequential(
+        [
+            keras.Input(shape, dtype=arguments.get("dtype", "float32").removeprefix("mixed_")),
+            layer_class(16, "relu", kernel_initializer="he_normal", **arguments),
+            layer_class(3, **arguments),
+        ]
+    )
+
+
+def _pair(**arguments):
+    return [
+        _network(layer_class, **arguments) for layer_class in (keras.layers.Dense, GrowableDense)
+    ]
+
+
+def _data(shape=(8,)):
+    random = np.random.default_rng(1)
+    return random.normal(size=(20, *shape)), random.normal(size=(20, *shape[:-1], 3))
+
+
+def _bits(arrays):
+    return [np.asarray(array).tobytes() for array in arrays]
+
+
+def _weights(model):
+    return [variable.value for variable in model.trainable_variables]
+
+
+def _outputs_loss_and_gradients(model, x, y):
+    with tf.GradientTape() as tape:
+        outputs = model(x, training=True)
+        loss = model.compute_loss(y=y, y_pred=outputs)
+    return [outputs, loss, *tape.gradient(loss, model.trainable_variables)]
+
+
+@pytest.mark.parametrize(
+    "dtype", ["float32", "float64", "float16", "bfloat16", "mixed_float16", "mixed_bfloat16"]
+)
+@pytest.mark.parametrize("shape", [(8,), (5, 8), (2, 3, 8)], ids=len)
+def test_outputs_and_gradients_are_those_of_dense(dtype, shape):
+    x, y = _data(shape)
+    results = []
+    for model in _pair(dtype=dtype, shape=shape):
+        model.compile("sgd", "mse")
+        results.append(_bits(_outputs_loss_and_gradients(model, x, y)))
+    assert results[0] == results[1]
+
+
+def _check_training_is_that_of_dense(optimizer, shape=(8,), run_eagerly=True, **arguments):
+    x, y = _data(shape)
+    dense, growable = _pair(shape=shape, **arguments)
+    assert _bits(_weights(growable)) == _bits(_weights(dense))
+    start = _bits(_weights(dense))
+    histories = []
+    for model in (dense, growable):
+        model.compile(_OPTIMIZERS[optimizer](), "mse", run_eagerly=run_eagerly)
+        keras.utils.set_random_seed(2)
+        histories.append(model.fit(x, y, batch_size=8, epochs=3, verbose=0).history)
+    assert histories[0] == histories[1]
+    assert _bits(_weights(growable)) == _bits(_weights(dense))
+    assert all(a != b for a, b in zip(start, _bits(_weights(dense)), strict=True))
+
+
+@pytest.mark.parametrize("arguments", _ARGUMENTS.values(), ids=_ARGUMENTS)
+def test_penalties_and_constraints_act_as_in_dense(arguments):
+    _check_training_is_that_of_dense("sgd", **arguments)
+
+
+@pytest.mark.parametrize("optimizer", _OPTIMIZERS)
+def test_compiled_training_is_that_of_dense(optimizer):
+    _check_training_is_that_of_dense(optimizer, run_eagerly=False)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "mixed_float16", "bfloat16"])
+def test_training_in_other_precisions_is_that_of_dense(dtype):
+    _check_training_is_that_of_dense("sgd", dtype=dtype)
+
+
+def test_training_on_sequences_is_that_of_dense():
+    _check_training_is_that_of_dense("adam", shape=(5, 8))
+
+
+def test_the_configurations_differ_in_density_and_seed_only():
+    configurations = [layer(4).get_config() for layer in (keras.layers.Dense, GrowableDense)]
+    dense, growable = (set(configuration) for configuration in configurations)
+    # Dense writes its activity regulariser where there is one, and what GrowableDense leaves out.
+    assert growable - dense == {"initial_density", "seed", "activity_regularizer"}
+    assert dense - growable <= {"lora_rank", "lora_alpha", "quantization_config"}
+    shared = (dense & growable) - {"name"}
+    assert [n for n in shared if configurations[0][n] != configurations[1][n]] == []
+
+
+def test_arguments_may_be_given_in_the_order_of_dense():
+    arguments = (4, "relu", False, "he_normal", "ones", "l1", "l2", "L1L2", "non_neg", "max_norm")
+    dense, growable = (layer(*arguments) for layer in (keras.layers.Dense, GrowableDense))
+    config = growable.get_config()
+    for name in (
+        "units",
+        "activation",
+        "use_bias",
+        "kernel_initializer",
+        "bias_initializer",
+        "kernel_regularizer",
+        "bias_regularizer",
+        "activity_regularizer",
+        "kernel_constraint",
+        "bias_constraint",
+    ):
+        assert config[name] == dense.get_config()[name], name
