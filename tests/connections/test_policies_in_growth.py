@@ -39,8 +39,8 @@ def test_a_descent_step_starts_connections_down_their_gradient(blobs, classifier
     kernels = {layer: layer.effective_kernel().numpy() for layer in gradients}
     record = grow(classifier, blobs, count=40, start_value=start_values.DescentStep(0.01))
     for change, (layer, gradient) in zip(record.layers, gradients.items(), strict=True):
-        expected = kernels[layer].copy()
-        expected.flat[change.indices.numpy()] = -0.01 * gradient.numpy().flat[change.indices.numpy()]
+        expected, grown = kernels[layer].copy(), change.indices.numpy()
+        expected.flat[grown] = -0.01 * gradient.numpy().flat[grown]
         np.testing.assert_allclose(layer.effective_kernel(), expected, rtol=1e-5, atol=1e-9)
 
 
