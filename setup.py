@@ -18,6 +18,7 @@ extras = {
         "nbclient",
         "nbformat",
         "pytest",
+        "pytest-xdist",
         "ruff",
         "scikit-learn",
         "tensorboard",
