@@ -1,0 +1,47 @@
+"""The benchmarks run, and write numbers that agree with each other."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+from scipy import stats
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@pytest.mark.slow
+def test_digits_benchmark_writes_paired_differences_with_their_t_intervals(tmp_path):
+    options = ["--splits", "2", "--epochs", "16", "--output", str(tmp_path)]
+    run = subprocess.run(
+        [sys.executable, "-m", "benchmarks.digits", *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert run.returncode == 0, run.stderr
+    assert (tmp_path / "digits.md").read_text() == run.stdout
+    result = json.loads((tmp_path / "digits.json").read_text())
+    assert result["seeds"] == [0, 1]
+    active = {name: network["active"] for name, network in result["splits"][0].items()}
+    assert active.pop("dense") == 50_200
+    assert {active.pop("course by gradient"), active.pop("course at random")} == {5_020}
+    assert set(active.values()) == {3_012}
+    pairs = {
+        "course by gradient - dense": ("course by gradient", "dense"),
+        "course by gradient - course at random": ("course by gradient", "course at random"),
+        "growth by gradient - growth at random": ("growth by gradient", "growth at random"),
+        "the same, output layer at 2%": (
+            "growth by gradient, output layer at 2%",
+            "growth at random, output layer at 2%",
+        ),
+    }
+    assert set(result["differences"]) == set(pairs)
+    for name, (first, second) in pairs.items():
+        one = [split[first]["accuracy"] for split in result["splits"]]
+        other = [split[second]["accuracy"] for split in result["splits"]]
+        paired = stats.ttest_rel(one, other).confidence_interval(0.95)
+        assert result["differences"][name][1:] == pytest.approx(paired)
+        assert f"| {name} | {result['differences'][name][0]:+.2f} |" in run.stdout

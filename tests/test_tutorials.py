@@ -1,0 +1,108 @@
+"""The tutorials run, and leave behind what they promise."""
+
+import pathlib
+import re
+import subprocess
+import sys
+
+import nbformat
+import numpy as np
+import pytest
+import tensorflow as tf
+from nbclient import NotebookClient
+from sklearn.datasets import load_digits
+
+import keras_grow
+
+TUTORIALS = pathlib.Path(__file__).parents[1] / "tutorials"
+
+
+def run_script(*options):
+    return subprocess.run(
+        [sys.executable, str(TUTORIALS / "lenet_300_100.py"), *options],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def short_run(tmp_path_factory):
+    """A run of eight epochs on the digits: its output folder and what it printed."""
+    output = tmp_path_factory.mktemp("lenet")
+    run = run_script("--epochs", "8", "--batch-size", "128", "--output", str(output))
+    assert run.returncode == 0, run.stderr
+    return output, run.stdout
+
+
+def test_lenet_prints_accuracies_errors_and_peaks_that_fit_together(short_run):
+    _, printed = short_run
+    rows = re.findall(
+        r"^(gradient growth|random growth|dense) +([\d.]+)% +([\d.]+)% +([\d,]+) +([\d,]+)",
+        printed,
+        re.MULTILINE,
+    )
+    assert [row[0] for row in rows] == ["gradient growth", "random growth", "dense"]
+    for _, accuracy, error, _, _ in rows:
+        assert float(accuracy) + float(error) == pytest.approx(100, abs=0.011)
+        # Ten classes: chance is 10%.
+        assert float(accuracy) > 30
+    counts = [tuple(int(n.replace(",", "")) for n in row[3:]) for row in rows]
+    assert counts == [(5_020, 15_060), (5_020, 15_060), (50_200, 50_200)]
+
+
+def test_lenet_saves_a_model_and_a_saved_model_of_the_same_network(short_run):
+    output, printed = short_run
+    model = tf.keras.models.load_model(output / "model.keras")
+    assert keras_grow.report(model).num_active == 5_020
+    x = (load_digits().data / 16).astype("float32")
+    loaded = tf.saved_model.load(output / "saved_model")
+    served = loaded.serve(x)["classes"]
+    np.testing.assert_allclose(served, model(x, training=False), rtol=0, atol=1e-6)
+    sizes = dict(re.findall(r"^(\w+): ([\d,]+) kB", printed, re.MULTILINE))
+    assert int(sizes["saved_model"]) < int(sizes["dense_saved_model"])
+
+
+def test_lenet_draws_the_connections_of_each_pixel(short_run):
+    output, _ = short_run
+    image = tf.io.decode_png((output / "connections.png").read_bytes())
+    assert image.shape[1] > image.shape[0] > 400
+    assert len(np.unique(image[..., 0])) > 50
+
+
+def test_lenet_explains_its_options():
+    run = run_script("--help")
+    assert run.returncode == 0
+    for option in ("--dataset", "--data-dir", "--epochs", "--density", "--seed", "--output"):
+        assert option in run.stdout
+
+
+# One run per bad option costs an import of TensorFlow; the parser itself is asked for the others.
+def test_lenet_refuses_a_bad_option_with_status_2_and_a_reason():
+    run = run_script("--density", "0.5")
+    assert run.returncode == 2
+    assert "--density must lie between 0 and 0.3" in run.stderr
+
+
+def test_notebook_is_committed_executed_without_errors_or_paths_of_a_machine():
+    notebook = nbformat.read(TUTORIALS / "grow_a_network.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    outputs = [output for cell in code for output in cell.outputs]
+    assert not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
+    assert len([o for o in outputs if "image/png" in o.get("data", {})]) >= 2
+    text = "".join(
+        str(o.get("text", "")) + str(o.get("data", {}).get("text/plain")) for o in outputs
+    )
+    assert not re.search(r"(?<![\w.])/(?:home|root|tmp|usr|opt|work|Users)/", text)
+
+
+@pytest.mark.slow
+def test_notebook_runs_on_the_digits_and_holds_its_own_claims(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_GROW_DATASET", "digits")
+    notebook = nbformat.read(TUTORIALS / "grow_a_network.ipynb", as_version=4)
+    client = NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
+    )
+    client.execute()
