@@ -101,7 +101,8 @@ def export_saved_model(
     ```python
     keras_grow.export_saved_model(model, "grown")
     # Elsewhere, with nothing but TensorFlow:
-    served = tf.saved_model.load("grown").signatures["serving_default"]
+    loaded = tf.saved_model.load("grown")  # Keep it: TensorFlow drops the weights with it.
+    outputs = loaded.serve(x)
     ```
     """
     for layer in growable_layers(model):
