@@ -14,11 +14,13 @@ _BLIND = {
     "rmsprop": lambda: keras.optimizers.RMSprop(0.1, momentum=0.5),
     "lion": lambda: keras.optimizers.Lion(0.1),
     "adagrad": lambda: keras.optimizers.Adagrad(0.1),
-    "muon": lambda: keras.optimizers.Muon(0.1),
     "ema": lambda: keras.optimizers.Adam(
         0.1, use_ema=True, ema_momentum=0.5, ema_overwrite_frequency=2
     ),
 }
+# Before Keras 3.13, Muon fails on TensorFlow, with a plain Dense too.
+if tuple(map(int, keras.__version__.split(".")[:2])) >= (3, 13):
+    _BLIND["muon"] = lambda: keras.optimizers.Muon(0.1)
 # Lamb and Adafactor scale a variable's update by the size of the whole variable as it is stored.
 _ALL = {
     **_BLIND,
@@ -95,7 +97,7 @@ def test_dormant_values_are_zero_after_a_fit_that_ends_on_averages(
     assert not case.dormant_values(model).any()
 
 
-@pytest.mark.parametrize("optimizer", [_BLIND["adam"], _BLIND["ema"], _BLIND["muon"]])
+@pytest.mark.parametrize("optimizer", _BLIND.values(), ids=_BLIND)
 def test_pruned_connections_store_zero_and_stay_so_in_training(case, optimizer, regression):
     model = case.network()
     model.compile(optimizer(), "mse", run_eagerly=True)
