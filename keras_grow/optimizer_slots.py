@@ -1,6 +1,6 @@
 """The optimizer's slots of changed connections: the only file that knows an optimizer's inside.
 
-Keras has no public access to slots. This file relies on `_get_variable_index`, on
+Keras has no public access to slots. This file relies on `_get_variable_index`, `_iterations`, on
 `inner_optimizer` of a loss-scaling optimizer, on `optimizers` and `_optimizer_map` of a
 `MultiOptimizer`, and on one convention: a slot is an entry of a list attribute that is as long as
 the optimizer's list of variables. `tests/test_optimizer_slots.py` holds it to that for every
@@ -67,10 +67,18 @@ def reset_slots(
             slot.assign(ops.reshape(flat, slot.shape))
 
 
+def step_counter(optimizer: keras.Optimizer) -> keras.Variable:
+    """The variable that counts the steps the optimizer was asked to make.
+
+    The public `iterations` is this one only without gradient accumulation; with it, a quotient.
+    """
+    return getattr(optimizer, "inner_optimizer", optimizer)._iterations
+
+
 def steps_made(optimizer: keras.Optimizer | None) -> int:
-    """How many steps the optimizer has made, 0 without one."""
-    # `int(optimizer.iterations)` fails for the mirrored variable of a distribution strategy.
-    return 0 if optimizer is None else int(ops.convert_to_numpy(optimizer.iterations))
+    """How many steps the optimizer was asked to make, 0 without one."""
+    # `int()` fails for the mirrored variable of a distribution strategy.
+    return 0 if optimizer is None else int(ops.convert_to_numpy(step_counter(optimizer)))
 
 
 def check_resettable(optimizer: keras.Optimizer | None) -> None:

@@ -54,7 +54,9 @@ class ScheduledChange(abc.ABC, keras.callbacks.Callback):
         """Grows or prunes."""
 
     def on_train_begin(self, logs=None):
-        changeable_layers(self.model, self.layers)
+        # A subclassed model may be built, and have its layers, only after the first batch.
+        if self.model.built:
+            changeable_layers(self.model, self.layers)
 
     def on_epoch_begin(self, epoch, logs=None):
         self._records = []

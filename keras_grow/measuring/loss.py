@@ -9,6 +9,8 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from keras_grow.optimizer_slots import step_counter
+
 LossFunction = Callable[..., tf.Tensor]
 
 
@@ -63,7 +65,7 @@ def untouched(
     BatchNorm statistics, metrics and seeds stay as they are. Stochastic layers draw from their
     own seed, the optimizer's step and `draw`, so that a resumed run draws the same.
     """
-    step = 0 if optimizer is None else optimizer.iterations.value
+    step = 0 if optimizer is None else step_counter(optimizer).value
     counter = tf.cast(step, tf.uint32) * 65537 + tf.cast(draw, tf.uint32)
 
     def value(variable: keras.Variable) -> tf.Tensor:

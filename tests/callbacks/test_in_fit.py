@@ -107,6 +107,37 @@ def test_growth_between_steps_counts_the_optimizers_steps(
     assert history["grown_connections"] == grown
 
 
+def test_with_gradient_accumulation_steps_are_batches(blobs, classifier):
+    # 7 batches an epoch, an update every second: `optimizer.iterations` counts updates.
+    optimizer = keras.optimizers.Adam(gradient_accumulation_steps=2)
+    classifier.compile(optimizer, "sparse_categorical_crossentropy")
+    callback = GrowthCallback(blobs, count=5, when=Steps(3))
+    history = classifier.fit(*blobs, batch_size=14, epochs=3, verbose=0, callbacks=[callback])
+    # Before steps 3 and 6; 9 and 12; 15 and 18.
+    assert history.history["grown_connections"] == [10, 10, 10]
+
+
+class Subclassed(keras.Model):
+    """Neither it nor its layers are built before the first batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden = GrowableDense(16, "relu", initial_density=0.25, seed=1)
+        self.classes = GrowableDense(3, "softmax")
+
+    def call(self, inputs, training=False):
+        return self.classes(self.hidden(inputs["x"]))
+
+
+def test_a_subclassed_model_grows_in_its_first_fit_from_a_dataset_of_dicts(blobs):
+    x, y = blobs
+    model = Subclassed()
+    model.compile("adam", "sparse_categorical_crossentropy")
+    dataset = tf.data.Dataset.from_tensor_slices(({"x": x}, y)).batch(24)
+    history = model.fit(dataset, epochs=3, verbose=0, callbacks=[GrowthCallback(dataset, count=10)])
+    assert history.history["grown_connections"] == [0, 10, 10]
+
+
 def test_a_short_last_execution_of_an_epoch_does_not_grow_twice(blobs, classifier):
     # 10 steps an epoch in executions of 4, 4 and 2: step 8 is due once, not at 10 again.
     classifier.compile("sgd", "sparse_categorical_crossentropy", steps_per_execution=4)
