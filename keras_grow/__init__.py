@@ -3,15 +3,19 @@
 from keras_grow.callbacks.growth import GrowthCallback
 from keras_grow.callbacks.moments import Epochs, Steps
 from keras_grow.callbacks.pruning import PruningCallback
-from keras_grow.change import ChangeRecord, LayerChange, NothingToChange
+from keras_grow.change import CapacityUsedUp, ChangeRecord, LayerChange, NothingToChange
 from keras_grow.connections import densities, scores, start_values
+from keras_grow.connections.densities import FanIn
+from keras_grow.connections.tiled_gradient import TiledGradient
+from keras_grow.connections.tiled_search import TiledSearch
 from keras_grow.connections.view import Connections
-from keras_grow.conversion import make_growable, make_plain
+from keras_grow.conversion import convert_optimizer, make_growable, make_plain, make_sparse
 from keras_grow.export.saved_model import export_saved_model
 from keras_grow.growing import grow
 from keras_grow.layers.dense import GrowableDense
 from keras_grow.layers.growable import Growable, growable_layers
 from keras_grow.layers.initializers import ActiveFanIn
+from keras_grow.layers.sparse_dense import SparseDense
 from keras_grow.layers.weight_norm import WeightNormDense
 from keras_grow.measuring.gradients import GradientMeter, GrowthGradients, growth_gradients
 from keras_grow.measuring.hebbian import hebbian_gradients
@@ -22,9 +26,11 @@ from keras_grow.weight_norm_initialization import initialize_weight_norm
 
 __all__ = [
     "ActiveFanIn",
+    "CapacityUsedUp",
     "ChangeRecord",
     "Connections",
     "Epochs",
+    "FanIn",
     "GradientMeter",
     "Growable",
     "GrowableDense",
@@ -35,9 +41,13 @@ __all__ = [
     "NothingToChange",
     "PruningCallback",
     "Report",
+    "SparseDense",
     "Steps",
+    "TiledGradient",
+    "TiledSearch",
     "WeightNormDense",
     "__version__",
+    "convert_optimizer",
     "densities",
     "export_saved_model",
     "grow",
@@ -47,6 +57,7 @@ __all__ = [
     "initialize_weight_norm",
     "make_growable",
     "make_plain",
+    "make_sparse",
     "prune",
     "report",
     "scores",

@@ -10,14 +10,19 @@ import tensorflow as tf
 
 from keras_grow.connections import selection
 from keras_grow.connections.densities import DensityDistribution, check_density, exact_count
+from keras_grow.connections.tiled_search import TiledSearch
 from keras_grow.layers.growable import Evidence, Growable, growable_layers
 from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.measuring.inputs import mean_over_inputs
-from keras_grow.optimizer_slots import check_resettable, steps_made
+from keras_grow.optimizer_slots import check_is_elementwise, check_resettable, steps_made
 
 
 class NothingToChange(ValueError):
     """Raised where the model already has what was asked for."""
+
+
+class CapacityUsedUp(NothingToChange):
+    """Raised by growth where no layer has a slot left for another connection."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +55,8 @@ class ChangeRecord:
         num_connections: all their connections.
         seconds: how long it took.
         loss: the mean loss on the growth data before the change, or `None` if it was not measured.
+        is_complete: whether all connections were ranked; False where the time given to the search
+            in a sparse layer ran out, and the best found until then were taken.
     """
 
     layers: tuple[LayerChange, ...]
@@ -57,6 +64,7 @@ class ChangeRecord:
     num_connections: int
     seconds: float
     loss: float | None
+    is_complete: bool = True
 
     @property
     def count(self) -> int:
@@ -70,6 +78,7 @@ class ChangeRecord:
 
     def __str__(self) -> str:
         loss = "" if self.loss is None else f", loss {self.loss:.4g}"
+        loss += "" if self.is_complete else ", search incomplete"
         return (
             f"{self.count:,} connections changed, {self.num_active:,} of "
             f"{self.num_connections:,} active ({self.density:.2%}){loss}, {self.seconds:.2f} s"
@@ -125,6 +134,7 @@ def counts_to_change(
     Raises:
         ValueError: unless exactly one of `count` and `density` is given and in range.
         NothingToChange: if every count is 0.
+        CapacityUsedUp: if that is because sparse layers hold as many as they can.
     """
     verb = "grow" if grows else "prune"
     if (count is None) == (density is None):
@@ -144,8 +154,7 @@ def counts_to_change(
                 f"Pruning must leave active connections. Received: count={count}, with {active} "
                 f"active connections in {[[layer.name for layer in group] for group in groups]}"
             )
-        # More than is dormant takes all.
-        counts = [min(count, n - a) if grows else count for n, a in zip(totals, active)]
+        counts = [count] * len(groups)
     elif density is not None:
         if isinstance(density, DensityDistribution):
             targets = density([layer.kernel_shape for layer in layers])
@@ -156,6 +165,16 @@ def counts_to_change(
             raise ValueError(f"A density of 0 leaves no connection. Received: density={density!r}")
         reached = [exact_count(target, n) for target, n in zip(targets, totals)]
         counts = [max(0, r - a if grows else a - r) for r, a in zip(reached, active)]
+    if grows:
+        # More than there is room for takes all of it.
+        free = [sum(layer.num_free for layer in group) for group in groups]
+        if any(counts) and not any(map(min, counts, free)) and sum(active) < sum(totals):
+            raise CapacityUsedUp(
+                f"No slot is free for another connection. Received: {sum(active)} of {sum(totals)} "
+                f"connections active in {[layer.name for layer in layers]}, which hold no more. "
+                "Make a copy with more slots: `keras_grow.make_sparse(model, capacity=...)`."
+            )
+        counts = [min(wanted, room) for wanted, room in zip(counts, free)]
     if not any(counts):
         raise NothingToChange(
             f"There is nothing to {verb}. Received: "
@@ -171,17 +190,26 @@ def counts_to_change(
 def choose(
     groups: Sequence[tuple[list[Growable], int]],
     propose: Callable[[Growable, int], selection.Proposal],
-) -> list[tf.Tensor]:
-    """The flat indices to change in each layer, `propose(layer, count)` giving a layer's best."""
-    return [
-        indices
-        for layers, count in groups
-        for indices in selection.merge([propose(layer, count) for layer in layers], count)
-    ]
+) -> tuple[list[tf.Tensor], bool]:
+    """The flat indices to change in each layer, `propose(layer, count)` giving a layer's best.
+
+    Returns:
+        The indices, and whether all proposals are complete.
+    """
+    chosen, is_complete = [], True
+    for layers, count in groups:
+        proposals = [propose(layer, count) for layer in layers]
+        is_complete &= all(proposal.is_complete for proposal in proposals)
+        chosen += selection.merge(proposals, count)
+    return chosen, is_complete
 
 
 def record(
-    layers: Sequence[Growable], chosen: Sequence[tf.Tensor], seconds: float, loss: float | None
+    layers: Sequence[Growable],
+    chosen: Sequence[tf.Tensor],
+    seconds: float,
+    loss: float | None,
+    is_complete: bool = True,
 ) -> ChangeRecord:
     """The record of a change that has been made."""
     changes = tuple(
@@ -194,14 +222,22 @@ def record(
         sum(layer.num_connections for layer in layers),
         seconds,
         loss,
+        is_complete,
     )
 
 
-def optimizer_of(model: keras.Model, optimizer: Any) -> Any:
-    """The optimizer whose slots must follow: the one given, or the model's, if it has one."""
+def optimizer_of(model: keras.Model, optimizer: Any, layers: Sequence[Growable]) -> Any:
+    """The optimizer whose slots must follow: the one given, or the model's, if it has one.
+
+    Raises:
+        ValueError: for an optimizer that cannot go with a change of `layers`.
+    """
     if optimizer is None and model.compiled:
         optimizer = model.optimizer
     check_resettable(optimizer)
+    for layer in layers:
+        if layer.is_sparse:
+            check_is_elementwise(optimizer, layer.name, layer.kernel_variables[0])
     return optimizer
 
 
@@ -223,6 +259,7 @@ def gather_evidence(
     needs_input_rms: bool,
     meter: GradientMeter | None,
     optimizer: Any,
+    search: TiledSearch | None = None,
 ) -> tuple[dict[Growable, Evidence], float | None]:
     """Measures what the policies need of each layer, and the loss where a gradient was needed.
 
@@ -238,11 +275,12 @@ def gather_evidence(
             "`data=(x, y)`, a dataset or an iterable of batches."
         )
     meter = GradientMeter() if meter is None else meter
+    search = TiledSearch() if search is None else search
     gradients: dict[Growable, Any] = dict.fromkeys(layers)
     input_rms: dict[Growable, Any] = dict.fromkeys(layers)
     loss = None
     if needs_gradient:
-        measured = meter.measure(model, data, layers, optimizer)
+        measured = meter.measure(model, data, layers, optimizer, search)
         gradients, loss = measured.gradients, measured.loss
     if needs_input_rms:
         mean_squares = mean_over_inputs(
@@ -250,8 +288,12 @@ def gather_evidence(
         )
         input_rms = {layer: tf.sqrt(mean) for layer, mean in mean_squares.items()}
     step = steps_made(optimizer)
+    num_sparse = sum(layer.is_sparse for layer in layers)
+    if search.max_seconds is not None and num_sparse:
+        # Sparse layers are searched one after the other; each gets an equal part of the time.
+        search = dataclasses.replace(search, max_seconds=search.max_seconds / num_sparse)
     evidence = {
-        layer: Evidence(index, step, gradients[layer], input_rms[layer])
+        layer: Evidence(index, step, gradients[layer], input_rms[layer], search)
         for index, layer in enumerate(layers)
     }
     return evidence, loss

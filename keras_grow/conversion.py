@@ -1,15 +1,20 @@
-"""Plain Keras models to growable ones, and back."""
+"""Plain Keras models to growable and sparse ones, and back."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_grow.compatibility import check_is_keras_model
-from keras_grow.connections.densities import DensityDistribution, Uniform, check_density
+from keras_grow.connections.densities import DensityDistribution, FanIn, Uniform, check_density
 from keras_grow.layers.dense import GrowableDense
-from keras_grow.layers.growable import growable_layers, nested_layers
-from keras_grow.layers.masked_dense import MaskedDense
+from keras_grow.layers.dense_like import DenseLike
+from keras_grow.layers.growable import Growable, growable_layers, nested_layers
+from keras_grow.layers.sparse_dense import SparseDense
+from keras_grow.layers.weight_norm import WeightNormDense
+from keras_grow.optimizer_slots import Move, carry_over
 
 _DENSE_ARGUMENTS = (
     "name",
@@ -30,7 +35,7 @@ _DENSE_ARGUMENTS = (
 
 def make_growable(
     model: keras.Model,
-    layers: Sequence[str | keras.Layer] | Callable[[keras.layers.Dense], bool] | None = None,
+    layers: Sequence[str | keras.Layer] | Callable[[keras.Layer], bool] | None = None,
     initial_density: float | DensityDistribution = 1.0,
     *,
     seed: int | None = None,
@@ -38,17 +43,18 @@ def make_growable(
 ) -> keras.Model:
     """A copy of `model` in which Dense layers are `GrowableDense`, with the weights kept.
 
-    At density 1 the copy computes the same function. The copy is not compiled, and `model` stays
-    as it was.
+    At density 1 the copy computes the same function. `SparseDense` layers become `GrowableDense`
+    with the connections that they have, whatever the density. The copy is not compiled
+    (`convert_optimizer` makes its optimizer), and `model` stays as it was.
 
     Args:
         model: a built Sequential or functional model, nested and shared ones and `Dense` inside
             wrappers such as `TimeDistributed` included; trained or not.
-        layers: the Dense layers to convert, or their names, or a function that says of a Dense
-            layer whether to convert it; by default all.
-        initial_density: the share of connections that stay active, at random; or a distribution
-            such as `keras_grow.densities.ErdosRenyi(0.1)`. To keep the largest weights of a
-            trained model instead, convert at 1 and `keras_grow.prune`.
+        layers: the Dense and `SparseDense` layers to convert, or their names, or a function that
+            says of such a layer whether to convert it; by default all.
+        initial_density: the share of connections of Dense layers that stay active, at random; or
+            a distribution such as `keras_grow.densities.ErdosRenyi(0.1)`. To keep the largest
+            weights of a trained model instead, convert at 1 and `keras_grow.prune`.
         seed: non-negative integer that fixes which connections stay active; each layer's own seed
             derives from it.
         zeros_are_dormant: whether connections whose weight is exactly 0 become dormant: for models
@@ -72,20 +78,7 @@ def make_growable(
     """
     _check_convertible(model)
     is_wanted = _selector(model, layers)
-    found = [layer for layer in nested_layers(model) if type(layer) is keras.layers.Dense]
-    chosen = [layer for layer in found if is_wanted(layer)]
-    if not chosen:
-        raise ValueError(
-            "The model has no Dense layer to convert. Received: layers="
-            f"{layers!r}, and a model with Dense layers {[layer.name for layer in found]}"
-        )
-    for layer in chosen:
-        if layer.lora_enabled or layer.quantization_mode is not None:
-            raise ValueError(
-                "A Dense layer with LoRA or quantisation can't grow. Received: layer "
-                f"{layer.name!r}. Merge the LoRA weights (save and load the model), or leave the "
-                "layer out with `layers=`."
-            )
+    chosen = _choose(model, is_wanted, (keras.layers.Dense, SparseDense), layers)
     if isinstance(initial_density, DensityDistribution):
         distribution = initial_density
     else:
@@ -97,13 +90,19 @@ def make_growable(
             "`initial_density`. Received: zeros_are_dormant=True, "
             f"initial_density={initial_density!r}"
         )
-    densities = distribution([tuple(layer.kernel.shape) for layer in chosen])
-    seeds: list[int | None] = [None] * len(chosen)
+    dense = [layer for layer in chosen if not isinstance(layer, SparseDense)]
+    densities = distribution([tuple(layer.kernel.shape) for layer in dense])
+    seeds: list[int | None] = [None] * len(dense)
     if seed is not None:
-        seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(len(chosen))]
+        seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(len(dense))]
     options = {
         id(layer): {"initial_density": density, "seed": layer_seed}
-        for layer, density, layer_seed in zip(chosen, densities, seeds, strict=True)
+        for layer, density, layer_seed in zip(dense, densities, seeds, strict=True)
+    }
+    options |= {
+        id(layer): {"initial_density": layer.density}
+        for layer in chosen
+        if isinstance(layer, SparseDense)
     }
 
     def convert(layer: keras.Layer) -> keras.Layer | None:
@@ -111,11 +110,85 @@ def make_growable(
             return None
         return GrowableDense(**_dense_config(layer), **options[id(layer)])
 
-    def transfer(old: keras.layers.Dense, new: GrowableDense) -> None:
-        kernel = old.kernel.numpy()
-        if zeros_are_dormant:
-            new.kernel_mask.assign(kernel != 0)
-        new.kernel.assign(np.where(new.kernel_mask.numpy(), kernel, 0))
+    def transfer(old: keras.layers.Dense | SparseDense, new: GrowableDense) -> None:
+        if isinstance(old, SparseDense):
+            _set_connections(new, *old.active_connections())
+        else:
+            kernel = old.kernel.numpy()
+            if zeros_are_dormant:
+                new.kernel_mask.assign(kernel != 0)
+            new.kernel.assign(np.where(new.kernel_mask.numpy(), kernel, 0))
+        if new.bias is not None:
+            new.bias.assign(old.bias)
+
+    return _convert(model, convert, transfer)
+
+
+def make_sparse(
+    model: keras.Model,
+    layers: Sequence[str | keras.Layer] | Callable[[keras.Layer], bool] | None = None,
+    capacity: int | float | FanIn | Mapping[str, int | float | FanIn] | None = None,
+) -> keras.Model:
+    """A copy of `model` in which layers are `SparseDense`, with weights and connections kept.
+
+    The copy computes the same function, in memory and time that follow its active connections.
+    It is not compiled (`convert_optimizer` makes its optimizer), and `model` stays as it was.
+    This is also how a model gets layers with another capacity.
+
+    Args:
+        model: a built Sequential or functional model.
+        layers: the layers to convert, or their names, or a function that says of a Dense or
+            growable layer whether to convert it; by default `GrowableDense` and `SparseDense`
+            layers. Of a plain Dense, the weights that are not 0 become connections. A
+            `WeightNormDense` gives its effective weights, and is normalised no more.
+        capacity: how many connections each layer can hold: an integer, a density, a
+            `keras_grow.FanIn`, or a mapping from layer names to these; by default, and for layers
+            not in the mapping, as many as it has.
+
+    Returns:
+        A new model of the same kind.
+
+    Raises:
+        TypeError: if `model` is not a Keras 3 model.
+        ValueError: for a subclassed or unbuilt model, one without layers to convert, capacities
+            below the active connections, and layers with arguments that a `SparseDense` refuses.
+
+    Example:
+
+    ```python
+    sparse = keras_grow.make_sparse(pruned, capacity=keras_grow.FanIn(32))
+    sparse.compile(keras_grow.convert_optimizer(pruned, sparse), pruned.loss)
+    ```
+    """
+    _check_convertible(model)
+    kinds: tuple[type, ...] = (keras.layers.Dense, DenseLike)
+    if layers is None:
+        kinds = (GrowableDense, SparseDense)
+    chosen = _choose(model, _selector(model, layers), kinds, layers)
+    names = {layer.name for layer in chosen}
+    if isinstance(capacity, Mapping) and not names >= set(capacity):
+        raise ValueError(
+            "`capacity` must name layers that are converted. Received: "
+            f"{sorted(capacity)}, expected some of {sorted(names)}"
+        )
+
+    def capacity_of(layer: keras.Layer) -> int | float | FanIn | None:
+        return capacity.get(layer.name) if isinstance(capacity, Mapping) else capacity
+
+    connections = {id(layer): _connections(layer) for layer in chosen}
+
+    def convert(layer: keras.Layer) -> keras.Layer | None:
+        if id(layer) not in connections:
+            return None
+        count = len(connections[id(layer)][0])
+        return SparseDense(
+            **_dense_config(layer),
+            initial_density=count / math.prod(_kernel_shape(layer)),
+            capacity=capacity_of(layer),
+        )
+
+    def transfer(old: keras.Layer, new: SparseDense) -> None:
+        _set_connections(new, *connections[id(old)])
         if new.bias is not None:
             new.bias.assign(old.bias)
 
@@ -149,16 +222,129 @@ def make_plain(model: keras.Model) -> keras.Model:
     growable_layers(model)
 
     def convert(layer: keras.Layer) -> keras.Layer | None:
-        if not isinstance(layer, MaskedDense):
+        if not isinstance(layer, DenseLike):
             return None
         return keras.layers.Dense(**_dense_config(layer))
 
-    def transfer(old: MaskedDense, new: keras.layers.Dense) -> None:
+    def transfer(old: DenseLike, new: keras.layers.Dense) -> None:
         new.kernel.assign(old.effective_kernel())
         if new.bias is not None:
             new.bias.assign(old.bias)
 
     return _convert(model, convert, transfer)
+
+
+def convert_optimizer(
+    model: keras.Model, converted: keras.Model, optimizer: keras.Optimizer | None = None
+) -> keras.Optimizer:
+    """The optimizer with which a converted model goes on training where `model` stands.
+
+    It has the settings, the step and the loss scale of the optimizer of `model`, and the slots of
+    all weights that the conversion kept; the slots of other weights start afresh, and so do those
+    of a `WeightNormDense` that was converted.
+
+    Args:
+        model: the model that was converted.
+        converted: what `make_growable`, `make_sparse` or `make_plain` made of it.
+        optimizer: the optimizer of a custom loop; by default the one `model` was compiled with.
+
+    Raises:
+        ValueError: if there is no optimizer, if it was built for other variables than the model's
+            trainable ones, and if `converted` was not made from `model`.
+
+    Example:
+
+    ```python
+    sparse = keras_grow.make_sparse(model)
+    sparse.compile(keras_grow.convert_optimizer(model, sparse), "mse")
+    ```
+    """
+    if optimizer is None:
+        optimizer = model.optimizer if model.compiled else None
+    if optimizer is None:
+        raise ValueError(
+            "There is no optimizer to convert. Received: a model that is not compiled, and "
+            "optimizer=None"
+        )
+    layers, converted_layers = nested_layers(model), nested_layers(converted)
+    names = [layer.name for layer in layers], [layer.name for layer in converted_layers]
+    if names[0][1:] != names[1][1:]:
+        raise ValueError(
+            "`converted` must have been made from `model`. Received: models with layers "
+            f"{names[0]} and {names[1]}"
+        )
+    kernels: dict[int, Move] = {}
+    for old, new in zip(layers, converted_layers, strict=True):
+        if isinstance(new, SparseDense) or type(old) is not type(new):
+            if not isinstance(new, (keras.layers.Dense, DenseLike)):
+                continue  # The models themselves may be of different classes.
+            if isinstance(old, WeightNormDense):
+                raise ValueError(
+                    "The optimizer's slots of v and g say nothing of the weights they make. "
+                    f"Received: layer {old.name!r}, a WeightNormDense that was converted to "
+                    f"{type(new).__name__}. Compile the converted model with a new optimizer."
+                )
+            common, _ = _connections(new if isinstance(new, DenseLike) else old)
+            move = Move(_weights(old), _weights(new), (_place(old, common), _place(new, common)))
+            kernels[id(move.old)] = move
+    pairs = zip(model.trainable_variables, converted.trainable_variables, strict=True)
+    return carry_over(optimizer, [kernels.get(id(old), Move(old, new)) for old, new in pairs])
+
+
+def _connections(layer: keras.Layer) -> tuple[tf.Tensor, tf.Tensor]:
+    """Flat indices of the connections of a Dense or growable layer, and their weights."""
+    if isinstance(layer, Growable):
+        return layer.active_connections()
+    kernel = tf.reshape(layer.kernel.value, [-1])
+    indices = tf.where(kernel != 0)[:, 0]
+    return indices, tf.gather(kernel, indices)
+
+
+def _weights(layer: keras.Layer) -> keras.Variable:
+    """The trainable variable that holds the weights of a Dense or growable layer."""
+    return layer.kernel_variables[0] if isinstance(layer, Growable) else layer.kernel
+
+
+def _place(layer: keras.Layer, connections: tf.Tensor) -> tf.Tensor:
+    """Where the weights of some connections stand in `_weights(layer)`."""
+    if not isinstance(layer, SparseDense):
+        return connections
+    return tf.searchsorted(layer.active_connections()[0], connections, out_type=tf.int64)
+
+
+def _set_connections(layer: Growable, indices: tf.Tensor, values: tf.Tensor) -> None:
+    """Makes exactly the connections at `indices` active."""
+    layer.prune_connections(layer.active_connections()[0])
+    layer.grow_connections(indices, values)
+
+
+def _kernel_shape(layer: keras.Layer) -> tuple[int, ...]:
+    return layer.kernel_shape if isinstance(layer, Growable) else tuple(layer.kernel.shape)
+
+
+def _choose(model, is_wanted, kinds, layers) -> list[keras.Layer]:
+    """The wanted layers of `model` of some classes; Dense only as it is, not its subclasses."""
+    found = [
+        layer
+        for layer in nested_layers(model)
+        if isinstance(layer, kinds)
+        and (isinstance(layer, DenseLike) or type(layer) is keras.layers.Dense)
+    ]
+    chosen = [layer for layer in found if is_wanted(layer)]
+    if not chosen:
+        raise ValueError(
+            "The model has no layer to convert. Received: layers="
+            f"{layers!r}, and a model with convertible layers {[layer.name for layer in found]}"
+        )
+    for layer in chosen:
+        is_dense = isinstance(layer, keras.layers.Dense)
+        if is_dense and (layer.lora_enabled or layer.quantization_mode is not None):
+            raise ValueError(
+                "A Dense layer with LoRA or quantisation can't grow. Received: layer "
+                f"{layer.name!r}. Merge the LoRA weights (save and load the model), or leave the "
+                "layer out with `layers=`."
+            )
+    return chosen
 
 
 def _dense_config(layer: keras.Layer) -> dict:

@@ -1,6 +1,7 @@
 """Growth of connections by NeST's Policy 1, on a whole model."""
 
 import time
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from keras_grow.change import (
 from keras_grow.connections.densities import DensityDistribution
 from keras_grow.connections.scores import GradientMagnitude, Score
 from keras_grow.connections.start_values import StartValue, Zero
+from keras_grow.connections.tiled_search import TiledSearch
 from keras_grow.connections.view import Connections
 from keras_grow.layers.growable import Growable
 from keras_grow.measuring.gradients import GradientMeter
@@ -37,6 +39,7 @@ def grow(
     score: Score | None = None,
     start_value: StartValue | None = None,
     meter: GradientMeter | None = None,
+    search: TiledSearch | None = None,
     optimizer: keras.Optimizer | None = None,
 ) -> ChangeRecord:
     """Wakes the dormant connections that promise most to lower the loss.
@@ -52,7 +55,8 @@ def grow(
             `(x, y, sample_weight)`, a `tf.data.Dataset`, a `keras.utils.PyDataset` or an iterable
             of batches. Not needed by a score that measures nothing.
         count: positive integer, how many connections to grow, of all layers together or of each
-            layer with `per_layer`. More than there are dormant takes all.
+            layer with `per_layer`. More than there are dormant, or sparse layers have room for,
+            takes all.
         density: instead of `count`, the density to reach, in (0, 1], of all layers together or of
             each layer with `per_layer`; or a distribution such as
             `keras_grow.densities.ErdosRenyi`. Layers that are denser already stay.
@@ -63,15 +67,22 @@ def grow(
             `keras_grow.start_values.Zero()`.
         meter: the settings of the measurement (loss, mode, batch size, progress), by default
             `keras_grow.GradientMeter()`. In a loop, pass one meter to all calls: it traces once.
+        search: how the best connections of sparse layers are found: the memory and time it may
+            take; by default `keras_grow.TiledSearch()`.
         optimizer: the optimizer of a custom loop, whose slots of grown connections start afresh;
             by default the one the model was compiled with, if any.
 
     Returns:
-        A `ChangeRecord`: which connections grew, how many are active, the loss before.
+        A `ChangeRecord`: which connections grew, how many are active, the loss before, whether
+        the search was complete.
 
     Raises:
         TypeError, ValueError: for a model without growable layers or loss, targets out of range or
-            reached already, growth data that does not fit, and numbers that are not finite.
+            reached already, growth data that does not fit, and numbers that are not finite; for
+            sparse layers that are full, and optimizers that don't suit them.
+
+    Warns:
+        UserWarning: when a sparse layer has used up its capacity; it then takes part no more.
 
     Example:
 
@@ -90,7 +101,7 @@ def grow(
     check_policy(score, Score, "score")
     check_policy(start_value, StartValue, "start_value")
     groups = counts_to_change(chosen_layers, count, density, per_layer, grows=True)
-    optimizer = optimizer_of(model, optimizer)
+    optimizer = optimizer_of(model, optimizer, chosen_layers)
     evidence, loss = gather_evidence(
         model,
         data,
@@ -99,8 +110,9 @@ def grow(
         needs_input_rms=score.needs_input_rms,
         meter=meter,
         optimizer=optimizer,
+        search=search,
     )
-    chosen = choose(
+    chosen, is_complete = choose(
         groups, lambda layer, count: layer.propose_growth(count, score, evidence[layer])
     )
     grown = [
@@ -114,7 +126,22 @@ def grow(
     ):
         changes = layer.grow_connections(indices, value, connections.gradient)
         reset_slots(optimizer, changes, start_value.second_moment_starts_at_mean)
-    return record(chosen_layers, chosen, time.perf_counter() - started, loss)
+    _warn_of_full_layers(chosen_layers, chosen)
+    return record(chosen_layers, chosen, time.perf_counter() - started, loss, is_complete)
+
+
+def _warn_of_full_layers(layers: Sequence[Growable], grown: Sequence[tf.Tensor]) -> None:
+    full = [
+        layer.name
+        for layer, indices in zip(layers, grown, strict=True)
+        if len(indices) and layer.num_free == 0 and layer.num_active < layer.num_connections
+    ]
+    if full:
+        warnings.warn(
+            f"Layers {full} have used up their capacity and can't grow further. Make a copy with "
+            "more slots: `keras_grow.make_sparse(model, capacity=...)`.",
+            stacklevel=3,
+        )
 
 
 def _checked(values: Any, connections: Connections) -> tf.Tensor:

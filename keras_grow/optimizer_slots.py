@@ -7,7 +7,8 @@ the optimizer's list of variables. `tests/test_optimizer_slots.py` holds it to t
 optimizer of Keras, and names the versions it was run on.
 """
 
-from collections.abc import Iterable, Iterator
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
 
 import keras
 import tensorflow as tf
@@ -24,7 +25,7 @@ def reset_slots(
     changes: Iterable[StorageChange],
     second_moment_starts_at_mean: bool = False,
 ) -> None:
-    """Gives the slots of changed entries the values that a new optimizer would give them.
+    """Moves slots with their weights, and gives those of changed entries a new optimizer's values.
 
     What a new optimizer would start with, the optimizer is asked itself: a fresh one of the same
     configuration is built on the changed weights alone. That is 0 for most slots, a constant for
@@ -41,10 +42,16 @@ def reset_slots(
     if optimizer is None:
         return
     for change in changes:
-        if len(change.indices) == 0:
+        if len(change.indices) == 0 and change.moved_from is None:
             continue
         owner = _optimizer_of(optimizer, change.variable)
         if owner is None:
+            continue
+        if change.moved_from is not None:
+            for slot in slots(owner, change.variable).values():
+                moved = tf.gather(tf.reshape(slot.value, [-1]), change.moved_from)
+                slot.assign(ops.reshape(moved, slot.shape))
+        if len(change.indices) == 0:
             continue
         weights = tf.gather(tf.reshape(change.variable.value, [-1]), change.indices)
         fresh = keras.Variable(weights[:, None], name="changed_connections")
@@ -79,6 +86,73 @@ def steps_made(optimizer: keras.Optimizer | None) -> int:
     """How many steps the optimizer was asked to make, 0 without one."""
     # `int()` fails for the mirrored variable of a distribution strategy.
     return 0 if optimizer is None else int(ops.convert_to_numpy(step_counter(optimizer)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Move:
+    """How a trainable variable of one model became one of another.
+
+    Attributes:
+        old, new: the variables.
+        places: two int64 tensors of shape `(count,)`, the flat indices in both of entries that
+            stand for the same weight; `None` where the whole variable is the same.
+    """
+
+    old: keras.Variable
+    new: keras.Variable
+    places: tuple[tf.Tensor, tf.Tensor] | None = None
+
+
+def carry_over(optimizer: keras.Optimizer, moves: Sequence[Move]) -> keras.Optimizer:
+    """A new optimizer for the new variables, which goes on where `optimizer` stands.
+
+    Its step, learning rate and loss scale are the old one's, and so are the slots of weights that
+    were carried over. Those of all other weights start afresh. Slots that are not one number per
+    weight go over where the whole variable does.
+
+    Args:
+        optimizer: the optimizer of the old variables.
+        moves: one for each of them, in the order in which the optimizer holds them.
+    """
+    check_resettable(optimizer)
+    converted = type(optimizer).from_config(optimizer.get_config())
+    if not optimizer.built:
+        return converted
+    converted.build([move.new for move in moves])
+    moved_slots: dict[int, Move] = {}
+    for move in moves:
+        owner = _optimizer_of(optimizer, move.old)
+        if owner is not None and move.places is not None:
+            moved_slots |= {id(slot): move for _, slot in _slots(owner, move.old)}
+    for old, new in zip(optimizer.variables, converted.variables, strict=True):
+        moved = moved_slots.get(id(old))
+        if moved is None or moved.places is None:
+            new.assign(old)
+        elif old.shape == moved.old.shape and new.shape == moved.new.shape:
+            old_places, new_places = moved.places
+            values = tf.gather(tf.reshape(old.value, [-1]), old_places)
+            flat = tf.reshape(new.value, [-1])
+            flat = tf.tensor_scatter_nd_update(flat, new_places[:, None], values)
+            new.assign(ops.reshape(flat, new.shape))
+    return converted
+
+
+# Their steps depend on all weights of a variable together, and so on what else it holds.
+_LAYER_WISE = (keras.optimizers.Lamb, keras.optimizers.Adafactor)
+
+
+def check_is_elementwise(
+    optimizer: keras.Optimizer | None, layer_name: str, variable: keras.Variable
+) -> None:
+    """Raises `ValueError` if `optimizer` does not update `variable` weight by weight."""
+    owner = None if optimizer is None else _optimizer_of(optimizer, variable) or optimizer
+    if isinstance(getattr(owner, "inner_optimizer", owner), _LAYER_WISE):
+        raise ValueError(
+            f"{type(owner).__name__} can't train a sparse layer: its step depends on the shape and "
+            f"size of the whole kernel. Received: layer {layer_name!r}. Use an optimizer that "
+            "updates weight by weight, such as Adam, AdamW, SGD, RMSprop or Lion, or convert the "
+            "layer with `keras_grow.make_growable`."
+        )
 
 
 def check_resettable(optimizer: keras.Optimizer | None) -> None:

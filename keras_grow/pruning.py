@@ -77,7 +77,7 @@ def prune(
     score = Magnitude() if score is None else score
     check_policy(score, Score, "score")
     groups = counts_to_change(chosen_layers, count, density, per_layer, grows=False)
-    optimizer = optimizer_of(model, optimizer)
+    optimizer = optimizer_of(model, optimizer, chosen_layers)
     evidence, loss = gather_evidence(
         model,
         data,
@@ -87,7 +87,7 @@ def prune(
         meter=meter,
         optimizer=optimizer,
     )
-    chosen = choose(
+    chosen, _ = choose(
         groups, lambda layer, count: layer.propose_pruning(count, score, evidence[layer])
     )
     for layer, indices in zip(chosen_layers, chosen, strict=True):

@@ -9,6 +9,7 @@ from keras_grow.change import ChangeRecord
 from keras_grow.connections.densities import DensityDistribution
 from keras_grow.connections.scores import Score
 from keras_grow.connections.start_values import StartValue
+from keras_grow.connections.tiled_search import TiledSearch
 from keras_grow.growing import grow
 from keras_grow.layers.growable import Growable
 from keras_grow.measuring.gradients import GradientMeter
@@ -34,7 +35,7 @@ class GrowthCallback(ScheduledChange):
             which the network is as dense already.
         when: `keras_grow.Epochs(...)` or `keras_grow.Steps(...)`, by default every epoch from the
             second.
-        per_layer, layers, score, start_value, meter: as in `keras_grow.grow`.
+        per_layer, layers, score, start_value, meter, search: as in `keras_grow.grow`.
 
     Example:
 
@@ -62,6 +63,7 @@ class GrowthCallback(ScheduledChange):
         score: Score | None = None,
         start_value: StartValue | None = None,
         meter: GradientMeter | None = None,
+        search: TiledSearch | None = None,
     ):
         super().__init__(count, density, when, layers)
         self.data = data
@@ -69,6 +71,7 @@ class GrowthCallback(ScheduledChange):
         self.score = score
         self.start_value = start_value
         self.meter = GradientMeter() if meter is None else meter
+        self.search = search
 
     def _change(self, count, density) -> ChangeRecord:
         return grow(
@@ -81,6 +84,7 @@ class GrowthCallback(ScheduledChange):
             score=self.score,
             start_value=self.start_value,
             meter=self.meter,
+            search=self.search,
         )
 
     def _add_logs(self, logs):

@@ -1,12 +1,19 @@
 """What GrowthCallback and PruningCallback share."""
 
 import abc
+import warnings
 from collections.abc import Callable
 
 import keras
 
 from keras_grow.callbacks.moments import Epochs, Steps
-from keras_grow.change import ChangeRecord, NothingToChange, changeable_layers
+from keras_grow.change import (
+    CapacityUsedUp,
+    ChangeRecord,
+    NothingToChange,
+    changeable_layers,
+    optimizer_of,
+)
 from keras_grow.connections.densities import DensityDistribution
 from keras_grow.optimizer_slots import steps_made
 
@@ -56,7 +63,7 @@ class ScheduledChange(abc.ABC, keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         # A subclassed model may be built, and have its layers, only after the first batch.
         if self.model.built:
-            changeable_layers(self.model, self.layers)
+            optimizer_of(self.model, None, changeable_layers(self.model, self.layers))
 
     def on_epoch_begin(self, epoch, logs=None):
         self._records = []
@@ -102,6 +109,8 @@ class ScheduledChange(abc.ABC, keras.callbacks.Callback):
             return
         try:
             self._records.append(self._change(count, density))
+        except CapacityUsedUp as error:
+            warnings.warn(str(error), stacklevel=2)
         except NothingToChange:
             return
 

@@ -1,9 +1,11 @@
-"""Densities: exact counts, seed masks, and how a total is shared among layers."""
+"""Densities: exact counts, where a layer starts, and how a total is shared among layers."""
 
 import abc
+import dataclasses
 import math
 from collections.abc import Sequence
 
+import keras
 import numpy as np
 
 
@@ -22,8 +24,62 @@ def exact_count(density: float, num_connections: int) -> int:
     return min(num_connections, math.floor(density * num_connections + 0.5))
 
 
-def seed_mask(shape: tuple[int, ...], count: int, seed: int | None = None) -> np.ndarray:
-    """A random mask with exactly `count` active connections.
+@keras.saving.register_keras_serializable(package="keras_grow")
+@dataclasses.dataclass(frozen=True)
+class FanIn:
+    """A density said as the mean number of connections that lead into a unit.
+
+    Args:
+        connections: positive number.
+
+    Example:
+
+    >>> import keras_grow
+    >>> layer = keras_grow.GrowableDense(100, initial_density=keras_grow.FanIn(4))
+    >>> layer.build((None, 784))
+    >>> layer.num_active
+    400
+    """
+
+    connections: float
+
+    def __post_init__(self):
+        is_number = isinstance(self.connections, (int, float, np.integer, np.floating))
+        if isinstance(self.connections, bool) or not is_number or not self.connections > 0:
+            raise ValueError(
+                "A fan-in must be a positive number of connections per unit. "
+                f"Received: {self.connections!r}"
+            )
+
+    def density(self, shape: tuple[int, ...]) -> float:
+        """The density of a kernel of `shape`, units last; at most 1."""
+        return min(1.0, self.connections * shape[-1] / math.prod(shape))
+
+    def get_config(self) -> dict:
+        """The arguments, for Keras's serialisation."""
+        return {"connections": self.connections}
+
+    @classmethod
+    def from_config(cls, config: dict) -> "FanIn":
+        """The inverse of `get_config`."""
+        return cls(**config)
+
+
+def check_initial_density(density: float | FanIn) -> None:
+    """Raises `ValueError` unless `density` is a number in [0, 1] or a `FanIn`."""
+    if not isinstance(density, FanIn):
+        check_density(density, "initial_density")
+
+
+def initial_count(density: float | FanIn, shape: tuple[int, ...]) -> int:
+    """How many connections of a kernel of `shape`, units last, are active at `density`."""
+    if isinstance(density, FanIn):
+        density = density.density(shape)
+    return exact_count(density, math.prod(shape))
+
+
+def seed_connections(shape: tuple[int, ...], count: int, seed: int | None = None) -> np.ndarray:
+    """Random connections to start with, without an array of the kernel's size.
 
     Every unit (index of the last axis) has at least one active input where `count` allows it.
     Below that, no unit has more than one.
@@ -31,22 +87,41 @@ def seed_mask(shape: tuple[int, ...], count: int, seed: int | None = None) -> np
     Args:
         shape: the kernel's shape, units last.
         count: integer from 0 to the number of connections.
-        seed: integer, for the same mask on every machine. `None` draws a seed from NumPy's
-            global generator, which `keras.utils.set_random_seed` seeds.
+        seed: integer, for the same connections on every machine. `None` draws a seed from
+            NumPy's global generator, which `keras.utils.set_random_seed` seeds.
 
     Returns:
-        A bool array of `shape`.
+        The flat indices of exactly `count` connections, int64, ascending.
     """
     if seed is None:
         seed = np.random.randint(2**31)
     random = np.random.default_rng(seed)
     num_connections, units = math.prod(shape), shape[-1]
-    mask = np.zeros((num_connections // units, units), bool)
     fed_units = random.permutation(units)[:count]
-    mask[random.integers(mask.shape[0], size=len(fed_units)), fed_units] = True
-    open_places = np.flatnonzero(~mask)
-    chosen = random.choice(open_places, count - len(fed_units), replace=False, shuffle=False)
-    mask.reshape(-1)[chosen] = True
+    feeding = random.integers(num_connections // units, size=len(fed_units)) * units + fed_units
+    feeding.sort()
+    # Positions among the places that are still open, in ascending order of places.
+    num_open = num_connections - len(feeding)
+    chosen = random.choice(num_open, count - len(feeding), replace=False, shuffle=False)
+    # Before the i-th taken place there are feeding[i] - i open ones.
+    open_before = feeding - np.arange(len(feeding))
+    chosen += np.searchsorted(open_before, chosen, side="right")
+    connections = np.concatenate([feeding, chosen])
+    connections.sort()
+    return connections
+
+
+def seed_mask(shape: tuple[int, ...], count: int, seed: int | None = None) -> np.ndarray:
+    """A random mask with exactly `count` active connections, those of `seed_connections`.
+
+    Args:
+        shape, count, seed: see `seed_connections`.
+
+    Returns:
+        A bool array of `shape`, True = active.
+    """
+    mask = np.zeros(math.prod(shape), bool)
+    mask[seed_connections(shape, count, seed)] = True
     return mask.reshape(shape)
 
 

@@ -13,6 +13,9 @@ class Score(abc.ABC):
     Attributes:
         needs_gradient: whether `connections.gradient` must be measured.
         needs_input_rms: whether `connections.input_rms` must be measured.
+        increases_with_gradient: whether the score of a dormant connection never falls when its
+            |gradient| grows and nothing else changes it, so that a bound on |gradient| bounds the
+            score. The search in a sparse layer may then skip what can't be among the best.
 
     Example:
 
@@ -32,6 +35,7 @@ class Score(abc.ABC):
 
     needs_gradient: bool = False
     needs_input_rms: bool = False
+    increases_with_gradient: bool = False
 
     @abc.abstractmethod
     def __call__(self, connections: Connections) -> tf.Tensor:
@@ -48,6 +52,7 @@ class GradientMagnitude(Score):
     """
 
     needs_gradient = True
+    increases_with_gradient = True
 
     def __call__(self, connections: Connections) -> tf.Tensor:
         return tf.abs(connections.gradient) - connections.l1

@@ -1,11 +1,23 @@
 """The exact choice of connections: top-k, per layer or over layers, with one rule for ties."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
 
-Proposal = tuple[tf.Tensor, tf.Tensor]
-"""Scores (float, descending) and flat indices (int64) of some connections of one layer."""
+
+class Proposal(NamedTuple):
+    """Some connections of one layer, best first.
+
+    Attributes:
+        scores: floats of shape `(count,)`, descending.
+        indices: int64 of shape `(count,)`, flat.
+        is_complete: whether all candidates were ranked.
+    """
+
+    scores: tf.Tensor
+    indices: tf.Tensor
+    is_complete: bool = True
 
 
 def best_candidates(scores: tf.Tensor, candidates: tf.Tensor, count: int) -> Proposal:
@@ -17,7 +29,7 @@ def best_candidates(scores: tf.Tensor, candidates: tf.Tensor, count: int) -> Pro
         count: integer, at most the number of candidates.
 
     Returns:
-        A pair of tensors of shape `(count,)`: the scores, and flat row-major int64 indices.
+        A `Proposal` of flat row-major indices.
 
     Raises:
         ValueError: for scores of another shape, and for scores that are NaN or infinite.
@@ -38,7 +50,7 @@ def best_candidates(scores: tf.Tensor, candidates: tf.Tensor, count: int) -> Pro
         )
     scores = tf.reshape(tf.where(candidates, scores, worst), [-1])
     best, indices = tf.math.top_k(scores, k=count)
-    return best, tf.cast(indices, tf.int64)
+    return Proposal(best, tf.cast(indices, tf.int64))
 
 
 def merge(proposals: Sequence[Proposal], count: int) -> list[tf.Tensor]:
@@ -46,7 +58,7 @@ def merge(proposals: Sequence[Proposal], count: int) -> list[tf.Tensor]:
 
     Args:
         proposals: one per layer, in the order of the layers, each of its layer's best
-            connections, as many as it has or `count`, best first.
+            connections, as many as it has or `count`; fewer where a search was cut short.
         count: integer, how many to choose in all.
 
     Returns:
@@ -54,10 +66,11 @@ def merge(proposals: Sequence[Proposal], count: int) -> list[tf.Tensor]:
         then the lower index.
     """
     # Layers of different precision compete; float64 holds every score exactly.
-    scores = tf.concat([tf.cast(scores, tf.float64) for scores, _ in proposals], axis=0)
-    layers = tf.concat([tf.fill(tf.shape(s), i) for i, (s, _) in enumerate(proposals)], axis=0)
+    scores = tf.concat([tf.cast(proposal.scores, tf.float64) for proposal in proposals], axis=0)
+    sizes = [len(proposal.indices) for proposal in proposals]
+    layers = tf.repeat(tf.range(len(proposals)), sizes)
     # top_k puts the lower position first among equals, and positions run by layer, then index.
-    _, chosen = tf.math.top_k(scores, k=count)
+    _, chosen = tf.math.top_k(scores, k=min(count, sum(sizes)))
     # A layer proposes best first, so that its share is a prefix of its proposal.
     shares = tf.math.bincount(tf.gather(layers, chosen), minlength=len(proposals))
-    return [indices[:share] for (_, indices), share in zip(proposals, shares, strict=True)]
+    return [proposal.indices[:share] for proposal, share in zip(proposals, shares, strict=True)]

@@ -15,7 +15,7 @@ from keras_grow.measuring.loss import call_model
 
 
 class _PackedKernels(tf.Module, Observer):
-    """Serves kernels from their active connections alone."""
+    """Serves kernels, and products with sparse kernels, from active connections alone."""
 
     def __init__(self, layers: list[Growable]):
         super().__init__(name="kernels")
@@ -23,6 +23,12 @@ class _PackedKernels(tf.Module, Observer):
         self.indices, self.values = [], []
         for position, layer in enumerate(layers):
             indices, values = layer.active_connections()
+            if layer.is_sparse:
+                # Sorted by (unit, input), as the product wants them.
+                num_inputs, num_units = layer.kernel_shape
+                indices = indices % num_units * num_inputs + indices // num_units
+                order = tf.argsort(indices)
+                indices, values = tf.gather(indices, order), tf.gather(values, order)
             fits = layer.num_connections <= tf.int32.max
             self._position[id(layer)] = position
             self.indices.append(
@@ -34,14 +40,35 @@ class _PackedKernels(tf.Module, Observer):
             )
             self.values.append(tf.Variable(values, trainable=False, name=f"{layer.name}/values"))
 
+    def _packed(self, layer):
+        position = self._position[id(layer)]
+        return self.indices[position].read_value(), self.values[position].read_value()
+
     def kernel(self, layer):
         if id(layer) not in self._position:
             return None
-        position = self._position[id(layer)]
-        indices = self.indices[position].read_value()
+        indices, values = self._packed(layer)
         size = tf.constant([layer.num_connections], indices.dtype)
-        flat = tf.scatter_nd(indices[:, None], self.values[position].read_value(), size)
-        return tf.reshape(flat, layer.kernel_shape)
+        return tf.reshape(tf.scatter_nd(indices[:, None], values, size), layer.kernel_shape)
+
+    def product(self, layer, inputs):
+        if id(layer) not in self._position:
+            return None
+        num_inputs, num_units = layer.kernel_shape
+        indices, values = self._packed(layer)
+        indices = tf.cast(indices, tf.int64)
+        indices = tf.stack([indices // num_inputs, indices % num_inputs], axis=1)
+        # TensorFlow multiplies sparse matrices in float32 and float64 only.
+        dtype = tf.float64 if layer.compute_dtype == "float64" else tf.float32
+        values = tf.cast(tf.cast(values, layer.compute_dtype), dtype)
+        kernel = tf.raw_ops.SparseTensorToCSRSparseMatrix(
+            indices=indices, values=values, dense_shape=[num_units, num_inputs]
+        )
+        rows = tf.reshape(tf.cast(inputs, dtype), [-1, num_inputs])
+        outputs = tf.transpose(tf.raw_ops.SparseMatrixMatMul(a=kernel, b=tf.transpose(rows)))
+        outputs = tf.reshape(outputs, tf.concat([tf.shape(inputs)[:-1], [num_units]], axis=0))
+        outputs = tf.ensure_shape(outputs, [*inputs.shape[:-1], num_units])
+        return tf.cast(outputs, layer.compute_dtype)
 
 
 class _ServedModel(tf.Module):
@@ -78,8 +105,9 @@ def export_saved_model(
 ) -> None:
     """Writes a SavedModel of the grown network, which TensorFlow alone loads and serves.
 
-    Of each growable layer only the active connections are stored, as int32 indices and values;
-    they are scattered into a dense kernel when the model is called. Inputs and outputs of the
+    Of each growable layer only the active connections are stored, as indices (int32 where they
+    fit) and values. Those of masked layers are scattered into a dense kernel when the model is
+    called; those of sparse layers are multiplied as a sparse matrix. Inputs and outputs of the
     signature `serving_default`, and of `loaded.serve`, are named after the model's. The batch size
     stays free. The model runs at inference and computes what `model(x, training=False)` does.
 

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import math
 
 import keras
 import tensorflow as tf
@@ -9,6 +10,8 @@ import tensorflow as tf
 from keras_grow.compatibility import check_is_keras_model
 from keras_grow.connections.scores import Score
 from keras_grow.connections.selection import Proposal
+from keras_grow.connections.tiled_gradient import TiledGradient
+from keras_grow.connections.tiled_search import TiledSearch
 from keras_grow.connections.view import Connections
 
 
@@ -19,14 +22,17 @@ class Evidence:
     Attributes:
         layer_index: the layer's position among the growable layers of its model.
         step: how many steps the optimizer had made.
-        gradient: mean dL/dW over the growth data, in the kernel's shape, or `None`.
+        gradient: mean dL/dW over the growth data, in the kernel's shape, or `None`; of a sparse
+            layer, in a form that gives it tile by tile.
         input_rms: the root mean square of each input over the data, shape `(inputs,)`, or `None`.
+        search: how a sparse layer looks for its best dormant connections, `None` for defaults.
     """
 
     layer_index: int = 0
     step: int = 0
-    gradient: tf.Tensor | None = None
+    gradient: tf.Tensor | TiledGradient | None = None
     input_rms: tf.Tensor | None = None
+    search: TiledSearch | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,17 +45,27 @@ class StorageChange:
     Attributes:
         variable: a trainable variable of the layer.
         indices: int64 tensor of shape `(count,)`, flat row-major indices into it.
+        moved_from: int64 tensor of the variable's size, the flat index at which each entry stood
+            before, for a layer that moves its weights when connections change; `None` where all
+            stay. Slots move with the weights, before those at `indices` start afresh.
     """
 
     variable: keras.Variable
     indices: tf.Tensor
+    moved_from: tf.Tensor | None = None
 
 
 class Growable(keras.Layer, abc.ABC):
     """A layer whose connections can be dormant, whatever way it stores them.
 
     Indices are flat, int64, row-major over (input, unit). Counts are Python integers.
+
+    Attributes:
+        is_sparse: whether the layer holds its active connections only, so that nothing of its
+            kernel's size should be made.
     """
+
+    is_sparse: bool = False
 
     @property
     @abc.abstractmethod
@@ -72,9 +88,20 @@ class Growable(keras.Layer, abc.ABC):
         """How many connections are active now."""
 
     @property
+    def num_free(self) -> int:
+        """How many more connections the layer can hold: all dormant ones, if it has no limit."""
+        return self.num_connections - self.num_active
+
+    @property
     def density(self) -> float:
         """Active connections over all connections, now."""
         return self.num_active / self.num_connections
+
+    def effective_kernel(self) -> tf.Tensor:
+        """What multiplies the input: float tensor of `kernel_shape`, 0 at dormant connections."""
+        indices, values = self.active_connections()
+        flat = tf.scatter_nd(indices[:, None], values, [self.num_connections])
+        return tf.reshape(flat, self.kernel_shape)
 
     @abc.abstractmethod
     def active_connections(self) -> tuple[tf.Tensor, tf.Tensor]:
@@ -112,8 +139,8 @@ class Growable(keras.Layer, abc.ABC):
             The entries of the layer's variables whose optimizer slots must start afresh.
 
         Raises:
-            ValueError: for indices out of range, repeated or active, and for values that are not
-                finite. The layer is left as it was.
+            ValueError: for indices out of range, repeated or active, for more of them than
+                `num_free`, and for values that are not finite. The layer is left as it was.
         """
 
     @abc.abstractmethod
@@ -129,6 +156,45 @@ class Growable(keras.Layer, abc.ABC):
         Raises:
             ValueError: for indices out of range, repeated or dormant. The layer is left as it was.
         """
+
+    def check_indices(self, indices: tf.Tensor) -> tf.Tensor:
+        """`indices` as int64; raises `ValueError` unless flat, in range and each there once."""
+        shape, indices = self.kernel_shape, tf.convert_to_tensor(indices)
+        if indices.shape.rank != 1 or not (indices.dtype.is_integer or indices.shape == (0,)):
+            raise ValueError(
+                "`indices` must be flat: integers of shape (count,), row-major over a kernel of "
+                f"shape {shape}. Received: {indices.dtype.name} of shape {indices.shape}"
+            )
+        indices = tf.cast(indices, tf.int64)
+        inside = (indices >= 0) & (indices < math.prod(shape))
+        if not bool(tf.reduce_all(inside)):
+            raise ValueError(
+                f"`indices` must lie from 0 to {math.prod(shape) - 1} for layer {self.name!r} "
+                f"with a kernel of shape {shape}. Received: {indices[~inside][:5].numpy()}"
+            )
+        unique, _ = tf.unique(indices)
+        if len(unique) != len(indices):
+            raise ValueError(
+                "`indices` must name each connection once. Received: "
+                f"{len(indices) - len(unique)} repetitions among {len(indices)}"
+            )
+        return indices
+
+    def check_values(
+        self, indices: tf.Tensor, values: tf.Tensor | None, dtype: tf.DType
+    ) -> tf.Tensor:
+        """`values` in `dtype`, 0 by default; raises `ValueError` unless finite, one per index."""
+        values = tf.zeros(tf.shape(indices), dtype) if values is None else tf.cast(values, dtype)
+        if values.shape != indices.shape:
+            raise ValueError(
+                "`values` must hold one weight per index. "
+                f"Received: values of shape {values.shape} for {len(indices)} indices"
+            )
+        if not bool(tf.reduce_all(tf.math.is_finite(values))):
+            raise ValueError(
+                f"Connections can't wake with a weight that is NaN or infinite. Received: {values}"
+            )
+        return values
 
 
 def growable_layers(model: keras.Model) -> list[Growable]:

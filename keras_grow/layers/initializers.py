@@ -1,8 +1,10 @@
 """Initialisers that know which connections are active."""
 
 import math
+from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 
@@ -42,9 +44,8 @@ class ActiveFanIn(keras.initializers.Initializer):
         kernel = self.initializer(shape, dtype=dtype)
         if mask is None:
             return kernel
-        active_fan_in = mask.sum(axis=tuple(range(mask.ndim - 1))).clip(min=1)
-        scale = (math.prod(shape[:-1]) / active_fan_in) ** 0.5
-        return kernel * ops.cast(scale, kernel.dtype)
+        active_fan_in = mask.sum(axis=tuple(range(mask.ndim - 1)))
+        return kernel * ops.cast(_gain(shape, active_fan_in), kernel.dtype)
 
     def get_config(self):
         return {"initializer": keras.initializers.serialize(self.initializer)}
@@ -52,3 +53,66 @@ class ActiveFanIn(keras.initializers.Initializer):
     @classmethod
     def from_config(cls, config):
         return cls(keras.initializers.deserialize(config["initializer"]))
+
+
+def _gain(shape: tuple[int, ...], active_fan_in: np.ndarray) -> np.ndarray:
+    return (math.prod(shape[:-1]) / active_fan_in.clip(min=1)) ** 0.5
+
+
+_WEIGHT_BY_WEIGHT = (
+    keras.initializers.RandomNormal,
+    keras.initializers.RandomUniform,
+    keras.initializers.TruncatedNormal,
+    keras.initializers.Constant,
+    keras.initializers.Zeros,
+    keras.initializers.Ones,
+)
+
+
+def draw(
+    initializer: keras.initializers.Initializer,
+    shape: tuple[int, ...],
+    connections: np.ndarray,
+    dtype: str | None,
+) -> Any:
+    """Weights for some connections of a kernel, as the initialiser would draw them for all.
+
+    Args:
+        initializer: one that draws weights one by one, or `ActiveFanIn` of one.
+        shape: the kernel's shape, units last.
+        connections: flat indices of the connections that get a weight, all that are active.
+        dtype: the kernel's dtype.
+
+    Returns:
+        Floats of shape `(count,)`.
+
+    Raises:
+        ValueError: for an initialiser that makes a kernel as a whole.
+    """
+    count = len(connections)
+    if isinstance(initializer, ActiveFanIn):
+        weights = draw(initializer.initializer, shape, connections, dtype)
+        units = connections % shape[-1]
+        gain = _gain(shape, np.bincount(units, minlength=shape[-1]))
+        return weights * ops.cast(gain[units], weights.dtype)
+    if isinstance(initializer, _WEIGHT_BY_WEIGHT):
+        return initializer((count,), dtype=dtype)
+    if isinstance(initializer, keras.initializers.VarianceScaling):
+        if count == 0:
+            return ops.zeros((0,), dtype)
+        fan_in, fan_out = math.prod(shape[:-1]), math.prod(shape[:-2]) * shape[-1]
+        fans = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}
+        # The fan of a list of weights is its length.
+        in_a_list = keras.initializers.VarianceScaling(
+            scale=initializer.scale * count / max(1.0, fans[initializer.mode]),
+            mode="fan_in",
+            distribution=initializer.distribution,
+            seed=initializer.seed,
+        )
+        return in_a_list((count,), dtype=dtype)
+    raise ValueError(
+        "A sparse layer needs an initialiser that draws weights one by one: VarianceScaling "
+        "(Glorot, He, LeCun), a normal, uniform or constant one, or keras_grow.ActiveFanIn of "
+        "these. "
+        f"Received: kernel_initializer={initializer!r}"
+    )

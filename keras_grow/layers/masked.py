@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_grow.connections import selection
-from keras_grow.connections.densities import exact_count, seed_mask
+from keras_grow.connections.densities import FanIn, initial_count, seed_mask
 from keras_grow.connections.scores import Score
 from keras_grow.connections.view import Connections
 from keras_grow.layers.growable import Evidence, Growable, StorageChange
@@ -63,7 +63,7 @@ class Masked(Growable):
     `effective_kernel()`.
     """
 
-    initial_density: float
+    initial_density: float | FanIn
     seed: int | None
     kernel_mask: keras.Variable
 
@@ -88,7 +88,7 @@ class Masked(Growable):
 
     def _add_kernel_mask(self, shape: tuple[int, ...]) -> Callable:
         """Creates `kernel_mask`; returns the initialiser of the stored kernel that goes with it."""
-        count = exact_count(self.initial_density, math.prod(shape))
+        count = initial_count(self.initial_density, shape)
         mask = seed_mask(shape, count, self.seed)
         self.kernel_mask = self.add_weight(
             name="kernel_mask",
@@ -192,48 +192,19 @@ class Masked(Growable):
     def grow_connections(
         self, indices: tf.Tensor, values: tf.Tensor | None = None, gradient: tf.Tensor | None = None
     ) -> list[StorageChange]:
-        indices = self._check_indices(indices, expected_active=False)
-        dtype = self._stored_kernel.value.dtype
-        values = tf.zeros(tf.shape(indices), dtype) if values is None else tf.cast(values, dtype)
-        if values.shape != indices.shape:
-            raise ValueError(
-                "`values` must hold one weight per index. "
-                f"Received: values of shape {values.shape} for {len(indices)} indices"
-            )
-        if not bool(tf.reduce_all(tf.math.is_finite(values))):
-            raise ValueError(
-                f"Connections can't wake with a weight that is NaN or infinite. Received: {values}"
-            )
+        indices = self._check_activity(self.check_indices(indices), expected_active=False)
+        values = self.check_values(indices, values, self._stored_kernel.value.dtype)
         changes = self._wake(indices, values, gradient)
         self.kernel_mask.assign(scatter(self.kernel_mask.value, indices, True))
         return changes
 
     def prune_connections(self, indices: tf.Tensor) -> list[StorageChange]:
-        indices = self._check_indices(indices, expected_active=True)
+        indices = self._check_activity(self.check_indices(indices), expected_active=True)
         changes = self._cut(indices)
         self.kernel_mask.assign(scatter(self.kernel_mask.value, indices, False))
         return changes
 
-    def _check_indices(self, indices: tf.Tensor, expected_active: bool) -> tf.Tensor:
-        shape, indices = self.kernel_shape, tf.convert_to_tensor(indices)
-        if indices.shape.rank != 1 or not (indices.dtype.is_integer or indices.shape == (0,)):
-            raise ValueError(
-                "`indices` must be flat: integers of shape (count,), row-major over a kernel of "
-                f"shape {shape}. Received: {indices.dtype.name} of shape {indices.shape}"
-            )
-        indices = tf.cast(indices, tf.int64)
-        inside = (indices >= 0) & (indices < self.num_connections)
-        if not bool(tf.reduce_all(inside)):
-            raise ValueError(
-                f"`indices` must lie from 0 to {self.num_connections - 1} for layer {self.name!r} "
-                f"with a kernel of shape {shape}. Received: {indices[~inside][:5].numpy()}"
-            )
-        unique, _ = tf.unique(indices)
-        if len(unique) != len(indices):
-            raise ValueError(
-                "`indices` must name each connection once. Received: "
-                f"{len(indices) - len(unique)} repetitions among {len(indices)}"
-            )
+    def _check_activity(self, indices: tf.Tensor, expected_active: bool) -> tf.Tensor:
         wrong = _take(self.kernel_mask.value, indices) != expected_active
         if bool(tf.reduce_any(wrong)):
             now, wanted = ("dormant", "active") if expected_active else ("active", "dormant")

@@ -23,6 +23,10 @@ class Observer:
         """
         return None
 
+    def product(self, layer: Any, inputs: Any) -> Any:
+        """`inputs @ kernel` to use instead of a sparse layer's own, or `None`."""
+        return None
+
     def inputs(self, layer: Any, inputs: Any) -> None:
         """Called with the inputs of each call of a layer, shape `(..., inputs)`."""
 

@@ -1,15 +1,18 @@
 """Growth gradients: dL/dW of every connection, dormant ones included, over the growth data."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 from keras import tree
 
+from keras_grow.connections.tiled_gradient import TiledGradient
+from keras_grow.connections.tiled_search import TiledSearch
 from keras_grow.layers.growable import Growable, growable_layers
-from keras_grow.layers.observer import Observer, observing
+from keras_grow.layers.observer import observing
+from keras_grow.measuring.activities import ActivityRecord, ActivityTap
 from keras_grow.measuring.loss import check_loss, total_loss, untouched
 from keras_grow.measuring.passes import sum_over_batches
 
@@ -19,36 +22,49 @@ class GrowthGradients:
     """What one pass over the growth data measured.
 
     Attributes:
-        gradients: for each growable layer, its mean dL/dW, float tensor of its `kernel_shape`.
+        gradients: for each growable layer, its mean dL/dW: a float tensor of its `kernel_shape`,
+            or, for a sparse layer, a `TiledGradient` of that shape.
         loss: float, the mean loss over the growth data.
         num_samples: integer, the samples of the growth data.
     """
 
-    gradients: dict[Growable, tf.Tensor]
+    gradients: dict[Growable, tf.Tensor | TiledGradient]
     loss: float
     num_samples: int
 
 
-class KernelTap(Observer):
+class _GrowthTap(ActivityTap):
     """Puts a watched copy of each effective kernel in the place of the layer's own.
 
     The gradient with respect to the copy is the growth gradient. That of the stored kernel is
     useless: behind a mask it is exactly zero at every dormant connection. The copies are made
     before the forward pass, so that shared layers and layers inside loops use one and the same.
+    Of layers that have no dense kernel, the activities are kept.
     """
 
-    def __init__(self, layers: Sequence[Growable], tape: tf.GradientTape):
-        self._kernels = {layer: tf.convert_to_tensor(layer.effective_kernel()) for layer in layers}
+    def __init__(
+        self,
+        by_kernel: Sequence[Growable],
+        by_activities: Sequence[Growable],
+        tape: tf.GradientTape,
+    ):
+        super().__init__(by_activities, tape)
+        self._kernels = {
+            layer: tf.convert_to_tensor(layer.effective_kernel()) for layer in by_kernel
+        }
         tape.watch(list(self._kernels.values()))
 
     def kernel(self, layer):
         return self._kernels.get(layer)
 
-    def gradients(self, tape: tf.GradientTape, loss: tf.Tensor) -> list[tf.Tensor]:
-        """dL/dW of each layer, in the order of the layers."""
-        return tape.gradient(
-            loss, list(self._kernels.values()), unconnected_gradients=tf.UnconnectedGradients.ZERO
+    def gradients(self, tape: tf.GradientTape, loss: tf.Tensor) -> tuple[list, list]:
+        """dL/dW of the layers by kernel, and the activities of the others, in their order."""
+        kernel_gradients, stimulations = tape.gradient(
+            loss,
+            [list(self._kernels.values()), self.nudges],
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
+        return kernel_gradients, self.activities(stimulations)
 
 
 class GradientMeter:
@@ -61,6 +77,10 @@ class GradientMeter:
     Signed gradients are summed, so that for losses that are means over the batch, chunks equal
     the whole. With batch statistics (BatchNormalization in training) G is the mean of
     per-batch gradients. Measuring leaves variables, seeds, metrics and the optimizer as they were.
+
+    Of sparse layers, whose G may be too large to hold, inputs and stimulations are kept instead
+    (Hebb's rule, see `hebbian_gradients`), as far as the memory that the search may take allows;
+    beyond it they are computed again, one pass over the data for as many parts of G as fit.
 
     A meter used again with the same model does not trace again; make a new one after changing
     what the model computes (`trainable`, a dtype policy). `class_weight` and a custom `train_step`
@@ -85,8 +105,6 @@ class GradientMeter:
     Reference: Dai, Yin, Jha, "NeST", arXiv:1711.02017, Policy 1.
     """
 
-    _tap: Callable[[Sequence[Growable], tf.GradientTape], Any] = KernelTap
-
     def __init__(
         self,
         loss: Any = None,
@@ -107,6 +125,7 @@ class GradientMeter:
         data: Any,
         layers: Sequence[Growable] | None = None,
         optimizer: keras.Optimizer | None = None,
+        search: TiledSearch | None = None,
     ) -> GrowthGradients:
         """Measures the growth gradients of `layers`, by default all growable layers of `model`.
 
@@ -117,6 +136,7 @@ class GradientMeter:
             layers: growable layers of the model.
             optimizer: the optimizer of a custom loop, whose step and loss scale count; by default
                 the one the model was compiled with, if any.
+            search: the settings of the search in sparse layers, whose memory counts.
 
         Raises:
             TypeError, ValueError: for a model without growable layers or loss, for data that is
@@ -127,32 +147,63 @@ class GradientMeter:
             layer.check_finite()
         if optimizer is None and model.compiled:
             optimizer = model.optimizer
+        search = TiledSearch() if search is None else search
         step = self._step(model, layers, optimizer)
         scale = 1.0 if optimizer is None else float(optimizer.scale_loss(tf.constant(1.0)))
+        by_kernel, by_activities = self._split(layers)
 
-        def step_at_fitting_scale(sums, *batch):
-            # A loss scale that overflows is halved, as the optimizer does in training.
-            nonlocal scale
-            if sums is None:
-                sums = [tf.zeros((), tf.float64), [tf.zeros_like(k) for k in _kernels(layers)]]
-                # Traced for any number of samples, so that a smaller last batch is no new trace.
-                specs = tf.nest.map_structure(tf.type_spec_from_value, (sums, tf.constant(scale)))
-                step.get_concrete_function(*specs, *tree.map_structure(_of_any_size, batch))
-            while True:
-                new_sums, is_finite = step(sums, tf.constant(scale), *batch)
-                if scale <= 1.0 or bool(is_finite):
-                    return new_sums
-                scale /= 2
+        def pass_over_data(consume):
+            """Sums losses and dense gradients; `consume` gets each batch's activities."""
 
-        (loss, sums), num_samples = sum_over_batches(
-            step_at_fitting_scale, data, self.batch_size, self.verbose
-        )
-        gradients = {
+            def step_at_fitting_scale(sums, *batch):
+                # A loss scale that overflows is halved, as the optimizer does in training.
+                nonlocal scale
+                if sums is None:
+                    sums = [
+                        tf.zeros((), tf.float64),
+                        [tf.zeros_like(k) for k in _kernels(by_kernel)],
+                    ]
+                    # Traced for any number of samples: a smaller last batch is no new trace.
+                    specs = (sums, tf.constant(scale))
+                    specs = tf.nest.map_structure(tf.type_spec_from_value, specs)
+                    step.get_concrete_function(*specs, *tree.map_structure(_of_any_size, batch))
+                while True:
+                    new_sums, activities, is_finite = step(sums, tf.constant(scale), *batch)
+                    if scale <= 1.0 or bool(is_finite):
+                        break
+                    scale /= 2
+                consume(activities)
+                return new_sums
+
+            return sum_over_batches(step_at_fitting_scale, data, self.batch_size, self.verbose)
+
+        record = ActivityRecord(by_activities, search)
+        (loss, sums), num_samples = pass_over_data(record.add)
+        gradients: dict[Growable, Any] = {
             layer: total / tf.cast(num_samples, total.dtype)
-            for layer, total in zip(layers, sums, strict=True)
+            for layer, total in zip(by_kernel, sums, strict=True)
         }
-        _check_finite(gradients)
+        gradients |= record.gradients(num_samples, pass_over_data)
+        gradients = {layer: self._finished(layer, gradients[layer]) for layer in layers}
         return GrowthGradients(gradients, float(loss) / num_samples, num_samples)
+
+    def _split(self, layers: Sequence[Growable]) -> tuple[list[Growable], list[Growable]]:
+        """The layers measured by their kernel, and those measured by their activities."""
+        by_kernel = [layer for layer in layers if not layer.is_sparse]
+        return by_kernel, [layer for layer in layers if layer.is_sparse]
+
+    def _finished(self, layer: Growable, gradient: Any) -> Any:
+        """The gradient as it is returned, checked."""
+        parts = [gradient]
+        if isinstance(gradient, TiledGradient):
+            parts = [gradient.row_norms, gradient.column_norms]
+        if not all(bool(tf.reduce_all(tf.math.is_finite(part))) for part in parts):
+            raise ValueError(
+                "Growth gradients must be finite. Received: NaN or infinite gradients in layer "
+                f"{layer.name!r}. Look for NaN in the growth data, labels out of range, or a "
+                "diverged training."
+            )
+        return gradient
 
     def _step(
         self, model: keras.Model, layers: Sequence[Growable], optimizer: keras.Optimizer | None
@@ -172,25 +223,31 @@ class GradientMeter:
         self, model: keras.Model, layers: Sequence[Growable], optimizer: keras.Optimizer | None
     ) -> Any:
         loss_function = check_loss(model, self.loss)
+        by_kernel, by_activities = self._split(layers)
 
         @tf.function(reduce_retracing=True)
         def step(sums, scale, x, y, sample_weight, draw):
             with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tap = self._tap(layers, tape)
+                tap = _GrowthTap(by_kernel, by_activities, tape)
                 with untouched(model, optimizer, draw), observing(tap):
                     loss = total_loss(model, loss_function, x, y, sample_weight, self.training)
                 scaled_loss = loss * tf.cast(scale, loss.dtype)
-            gradients = tap.gradients(tape, scaled_loss)
+            gradients, activities = tap.gradients(tape, scaled_loss)
             first = next(array for array in tf.nest.flatten(x) if array is not None)
             size = tf.shape(first)[0]
-            is_finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in gradients])
+            measured = [*gradients, *(d for calls in activities for _, d in calls)]
+            is_finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in measured])
+
+            def unscaled(gradient):
+                return gradient * (tf.cast(size, gradient.dtype) / tf.cast(scale, gradient.dtype))
+
             loss_sum, gradient_sums = sums
             loss_sum += tf.cast(loss, tf.float64) * tf.cast(size, tf.float64)
             gradient_sums = [
-                total + g * (tf.cast(size, g.dtype) / tf.cast(scale, g.dtype))
-                for total, g in zip(gradient_sums, gradients, strict=True)
+                total + unscaled(g) for total, g in zip(gradient_sums, gradients, strict=True)
             ]
-            return [loss_sum, gradient_sums], is_finite
+            activities = [[(x, unscaled(d)) for x, d in calls] for calls in activities]
+            return [loss_sum, gradient_sums], activities, is_finite
 
         return step
 
@@ -203,7 +260,7 @@ def growth_gradients(
     training: bool = True,
     batch_size: int = 1000,
     verbose: str | int = "auto",
-) -> dict[Growable, tf.Tensor]:
+) -> dict[Growable, tf.Tensor | TiledGradient]:
     """The mean dL/dW of every growable layer over the growth data, dormant connections included.
 
     See `GradientMeter` for what exactly is measured.
@@ -218,7 +275,9 @@ def growth_gradients(
         TypeError, ValueError: see `GradientMeter.measure`.
 
     Returns:
-        A dict from each growable layer to a float tensor of its `kernel_shape`, with sign.
+        A dict from each growable layer to a float tensor of its `kernel_shape`, with sign; of a
+        `SparseDense`, whose gradient may not fit in memory, a `TiledGradient` that gives parts of
+        it: `gradient.at(indices)`, `gradient.tiles(blocks)`.
 
     Example:
 
@@ -247,16 +306,3 @@ def _of_any_size(array: Any) -> Any:
 
 def _kernels(layers: Sequence[Growable]) -> list[tf.Tensor]:
     return [tf.convert_to_tensor(layer.effective_kernel()) for layer in layers]
-
-
-def _check_finite(gradients: dict[Growable, tf.Tensor]) -> None:
-    bad = [
-        layer.name
-        for layer, gradient in gradients.items()
-        if not bool(tf.reduce_all(tf.math.is_finite(gradient)))
-    ]
-    if bad:
-        raise ValueError(
-            "Growth gradients must be finite. Received: NaN or infinite gradients in layers "
-            f"{bad}. Look for NaN in the growth data, labels out of range, or a diverged training."
-        )

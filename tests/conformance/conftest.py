@@ -16,14 +16,19 @@ class Case:
 
     Attributes:
         layer_class: the layer.
-        stored: the name of its trainable variable of the kernel's shape.
+        stored: the name of the trainable variable that has an entry for every connection.
+        arguments: what the layer must be given beside Dense's arguments.
+        constraint: a constraint that suits the layer, where others would not.
     """
 
     layer_class: type
     stored: str
+    arguments: dict = dataclasses.field(default_factory=dict)
+    constraint: keras.constraints.Constraint | None = None
 
     def network(self, hidden=0.4, outputs=0.5, rank=2, **arguments):
         """An 8-6-3 network with biases, at the given densities; `arguments` go to both layers."""
+        arguments = {**self.arguments, **arguments}
         return keras.Sequential(
             [
                 keras.Input((8,) if rank == 2 else (5, 8)),
@@ -37,17 +42,23 @@ class Case:
     def variable(self, layer):
         return getattr(layer, self.stored)
 
+    def is_active(self, layer):
+        """Which entries of the stored variable stand for active connections: a bool array."""
+        if layer.is_sparse:
+            return np.arange(layer.capacity) < layer.num_active
+        return layer.kernel_mask.numpy()
+
     def contaminate(self, model, value):
         """Writes `value` into every dormant entry of what the model's layers store."""
         for layer in keras_grow.growable_layers(model):
             stored = self.variable(layer)
-            stored.assign(np.where(layer.kernel_mask.numpy(), stored.numpy(), value))
+            stored.assign(np.where(self.is_active(layer), stored.numpy(), value))
 
     def dormant_values(self, model):
         """What dormant connections store, of all layers in one array."""
         return np.concatenate(
             [
-                self.variable(layer).numpy()[~layer.kernel_mask.numpy()]
+                self.variable(layer).numpy()[~self.is_active(layer)]
                 for layer in keras_grow.growable_layers(model)
             ]
         )
@@ -57,6 +68,13 @@ class Case:
 LAYERS = [
     Case(keras_grow.GrowableDense, stored="kernel"),
     Case(keras_grow.WeightNormDense, stored="v"),
+    # With a slot for every connection, dormant ones are as many as free slots.
+    Case(
+        keras_grow.SparseDense,
+        stored="values",
+        arguments={"capacity": 1.0},
+        constraint=keras.constraints.NonNeg(),
+    ),
 ]
 
 
@@ -79,8 +97,10 @@ _PENALTIES = {
 
 
 @pytest.fixture(params=_PENALTIES.values(), ids=_PENALTIES)
-def penalties(request):
+def penalties(request, case):
     """Arguments of a layer: its kernel's regulariser and constraint."""
+    if case.constraint is not None and "kernel_constraint" in request.param:
+        return {**request.param, "kernel_constraint": case.constraint}
     return request.param
 
 

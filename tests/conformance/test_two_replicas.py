@@ -20,6 +20,9 @@ import keras
 import keras_grow
 
 layer_class = getattr(keras_grow, sys.argv[1])
+is_sparse = layer_class is keras_grow.SparseDense
+arguments = {"capacity": 1.0} if is_sparse else {}
+constraint = "non_neg" if is_sparse else "max_norm"
 random = np.random.default_rng(5)
 x, y = random.normal(size=(32, 8)).astype("float32"), random.normal(size=(32, 3)).astype("float32")
 
@@ -29,8 +32,10 @@ def grown_and_trained(strategy):
     with strategy.scope():
         model = keras.Sequential([
             keras.Input((8,)),
-            layer_class(6, "tanh", initial_density=0.4, seed=1, kernel_constraint="max_norm"),
-            layer_class(3, initial_density=0.5, seed=2, kernel_regularizer="l2"),
+            layer_class(
+                6, "tanh", initial_density=0.4, seed=1, kernel_constraint=constraint, **arguments
+            ),
+            layer_class(3, initial_density=0.5, seed=2, kernel_regularizer="l2", **arguments),
         ])
         model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
     before = model.get_weights()
@@ -49,12 +54,13 @@ for variable, other in zip(mirrored.variables, single.variables):
     replicas = [replica.numpy() for replica in variable.value.values]
     assert len(replicas) == 2
     np.testing.assert_array_equal(*replicas)
-    if replicas[0].dtype == bool:
+    if replicas[0].dtype.kind in "bi":
         np.testing.assert_array_equal(replicas[0], other.numpy())
     else:
         np.testing.assert_allclose(replicas[0], other.numpy(), rtol=1e-4, atol=1e-5)
 for layer in mirrored.layers:
-    assert not np.any(layer.effective_kernel().numpy()[~layer.kernel_mask.numpy()])
+    indices, _ = layer.active_connections()
+    assert np.count_nonzero(np.delete(layer.effective_kernel().numpy(), indices)) == 0
 print("both replicas alike,", sum(layer.num_active for layer in mirrored.layers), "active")
 """
 

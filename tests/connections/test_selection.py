@@ -34,7 +34,7 @@ def test_the_best_candidates_are_those_of_a_sort_by_score_then_index(layer, data
     scores, candidates = layer
     expected = _sorted_candidates(scores, candidates)
     count = data.draw(st.integers(0, len(expected)))
-    best, indices = best_candidates(tf.constant(scores), tf.constant(candidates), count)
+    best, indices, _ = best_candidates(tf.constant(scores), tf.constant(candidates), count)
     assert indices.dtype == tf.int64
     assert indices.numpy().tolist() == [i for _, i in expected[:count]]
     assert best.numpy().tolist() == [s for s, _ in expected[:count]]
@@ -61,7 +61,7 @@ def test_merging_layers_is_a_sort_by_score_then_layer_then_index(layers, data):
 def test_ties_go_to_the_earlier_layer_then_the_lower_index():
     scores = [[[1.0, 5.0], [5.0, 1.0]], [[5.0, 5.0, 9.0]]]
     proposals = [best_candidates(tf.constant(s), tf.ones_like(s, tf.bool), 3) for s in scores]
-    assert [indices.numpy().tolist() for _, indices in proposals] == [[1, 2, 0], [2, 0, 1]]
+    assert [indices.numpy().tolist() for _, indices, _ in proposals] == [[1, 2, 0], [2, 0, 1]]
     # One 9, then the fives: two of the first layer come before the two of the second.
     merged = {
         count: [i.numpy().tolist() for i in merge(proposals, count)] for count in (1, 2, 3, 4)
@@ -77,7 +77,7 @@ def test_ties_go_to_the_earlier_layer_then_the_lower_index():
 def test_a_connection_that_is_no_candidate_is_never_chosen_however_good_its_score():
     scores = tf.constant([np.finfo("float32").min, 8.0, -1.0, np.inf, np.nan])
     candidates = tf.constant([True, False, True, False, False])
-    best, indices = best_candidates(scores, candidates, 2)
+    best, indices, _ = best_candidates(scores, candidates, 2)
     assert indices.numpy().tolist() == [2, 0]
     assert best.numpy().tolist() == [-1.0, float(np.finfo("float32").min)]
 

@@ -1,0 +1,205 @@
+"""What flows into layers, and how the loss responds to what flows out: Hebb's two factors."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from keras_grow.connections.tiled_gradient import Block, FactoredGradient, TiledGradient
+from keras_grow.connections.tiled_search import TiledSearch
+from keras_grow.layers.growable import Growable
+from keras_grow.layers.observer import Observer
+
+Activities = tuple[tf.Tensor, tf.Tensor]
+"""Inputs x of shape `(rows, inputs)` and stimulations dL/du of shape `(rows, units)`."""
+
+
+class ActivityTap(Observer):
+    """Keeps the inputs x and the stimulations dL/du of every call of every layer."""
+
+    def __init__(self, layers: Sequence[Growable], tape: tf.GradientTape):
+        self._tape = tape
+        self._graph = tf.compat.v1.get_default_graph()
+        self._calls: dict[Growable, list[tuple[tf.Tensor, tf.Tensor]]] = {
+            layer: [] for layer in layers
+        }
+
+    def pre_activation(self, layer, inputs, outputs):
+        if layer not in self._calls:
+            return outputs
+        if tf.compat.v1.get_default_graph() is not self._graph:
+            raise ValueError(
+                "The Hebbian form can't look into a loop. Received: a call of layer "
+                f"{layer.name!r} inside a while loop or a vectorised map. Unroll the loop "
+                "(`unroll=True`), or use a masked layer and `growth_gradients`, which can."
+            )
+        nudge = tf.zeros_like(outputs)
+        self._tape.watch(nudge)
+        self._calls[layer].append((inputs, nudge))
+        return outputs + nudge
+
+    @property
+    def nudges(self) -> list[list[tf.Tensor]]:
+        """What the loss is to be differentiated with respect to, by layer and call."""
+        return [[nudge for _, nudge in calls] for calls in self._calls.values()]
+
+    def activities(self, stimulations: Sequence[Sequence[tf.Tensor]]) -> list[list[Activities]]:
+        """Inputs and stimulations by layer and call, given the gradients of `nudges`."""
+        return [
+            [
+                (_as_rows(x, layer.kernel_shape[0], layer), _as_rows(d, layer.units, layer))
+                for (x, _), d in zip(calls, layer_stimulations, strict=True)
+            ]
+            for (layer, calls), layer_stimulations in zip(
+                self._calls.items(), stimulations, strict=True
+            )
+        ]
+
+
+def _as_rows(array, width, layer):
+    array = tf.sparse.to_dense(array) if isinstance(array, tf.SparseTensor) else array
+    return tf.reshape(tf.cast(array, layer.variable_dtype), [-1, width])
+
+
+class ActivityRecord:
+    """The activities of some layers over the growth data, as far as memory allows.
+
+    While all of a layer's fit into its share of the memory they are kept. Else only their norms
+    are, and the gradient is computed by further passes over the data.
+
+    Args:
+        layers: the layers, in the order in which `add` gets their activities.
+        search: says how much memory all layers together may take.
+    """
+
+    def __init__(self, layers: Sequence[Growable], search: TiledSearch):
+        self._search = search
+        self._layers = {layer: _LayerRecord(layer) for layer in layers}
+        # Half of it, because sorting and cutting the factors copies one of them.
+        self._most_bytes = search.max_bytes / (2 * max(1, len(layers)))
+
+    def add(self, activities: Sequence[Sequence[Activities]]) -> None:
+        """Takes in the activities of a batch, by layer and call."""
+        for record, calls in zip(self._layers.values(), activities, strict=True):
+            for x, d in calls:
+                record.add(x, d, self._most_bytes)
+
+    def gradients(
+        self, num_samples: int, pass_over_data: Callable[[Callable], Any]
+    ) -> dict[Growable, TiledGradient]:
+        """The mean gradient of each layer.
+
+        Args:
+            num_samples: the size of the growth data.
+            pass_over_data: runs the model over the data once more, and calls its argument with
+                each batch's activities, as `add` was.
+        """
+
+        def replay_of(position: int) -> Callable[[Callable], None]:
+            def replay(consume: Callable[[tf.Tensor, tf.Tensor], None]) -> None:
+                def consume_layer(activities):
+                    for x, d in activities[position]:
+                        consume(x, d / num_samples)
+
+                pass_over_data(consume_layer)
+
+            return replay
+
+        return {
+            layer: record.gradient(num_samples, replay_of(position), self._tiles_at_once(layer))
+            for position, (layer, record) in enumerate(self._layers.items())
+        }
+
+    def _tiles_at_once(self, layer: Growable) -> int:
+        tile_bytes = math.prod(self._search.tile_shape) * tf.as_dtype(layer.variable_dtype).size
+        return max(1, int(self._most_bytes // tile_bytes))
+
+
+class _LayerRecord:
+    def __init__(self, layer: Growable):
+        num_inputs, num_units = layer.kernel_shape
+        self._shape = (num_inputs, num_units)
+        zeros = [tf.zeros((size,), layer.variable_dtype) for size in self._shape]
+        self._row_squares, self._column_squares = zeros
+        self._kept: list[Activities] | None = []
+        self._num_bytes = self._num_terms = 0
+
+    def add(self, x: tf.Tensor, d: tf.Tensor, most_bytes: float) -> None:
+        self._row_squares += tf.reduce_sum(tf.square(x), axis=0)
+        self._column_squares += tf.reduce_sum(tf.square(d), axis=0)
+        self._num_terms += x.shape[0]
+        self._num_bytes += (tf.size(x).numpy() + tf.size(d).numpy()) * x.dtype.size
+        if self._num_bytes > most_bytes:
+            self._kept = None
+        if self._kept is not None:
+            self._kept.append((tf.transpose(x), tf.transpose(d)))
+
+    def gradient(
+        self, num_samples: int, replay: Callable[[Callable], None], tiles_at_once: int
+    ) -> TiledGradient:
+        dtype = self._row_squares.dtype
+        if self._kept is None:
+            return RecomputedGradient(
+                tf.sqrt(self._row_squares),
+                tf.sqrt(self._column_squares) / tf.cast(num_samples, dtype),
+                self._num_terms,
+                replay,
+                tiles_at_once,
+            )
+        kept, self._kept = self._kept, None
+        empty = [tf.zeros((size, 0), dtype) for size in self._shape]
+        inputs = tf.concat([empty[0], *(x for x, _ in kept)], axis=1)
+        stimulations = [d / tf.cast(num_samples, dtype) for _, d in kept]
+        del kept  # Both factors would be in memory twice.
+        return FactoredGradient(inputs, tf.concat([empty[1], *stimulations], axis=1))
+
+
+class RecomputedGradient(TiledGradient):
+    """A gradient whose factors are computed again whenever parts of it are asked for.
+
+    Args:
+        row_norms, column_norms: floats of shape `(inputs,)` and `(units,)`, the norms of the
+            factors over the growth data.
+        num_terms: how many rows the factors have in all.
+        replay: runs over the growth data and calls its argument with each batch's factors, of
+            shape `(rows, inputs)` and `(rows, units)`.
+        tiles_at_once: how many tiles fit into memory together; each asking costs a pass.
+    """
+
+    def __init__(
+        self,
+        row_norms: tf.Tensor,
+        column_norms: tf.Tensor,
+        num_terms: int,
+        replay: Callable[[Callable[[tf.Tensor, tf.Tensor], None]], None],
+        tiles_at_once: int,
+    ):
+        self.shape = row_norms.shape[0], column_norms.shape[0]
+        self.dtype = row_norms.dtype
+        self.row_norms, self.column_norms = row_norms, column_norms
+        self.num_terms = num_terms
+        self.tiles_at_once = tiles_at_once
+        self._replay = replay
+
+    def tiles(self, blocks: Sequence[Block]) -> Iterator[tf.Tensor]:
+        sums = [tf.zeros((len(rows), len(columns)), self.dtype) for rows, columns in blocks]
+
+        def add(x, d):
+            x, d = tf.transpose(x), tf.transpose(d)
+            for i, (rows, columns) in enumerate(blocks):
+                part = tf.gather(x, rows), tf.gather(d, columns)
+                sums[i] += tf.matmul(*part, transpose_b=True)
+
+        self._replay(add)
+        yield from sums
+
+    def at(self, indices: tf.Tensor) -> tf.Tensor:
+        total = tf.zeros(tf.shape(indices), self.dtype)
+
+        def add(x, d):
+            nonlocal total
+            total += FactoredGradient(tf.transpose(x), tf.transpose(d)).at(indices)
+
+        self._replay(add)
+        return total
