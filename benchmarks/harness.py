@@ -27,6 +27,8 @@ _STYLES = [
     ("#D55E00", "s", "--"),
     ("#009E73", "^", "-."),
     ("#CC79A7", "D", ":"),
+    ("#E69F00", "v", (0, (5, 1))),
+    ("#56B4E9", "P", (0, (1, 1))),
 ]
 
 
@@ -39,6 +41,7 @@ class Timing:
         ratio: the median over the rounds of its time by the baseline's in the same round.
         interval: the 95% interval of `ratio`, by bootstrap over the rounds.
         rounds: how often it ran.
+        seconds: of every round.
     """
 
     median: float
@@ -47,6 +50,7 @@ class Timing:
     ratio: float
     interval: tuple[float, float]
     rounds: int
+    seconds: list[float]
 
 
 def compare(
@@ -70,7 +74,15 @@ def compare(
 
     Returns:
         A `Timing` for each variant, and for `CONTROL`, the baseline once more.
+
+    Raises:
+        ValueError: for a baseline that is no variant, and a variant with the control's name.
     """
+    if CONTROL in variants or baseline not in variants:
+        raise ValueError(
+            f"`baseline` must be one of the variants, and none may be called {CONTROL!r}. "
+            f"Received: baseline={baseline!r}, variants {list(variants)}"
+        )
     runs = {**variants, CONTROL: variants[baseline]}
     for run in runs.values():
         for _ in range(warm_up):
@@ -101,6 +113,7 @@ def _timing(seconds: np.ndarray, baseline: np.ndarray) -> Timing:
         float(np.median(ratios)),
         (float(low), float(high)),
         len(seconds),
+        seconds.tolist(),
     )
 
 
@@ -145,7 +158,10 @@ def run_alone(function: str, timeout: float = 600.0, **arguments: Any) -> Proces
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise RuntimeError(f"{function}({arguments}) took more than {timeout} seconds") from error
+        said = (error.stderr or b"").decode(errors="replace")[-2000:]
+        raise RuntimeError(
+            f"{function}({arguments}) took more than {timeout} seconds. {said}"
+        ) from error
     if done.returncode != 0:
         raise RuntimeError(
             f"{function}({arguments}) ended with {done.returncode}: {done.stderr[-2000:]}"
@@ -157,7 +173,8 @@ def _serve(function: str, arguments: str) -> None:
     """The other side of `run_alone`."""
     module, name = function.split(":")
     called = getattr(importlib.import_module(module), name)
-    pathlib.Path("/proc/self/clear_refs").write_text("5")  # Resets the high-water mark.
+    # Resets the high-water mark: what was held while importing does not count.
+    pathlib.Path("/proc/self/clear_refs").write_text("5")
     before = _status("VmRSS")
     started = time.perf_counter()
     result = called(**json.loads(arguments))
@@ -241,7 +258,7 @@ def log_log_figure(
     """Draws y against x on logarithmic axes, and fits an exponent to each curve.
 
     Args:
-        curves: positive x and y by name.
+        curves: positive x and y by name, six at most.
         path: the PNG to write.
         x_label, y_label: with units.
         title: what is shown.
@@ -254,13 +271,15 @@ def log_log_figure(
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     axis = figure.subplots()
     exponents = {}
-    for (name, (x, y)), (colour, marker, line) in zip(curves.items(), _STYLES, strict=False):
+    for (name, (x, y)), (colour, marker, line) in zip(
+        curves.items(), _STYLES[: len(curves)], strict=True
+    ):
         exponents[name] = float(np.polyfit(np.log(x), np.log(y), 1)[0])
         label = f"{name}, exponent {exponents[name]:.2f}"
         axis.loglog(x, y, color=colour, marker=marker, linestyle=line, label=label)
     axis.set(xlabel=x_label, ylabel=y_label, title=title)
     axis.grid(which="both", alpha=0.25)
-    axis.legend()
+    figure.legend(loc="outside lower center")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
     return exponents

@@ -8,6 +8,7 @@ takes about 20 minutes and 20 GiB; `--quick` leaves out what needs more than 4 G
 import argparse
 import pathlib
 import time
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -39,12 +40,14 @@ def make_layer(kind: str, num_inputs: int, units: int, connections: int) -> kera
     return layer
 
 
-def make_step(layer: keras.Layer, num_inputs: int, batch: int):
+def make_step(
+    layer: keras.Layer, num_inputs: int, batch: int, optimizer: keras.Optimizer | None = None
+) -> Callable[[], float]:
     """A training step of a layer inside a network: the gradients of its inputs count too."""
     random = np.random.default_rng(0)
     x = tf.constant(random.normal(size=(batch, num_inputs)).astype("float32"))
     target = tf.constant(random.normal(size=(batch, layer.units)).astype("float32"))
-    optimizer = keras.optimizers.Adam()
+    optimizer = keras.optimizers.Adam() if optimizer is None else optimizer
     optimizer.build(layer.trainable_variables)
 
     @tf.function(autograph=False)

@@ -407,7 +407,7 @@ def _convert(model: keras.Model, convert: Callable, transfer: Callable) -> keras
             pairs.append((layer, copy, lambda old, new: new.set_weights(old.get_weights())))
             return copy
         if _is_graph(layer):
-            return keras.models.clone_model(layer, clone_function=clone)
+            return _clone_uncompiled(layer, clone)
         if isinstance(layer, keras.layers.Wrapper):
             arguments = {k: v for k, v in layer.get_config().items() if k != "layer"}
             return type(layer)(clone(layer.layer), **arguments)
@@ -417,7 +417,17 @@ def _convert(model: keras.Model, convert: Callable, transfer: Callable) -> keras
             "layers you want, or leave what is inside it out with `layers=`."
         )
 
-    new_model = keras.models.clone_model(model, clone_function=clone)
+    new_model = _clone_uncompiled(model, clone)
     for old, new, move in pairs:
         move(old, new)
     return new_model
+
+
+def _clone_uncompiled(model: keras.Model, clone: Callable) -> keras.Model:
+    # Keras compiles a clone after the model's configuration, which fails for a loss that is a
+    # function of the user's own, and would start the optimizer afresh without a word.
+    is_compiled, model.compiled = model.compiled, False
+    try:
+        return keras.models.clone_model(model, clone_function=clone)
+    finally:
+        model.compiled = is_compiled

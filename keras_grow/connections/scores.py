@@ -55,7 +55,8 @@ class GradientMagnitude(Score):
     increases_with_gradient = True
 
     def __call__(self, connections: Connections) -> tf.Tensor:
-        return tf.abs(connections.gradient) - connections.l1
+        magnitude = tf.abs(connections.gradient)
+        return magnitude - connections.l1 if connections.l1 else magnitude
 
 
 class Magnitude(Score):

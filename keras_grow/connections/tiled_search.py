@@ -1,6 +1,7 @@
 """The exact best of a layer's dormant connections, without ever holding all their scores."""
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Iterator
@@ -106,15 +107,21 @@ def best_dormant(
     best = _BestSoFar(min(count, num_inputs * num_units - len(active)))
     blocks = _Blocks(shape, gradient, search.tile_shape)
 
+    # Dormant connections all look alike; one array of them serves all tiles of a size.
+    @functools.cache
+    def dormant(size: tuple[int, ...]) -> tuple[tf.Tensor, tf.Tensor]:
+        dtype = tf.float32 if gradient is None else gradient.dtype
+        return tf.zeros(size, dtype), tf.zeros(size, bool)
+
     def view(
         values: tf.Tensor | None, size: tuple[int, ...], rms: Any = None, first_index: int = 0
     ) -> Connections:
-        dtype = tf.float32 if gradient is None else gradient.dtype
+        weight, is_active = dormant(tuple(size))
         return Connections(
-            weight=tf.zeros(size, dtype),
-            active=tf.zeros(size, bool),
+            weight=weight,
+            active=is_active,
             gradient=values,
-            input_rms=None if rms is None else tf.cast(rms, dtype)[:, None],
+            input_rms=None if rms is None else tf.cast(rms, weight.dtype)[:, None],
             l1=l1,
             layer_index=layer_index,
             first_index=first_index,
@@ -125,6 +132,7 @@ def best_dormant(
     if gradient is not None and score.increases_with_gradient:
         bounds = blocks.bounds(gradient)
         score_bounds = score(view(bounds, bounds.shape)).numpy()
+        _check_finite(np.isfinite(score_bounds).all())
 
     def take(block: Block, tile: tf.Tensor | None) -> None:
         rows, columns = block
@@ -136,13 +144,9 @@ def best_dormant(
                 "A score must return one number per connection. Received: scores of shape "
                 f"{scores.shape}, expected {(len(rows), len(columns))}"
             )
-        largest = tf.reduce_max(scores)
-        if not bool(tf.math.is_finite(largest + tf.reduce_min(scores))):
-            raise ValueError(
-                "Scores must be finite. Received: NaN or infinite scores. A diverged weight or "
-                "gradient is the usual cause."
-            )
-        if largest < best.threshold:
+        if score_bounds is None:  # Else a finite bound has shown it.
+            _check_finite(tf.reduce_all(tf.math.is_finite(scores)))
+        if tf.reduce_max(scores) < best.threshold:
             return
         places = tf.where(tf.reshape(scores >= best.threshold, [-1]))[:, 0]
         found = tf.gather(tf.reshape(scores, [-1]), places).numpy()
@@ -178,6 +182,14 @@ def best_dormant(
             break
     scores, indices = best.sorted()
     return Proposal(tf.constant(scores), tf.constant(indices, tf.int64), is_complete)
+
+
+def _check_finite(is_finite: bool | tf.Tensor) -> None:
+    if not bool(is_finite):
+        raise ValueError(
+            "Scores must be finite. Received: NaN or infinite scores. A diverged weight or "
+            "gradient is the usual cause."
+        )
 
 
 class _Blocks:

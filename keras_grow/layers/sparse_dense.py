@@ -22,7 +22,7 @@ from keras_grow.layers.growable import Evidence, StorageChange
 from keras_grow.layers.initializers import ActiveFanIn, draw
 from keras_grow.layers.masked import keep_active
 from keras_grow.layers.observer import current_observer
-from keras_grow.layers.sparse_layout import Layout
+from keras_grow.layers.sparse_layout import Layout, array_names
 from keras_grow.layers.sparse_product import sparse_matmul
 
 # They look at a kernel's columns or at its shape, which a list of connections does not have.
@@ -223,7 +223,7 @@ class SparseDense(DenseLike):
             regularizer=regularizer,
             constraint=_UsedSlots(self, self.kernel_constraint),
         )
-        for name, array in vars(layout).items():
+        for name, array in layout.arrays().items():
             variable = self.add_weight(
                 name=name,
                 shape=array.shape,
@@ -257,10 +257,7 @@ class SparseDense(DenseLike):
         return self.layout_inputs
 
     def _layout(self) -> dict[str, keras.Variable]:
-        return {
-            name: getattr(self, f"layout_{name}")
-            for name in Layout.shapes(self._kernel_shape, self.capacity)
-        }
+        return {name: getattr(self, f"layout_{name}") for name in array_names()}
 
     def _check_built(self):
         if not hasattr(self, "values"):
@@ -415,9 +412,9 @@ class SparseDense(DenseLike):
         values = tf.gather(self.values.value, moved_from)
         zeros = tf.zeros(tf.shape(fresh), values.dtype)
         self.values.assign(tf.tensor_scatter_nd_update(values, fresh[:, None], zeros))
-        layout = Layout.of(after, self.kernel_shape, self.capacity)
+        arrays = Layout.of(after, self.kernel_shape, self.capacity).arrays()
         for name, variable in self._layout().items():
-            variable.assign(getattr(layout, name))
+            variable.assign(arrays[name])
         return [StorageChange(self.values, fresh, tf.constant(moved_from))]
 
     def save_own_variables(self, store):

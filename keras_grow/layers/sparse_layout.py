@@ -1,11 +1,12 @@
 """How the connections of a sparse layer are ordered, so that its products run over them fast.
 
 A layer of `inputs` x `units` holds up to `capacity` connections in *slots*, sorted by
-(input, unit); free slots stand behind them. Its products are sums over the connections of each
-unit (forward) or of each input (backward). Both walk over *rows*: the connections of a unit or
-input, in pieces of at most `width`. Rows of equal length stand together in groups, and a group
-runs as many steps as its longest row needs. All shapes follow from the capacity alone, so that
-connections come and go without a new trace, and any unit may take all of the capacity.
+(input, unit); free slots stand behind. Its products are sums over the connections of each unit
+(forward) or of each input (backward), its *keys*. Both walk over *rows*: the connections of a
+key, in pieces of at most `width`. Rows of about equal length stand together in groups, and a
+group runs as many steps as its longest row needs. The few keys with several rows sum these in the
+same way. All shapes follow from the capacity alone, so that connections come and go without a new
+trace, and any unit may take all of the capacity.
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ import numpy as np
 
 # Rows that run together: their sums stay in the cache of a core, and fill vector units of a GPU.
 _GROUP = 1024
-# A row is longer than the mean by this factor at most; a unit with more connections has many.
+# A row is longer than the mean by this factor at most; a key with more connections has several.
 _LONGEST = 4
 # Connections of a row that are handled in one step of the loop.
 UNROLLED = 8
@@ -27,59 +28,87 @@ class RowPlan:
     Attributes:
         num_keys: how many units, or inputs, there are.
         width: the largest number of connections in a row.
-        group: how many rows run together.
-        num_rows: how many rows there are, a multiple of `group`; the last is always empty.
+        num_rows, group: how many rows there are, and how many run together; the last row is
+            always empty.
+        num_pieces: how many rows the keys with several rows can have in all.
+        num_long, long_group: the same for these keys, each of which is a row of rows.
     """
 
     num_keys: int
     width: int
-    group: int
     num_rows: int
+    group: int
+    num_pieces: int
+    num_long: int
+    long_group: int
 
     @classmethod
     def of(cls, num_keys: int, capacity: int) -> "RowPlan":
         """The plan for `capacity` connections, however they are spread over `num_keys`."""
         width = UNROLLED * -(-_LONGEST * capacity // (num_keys * UNROLLED))
-        # A key with f connections fills ceil(f / width) rows; one more stays empty.
-        most = min(num_keys, capacity) + capacity // width + 1
-        group = min(_GROUP, most)
-        return cls(num_keys, width, group, group * -(-most // group))
+        # A key with f connections fills ceil(f / width) rows, all but the last to the end.
+        full = capacity // width
+        num_rows, group = _in_groups(min(num_keys, capacity) + full + 1)
+        num_long, long_group = _in_groups(min(num_keys, full) + 1)
+        return cls(num_keys, width, num_rows, group, 2 * full + 1, num_long, long_group)
 
 
-def rows(counts: np.ndarray, plan: RowPlan) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts runs of connections that are sorted by key into rows.
+def _in_groups(count: int) -> tuple[int, int]:
+    """A multiple of the size of a group that holds `count`, and that size."""
+    group = min(_GROUP, count)
+    return group * -(-count // group), group
 
-    Args:
-        counts: integers of shape `(num_keys,)`, the connections of each key.
-        plan: the shape of the result.
 
-    Returns:
-        Two int64 arrays. The first, of shape `(3, num_rows)`, holds of each row the position of
-        its first connection, its length, and the next row of the same key; rows stand by
-        descending length. The second, of shape `(num_keys,)`, holds the first row of each key.
-        Where there is no row, both name the last, empty one.
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """The rows of one side of a layer, int64.
+
+    Attributes:
+        table: of shape `(2, num_rows)`, the position of each row's first connection and its
+            length, by descending length.
+        pieces: of shape `(num_pieces,)`, the rows of the keys with several, key by key.
+        long_table: of shape `(2, num_long)`, as `table`, of these keys over `pieces`.
+        places: of shape `(2, num_keys)`, the row of each key, and the place in `long_table` of a
+            key with several. Where there is none, the last, empty one.
     """
-    pieces = -(-counts // plan.width)
-    num_pieces = int(pieces.sum())
-    key = np.repeat(np.arange(plan.num_keys), pieces)
-    first_piece = np.cumsum(pieces) - pieces
-    offset = plan.width * (np.arange(num_pieces) - first_piece[key])
-    start = (np.cumsum(counts) - counts)[key] + offset
-    length = np.minimum(plan.width, counts[key] - offset)
 
+    table: np.ndarray
+    pieces: np.ndarray
+    long_table: np.ndarray
+    places: np.ndarray
+
+    @classmethod
+    def of(cls, counts: np.ndarray, plan: RowPlan) -> "Rows":
+        """The rows of runs of `counts` connections, integers of shape `(num_keys,)`."""
+        pieces_of = -(-counts // plan.width)
+        key = np.repeat(np.arange(plan.num_keys), pieces_of)
+        first_piece = np.cumsum(pieces_of) - pieces_of
+        offset = plan.width * (np.arange(len(key)) - first_piece[key])
+        start = (np.cumsum(counts) - counts)[key] + offset
+        table, place = _table(start, np.minimum(plan.width, counts[key] - offset), plan.num_rows)
+
+        is_long = pieces_of > 1
+        pieces = np.zeros(plan.num_pieces, np.int64)
+        of_long = place[is_long[key]]
+        pieces[: len(of_long)] = of_long
+        lengths = pieces_of[is_long]
+        long_table, long_place = _table(np.cumsum(lengths) - lengths, lengths, plan.num_long)
+        places = np.empty((2, plan.num_keys), np.int64)
+        places[0], places[1] = plan.num_rows - 1, plan.num_long - 1
+        has_one = pieces_of == 1
+        places[0, has_one] = place[first_piece[has_one]]
+        places[1, is_long] = long_place
+        return cls(table, pieces, long_table, places)
+
+
+def _table(start: np.ndarray, length: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Starts and lengths by descending length, filled up with empty rows; and where each went."""
     order = np.argsort(-length, kind="stable")
-    place = np.empty(num_pieces, np.int64)
-    place[order] = np.arange(num_pieces)
-    empty = plan.num_rows - 1
-    table = np.zeros((3, plan.num_rows), np.int64)
-    table[0, :num_pieces] = start[order]
-    table[1, :num_pieces] = length[order]
-    table[2] = empty
-    has_next = key[1:] == key[:-1]
-    table[2, place[:-1][has_next]] = place[1:][has_next]
-    first_row = np.full(plan.num_keys, empty, np.int64)
-    first_row[pieces > 0] = place[first_piece[pieces > 0]]
-    return table, first_row
+    place = np.empty(len(start), np.int64)
+    place[order] = np.arange(len(start))
+    table = np.zeros((2, size), np.int64)
+    table[0, : len(start)], table[1, : len(start)] = start[order], length[order]
+    return table, place
 
 
 def stable_order(keys: np.ndarray) -> np.ndarray:
@@ -98,25 +127,23 @@ def stable_order(keys: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """The index arrays of a sparse layer, all int64.
+    """The index arrays of a sparse layer, int64.
 
     Attributes:
         inputs, units: of shape `(capacity,)`, where the connection of each slot comes from and
             leads to; `num_inputs` and `num_units` at free slots.
         by_unit_inputs, by_unit_slots: of shape `(capacity,)`, input and slot of the connections
             sorted by (unit, input).
-        unit_rows, unit_first_row: the rows of the units over the order by unit, see `rows`.
-        input_rows, input_first_row: the rows of the inputs over the slots.
+        unit_rows: the rows of the units over the order by unit.
+        input_rows: the rows of the inputs over the slots.
     """
 
     inputs: np.ndarray
     units: np.ndarray
     by_unit_inputs: np.ndarray
     by_unit_slots: np.ndarray
-    unit_rows: np.ndarray
-    unit_first_row: np.ndarray
-    input_rows: np.ndarray
-    input_first_row: np.ndarray
+    unit_rows: Rows
+    input_rows: Rows
 
     @classmethod
     def of(cls, connections: np.ndarray, shape: tuple[int, int], capacity: int) -> "Layout":
@@ -136,19 +163,22 @@ class Layout:
             units,
             inputs[by_unit_slots],
             by_unit_slots,
-            *rows(unit_counts, RowPlan.of(num_units, capacity)),
-            *rows(input_counts, RowPlan.of(num_inputs, capacity)),
+            Rows.of(unit_counts, RowPlan.of(num_units, capacity)),
+            Rows.of(input_counts, RowPlan.of(num_inputs, capacity)),
         )
 
-    @classmethod
-    def shapes(cls, shape: tuple[int, int], capacity: int) -> dict[str, tuple[int, ...]]:
-        """The shape of each array of a layout."""
-        num_inputs, num_units = shape
-        per_slot = ("inputs", "units", "by_unit_inputs", "by_unit_slots")
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All arrays by name; those of the rows as `unit_table`, `input_table` and so on."""
+        slots = {name: array for name, array in vars(self).items() if "_rows" not in name}
         return {
-            **dict.fromkeys(per_slot, (capacity,)),
-            "unit_rows": (3, RowPlan.of(num_units, capacity).num_rows),
-            "unit_first_row": (num_units,),
-            "input_rows": (3, RowPlan.of(num_inputs, capacity).num_rows),
-            "input_first_row": (num_inputs,),
+            **slots,
+            **{f"unit_{name}": array for name, array in vars(self.unit_rows).items()},
+            **{f"input_{name}": array for name, array in vars(self.input_rows).items()},
         }
+
+
+def array_names() -> list[str]:
+    """The names of all arrays of a layout."""
+    rows = [field.name for field in dataclasses.fields(Rows)]
+    slots = [field.name for field in dataclasses.fields(Layout) if "_rows" not in field.name]
+    return [*slots, *(f"{side}_{name}" for side in ("unit", "input") for name in rows)]

@@ -37,7 +37,7 @@ def sparse_matmul(
         Floats of shape `(batch, num_units)`.
     """
     capacity = values.shape[0]
-    num_inputs, num_units = layout["input_first_row"].shape[0], layout["unit_first_row"].shape[0]
+    num_inputs, num_units = layout["input_places"].shape[1], layout["unit_places"].shape[1]
     forward = _compiled(_sum_over_rows, RowPlan.of(num_units, capacity))
     # Slots are sorted by input: the place of a connection is its slot.
     backward = _compiled(_sum_over_rows, RowPlan.of(num_inputs, capacity), None)
@@ -49,30 +49,24 @@ def sparse_matmul(
         inputs, values = tf.stop_gradient(inputs), tf.stop_gradient(values)
         # TensorFlow transposes block by block; XLA would read across the rows, far slower.
         inputs = tf.transpose(inputs)
+        unit_rows, input_rows = (_rows_of(layout, side) for side in ("unit", "input"))
         outputs = forward(
-            layout["by_unit_slots"],
-            inputs,
-            values,
-            layout["by_unit_inputs"],
-            layout["unit_rows"],
-            layout["unit_first_row"],
+            layout["by_unit_slots"], inputs, values, layout["by_unit_inputs"], *unit_rows
         )
 
         def gradient(stimulations):
             stimulations = tf.transpose(stimulations)
-            of_inputs = backward(
-                stimulations,
-                values,
-                layout["units"],
-                layout["input_rows"],
-                layout["input_first_row"],
-            )
+            of_inputs = backward(stimulations, values, layout["units"], *input_rows)
             of_values = correlate(inputs, stimulations, layout["inputs"], layout["units"])
             return tf.transpose(of_inputs), of_values
 
         return tf.transpose(outputs), gradient
 
     return product(inputs, values)
+
+
+def _rows_of(layout: Mapping[str, tf.Tensor], side: str) -> list[tf.Tensor]:
+    return [layout[f"{side}_{name}"] for name in ("table", "pieces", "long_table", "places")]
 
 
 @functools.cache
@@ -86,7 +80,7 @@ def _compiled(function: Callable, *arguments) -> Callable:
     )
 
 
-def _sum_over_rows(plan, slots, source, values, neighbours, rows, first_row):
+def _sum_over_rows(plan, slots, source, values, neighbours, table, pieces, long_table, places):
     """For each key the sum over its connections of `source[neighbour] * value`.
 
     Args:
@@ -95,29 +89,45 @@ def _sum_over_rows(plan, slots, source, values, neighbours, rows, first_row):
         source: activations, floats of shape `(num_neighbours, batch)`.
         values: floats of shape `(capacity,)`.
         neighbours: int64 of shape `(capacity,)`, sorted by key.
-        rows, first_row: the rows of the keys, see `sparse_layout.rows`.
+        table, pieces, long_table, places: the rows of the keys, see `sparse_layout.Rows`.
 
     Returns:
         Floats of shape `(num_keys, batch)`.
     """
-    batch = tf.shape(source)[1]
     dtype = tf.float32 if source.dtype.size < 4 else source.dtype
-    starts, lengths, next_row = tf.unstack(rows)
+
+    def weights(place):
+        return tf.cast(
+            tf.gather(values, place if slots is None else tf.gather(slots, place)), dtype
+        )
+
+    sums = _sum_in_groups(source, neighbours, weights, table, plan.group, dtype)
+    # Keys with several rows are rows of rows.
+    ones = functools.partial(tf.ones_like, dtype=dtype)
+    long_sums = _sum_in_groups(sums, pieces, ones, long_table, plan.long_group, dtype)
+    row, long_row = tf.unstack(places)
+    sums = tf.gather(sums, row) + tf.gather(long_sums, long_row)  # One of them is empty.
+    return tf.cast(sums, values.dtype)
+
+
+def _sum_in_groups(source, neighbours, weights, table, group_size, dtype):
+    """For each row of the table the sum of `source[neighbour] * weight`."""
+    num_groups, batch = table.shape[1] // group_size, tf.shape(source)[1]
+    starts, lengths = tf.unstack(table)
     steps = tf.range(UNROLLED, dtype=tf.int64)
 
     def add_group(group, sums):
-        start = tf.slice(starts, [group * plan.group], [plan.group])[:, None]
-        length = tf.slice(lengths, [group * plan.group], [plan.group])[:, None]
+        start = tf.slice(starts, [group * group_size], [group_size])[:, None]
+        length = tf.slice(lengths, [group * group_size], [group_size])[:, None]
 
         def connections(step):
             is_in_row = step + steps < length
             # Beyond a row's end, its last connection with a weight of 0.
             place = tf.maximum(start + tf.minimum(step + steps, length - 1), 0)
-            weight = tf.gather(values, place if slots is None else tf.gather(slots, place))
-            weight = tf.where(is_in_row, tf.cast(weight, dtype), 0)
             # Of an empty row, a free slot may be read, which names no neighbour.
             last = tf.shape(source, out_type=tf.int64)[0] - 1
-            return tf.minimum(tf.gather(neighbours, place), last), weight
+            neighbour = tf.minimum(tf.gather(neighbours, place), last)
+            return neighbour, tf.where(is_in_row, weights(place), 0)
 
         def add_connections(step, neighbour, weight, total):
             for i in range(UNROLLED):
@@ -131,22 +141,13 @@ def _sum_over_rows(plan, slots, source, values, neighbours, rows, first_row):
         *_, total = tf.while_loop(
             lambda step, *_: step < length[0, 0],  # The first row of a group is its longest.
             add_connections,
-            [first, *connections(first), tf.zeros([plan.group, batch], dtype)],
+            [first, *connections(first), tf.zeros([group_size, batch], dtype)],
         )
         return group + 1, sums.write(group, total)
 
-    num_groups = plan.num_rows // plan.group
-    sums = tf.TensorArray(dtype, num_groups, element_shape=[plan.group, None])
+    sums = tf.TensorArray(dtype, num_groups, element_shape=[group_size, None])
     _, sums = tf.while_loop(lambda group, _: group < num_groups, add_group, [0, sums])
-    sums = tf.reshape(sums.stack(), [plan.num_rows, batch])
-    # Keys with several rows: each row takes in its next, whose next becomes its own, so that
-    # twice as many rows are summed each time. Where every key has one row, nothing runs.
-    sums, _ = tf.while_loop(
-        lambda sums, next_row: tf.reduce_any(next_row < plan.num_rows - 1),
-        lambda sums, next_row: (sums + tf.gather(sums, next_row), tf.gather(next_row, next_row)),
-        [sums, next_row],
-    )
-    return tf.cast(tf.gather(sums, first_row), values.dtype)
+    return tf.reshape(sums.stack(), [num_groups * group_size, batch])
 
 
 def _correlate(shape, count, inputs, stimulations, rows, columns):

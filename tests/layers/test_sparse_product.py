@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_grow.layers.sparse_layout import Layout, RowPlan, rows, stable_order
+from keras_grow.layers.sparse_layout import Layout, RowPlan, Rows, stable_order
 from keras_grow.layers.sparse_product import sparse_matmul
 
 _TOLERANCES = {"float64": 1e-12, "float32": 1e-5, "float16": 4e-3, "bfloat16": 3e-2}
@@ -44,7 +44,8 @@ def _deviation(actual, expected):
 def _check(shape, capacity, pattern, batch, dtype, jit_compile=False):
     random = np.random.default_rng(0)
     connections = pattern(random, shape, capacity)
-    layout = {k: tf.constant(v) for k, v in vars(Layout.of(connections, shape, capacity)).items()}
+    arrays = Layout.of(connections, shape, capacity).arrays()
+    layout = {name: tf.constant(array) for name, array in arrays.items()}
     # Free slots store something, which must not be seen.
     values = tf.constant(random.normal(size=capacity), dtype)
     x, d = (tf.constant(random.normal(size=(batch, size)), dtype) for size in shape)
@@ -96,17 +97,18 @@ def test_rows_hold_each_connection_once_and_stand_by_length():
     for capacity in (1, 5, 40, 3000):
         counts = random.multinomial(capacity, random.dirichlet(np.full(37, 0.1)))
         plan = RowPlan.of(37, capacity)
-        table, first_row = rows(counts, plan)
-        starts, lengths, next_row = table
-        assert np.all(np.diff(lengths) <= 0)
-        assert lengths[-1] == 0
+        rows = Rows.of(counts, plan)
+        (starts, lengths), (long_starts, long_lengths) = rows.table, rows.long_table
+        for each in (lengths, long_lengths):
+            assert np.all(np.diff(each) <= 0)
+            assert each[-1] == 0
         for key in range(37):
-            held, row = [], first_row[key]
-            while row != plan.num_rows - 1:
-                held += range(starts[row], starts[row] + lengths[row])
-                row = next_row[row]
+            row, long_row = rows.places[:, key]
+            begin = long_starts[long_row]
+            of_key = [row, *rows.pieces[begin : begin + long_lengths[long_row]]]
+            held = [range(starts[r], starts[r] + lengths[r]) for r in of_key]
             begin = counts[:key].sum()
-            assert held == list(range(begin, begin + counts[key]))
+            assert [i for some in held for i in some] == list(range(begin, begin + counts[key]))
 
 
 def test_a_unit_may_take_all_of_the_capacity():
@@ -115,7 +117,7 @@ def test_a_unit_may_take_all_of_the_capacity():
         for heavy in (0, keys - 1):
             counts = np.zeros(keys, int)
             counts[heavy] = capacity
-            assert rows(counts, plan)[0][1].sum() == capacity
+            assert Rows.of(counts, plan).table[1].sum() == capacity
 
 
 def test_the_order_by_radix_is_numpys_stable_order():
