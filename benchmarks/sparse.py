@@ -22,6 +22,8 @@ COMMAND = "python -m benchmarks.sparse"
 SIDE_BY_SIDE = [
     (784, 300, 3_900, 128),
     (4096, 4096, 167_772, 128),
+    (4096, 4096, 838_860, 128),
+    (4096, 4096, 1_677_721, 128),
     (16384, 16384, 2_684_355, 128),
 ]
 ALONE = [(65536, 65536, 10_000_000, 128), (1_000_000, 1_000_000, 10_000_000, 32)]
@@ -215,7 +217,7 @@ def main(argv: list[str] | None = None) -> None:
     quick = arguments.quick
     limits = measure_limits()
     compared = side_by_side(SIDE_BY_SIDE[:1] if quick else SIDE_BY_SIDE, limits)
-    single = [] if quick else alone(ALONE, limits)
+    single = [] if quick else alone(ALONE, limits, steps=20)
 
     width = 1024 if quick else 16384
     counts = [2**i for i in (range(12, 15) if quick else range(16, 24))]

@@ -1,5 +1,6 @@
 """Growth of connections by NeST's Policy 1, on a whole model."""
 
+import dataclasses
 import time
 import warnings
 from collections.abc import Sequence
@@ -115,6 +116,12 @@ def grow(
     chosen, is_complete = choose(
         groups, lambda layer, count: layer.propose_growth(count, score, evidence[layer])
     )
+    if not start_value.needs_gradient:
+        # A sparse layer would compute it once more for the connections that grow.
+        evidence = {
+            layer: dataclasses.replace(found, gradient=None) if layer.is_sparse else found
+            for layer, found in evidence.items()
+        }
     grown = [
         layer.view(evidence[layer], indices)
         for layer, indices in zip(chosen_layers, chosen, strict=True)

@@ -45,3 +45,27 @@ def test_digits_benchmark_writes_paired_differences_with_their_t_intervals(tmp_p
         paired = stats.ttest_rel(one, other).confidence_interval(0.95)
         assert result["differences"][name][1:] == pytest.approx(paired)
         assert f"| {name} | {result['differences'][name][0]:+.2f} |" in run.stdout
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_sparse_layers_writes_its_tables_and_figures(tmp_path):
+    options = ["--quick", "--output", str(tmp_path)]
+    run = subprocess.run(
+        [sys.executable, "-m", "benchmarks.sparse", *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert run.returncode == 0, run.stderr
+    record = json.loads((tmp_path / "sparse.json").read_text())
+    kinds = [row["kind"] for row in record["data"]["side_by_side"]]
+    assert kinds == ["sparse", "masked", "dense", "A/A control"]
+    for row in record["data"]["by_connections"]:
+        # Three products of two operations, and never faster than the machine.
+        assert 0 < row["bound_seconds"] < row["seconds"]
+        assert row["peak_bytes"] > 4 * row["connections"]
+    text = (tmp_path / "sparse.md").read_text()
+    for figure in tmp_path.glob("*.png"):
+        assert f"({figure.name})" in text
+    assert len(list(tmp_path.glob("*.png"))) == 4

@@ -17,9 +17,9 @@ import keras_grow
 TUTORIALS = pathlib.Path(__file__).parents[1] / "tutorials"
 
 
-def run_script(*options):
+def run_script(*options, name="lenet_300_100.py"):
     return subprocess.run(
-        [sys.executable, str(TUTORIALS / "lenet_300_100.py"), *options],
+        [sys.executable, str(TUTORIALS / name), *options],
         capture_output=True,
         text=True,
         check=False,
@@ -106,3 +106,29 @@ def test_notebook_runs_on_the_digits_and_holds_its_own_claims(tmp_path, monkeypa
         notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
     )
     client.execute()
+
+
+def test_wide_and_sparse_compares_four_networks_of_as_many_weights():
+    options = ["--width", "96", "--epochs", "4", "--growth-images", "300"]
+    run = run_script(*options, name="wide_and_sparse.py")
+    assert run.returncode == 0, run.stderr
+    rows = re.findall(
+        r"^(gradient growth|random growth|static random|dense, same time) +([\d.]+)% +([\d.]+)% +"
+        r"([\d,]+) +(\d+) +(\d+) +([\d.]+) +([\d.]+)$",
+        run.stdout,
+        re.MULTILINE,
+    )
+    assert len(rows) == 4
+    for name, accuracy, error, weights, epochs, _, growing, peak in rows:
+        assert float(accuracy) + float(error) == pytest.approx(100, abs=0.011)
+        # Two layers of 8 connections per unit, and 96 x 10 weights to the classes.
+        assert int(weights.replace(",", "")) == pytest.approx(2 * 8 * 96 + 960, rel=0.02)
+        assert (float(growing) > 0) == ("growth" in name)
+        assert int(epochs) == 4 or name.startswith("dense")
+        assert 0.1 < float(peak) < 4
+
+
+def test_wide_and_sparse_refuses_options_out_of_range():
+    run = run_script("--epochs", "2", name="wide_and_sparse.py")
+    assert run.returncode == 2
+    assert "--epochs must be at least 3" in run.stderr

@@ -48,7 +48,7 @@ class ActivityTap(Observer):
         """Inputs and stimulations by layer and call, given the gradients of `nudges`."""
         return [
             [
-                (_as_rows(x, layer.kernel_shape[0], layer), _as_rows(d, layer.units, layer))
+                tuple(_as_rows(a, n, layer) for a, n in zip((x, d), layer.kernel_shape))
                 for (x, _), d in zip(calls, layer_stimulations, strict=True)
             ]
             for (layer, calls), layer_stimulations in zip(

@@ -195,6 +195,22 @@ def test_growth_in_passes_over_the_data_finds_the_same(twins, data):
         np.testing.assert_array_equal(layer.indices, twin.indices)
 
 
+def test_passes_over_the_data_draw_the_same_dropout(data):
+    layer = SparseDense(5, capacity=0.5, seed=0)
+    layers = [keras.Input((20,)), keras.layers.Dropout(0.5, seed=1), layer]
+    model = keras.Sequential(layers)
+    model.compile("adam", "mse")
+    meter = keras_grow.GradientMeter(batch_size=24)
+    everywhere = tf.range(100, dtype=tf.int64)
+    kept, passed = (
+        meter.measure(model, data, search=keras_grow.TiledSearch(max_bytes=most)).gradients[layer]
+        for most in (2**30, 1)
+    )
+    assert type(kept) is not type(passed)
+    for _ in range(2):
+        np.testing.assert_allclose(passed.at(everywhere), kept.at(everywhere), atol=1e-6)
+
+
 def test_hebbian_gradients_of_sparse_layers_are_the_masked_ones(twins, data):
     masked, sparse = twins(policy="float64")
     expected = keras_grow.growth_gradients(masked, data)
