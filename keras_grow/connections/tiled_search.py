@@ -104,6 +104,9 @@ def best_dormant(
     search = TiledSearch() if search is None else search
     num_inputs, num_units = shape
     active = np.asarray(active)
+    if gradient is not None:
+        for norms in (gradient.row_norms, gradient.column_norms):
+            _check_finite(tf.reduce_all(tf.math.is_finite(norms)))
     best = _BestSoFar(min(count, num_inputs * num_units - len(active)))
     blocks = _Blocks(shape, gradient, search.tile_shape)
 
@@ -144,7 +147,7 @@ def best_dormant(
                 "A score must return one number per connection. Received: scores of shape "
                 f"{scores.shape}, expected {(len(rows), len(columns))}"
             )
-        if score_bounds is None:  # Else a finite bound has shown it.
+        if score_bounds is None:  # Else finite bounds have shown it.
             _check_finite(tf.reduce_all(tf.math.is_finite(scores)))
         if tf.reduce_max(scores) < best.threshold:
             return

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -59,7 +60,7 @@ class Sparse(Growable):
 
     is_sparse = True
 
-    capacity: int | float | FanIn | None
+    capacity: Any  # An integer, a density, a `FanIn` or None; an integer once the layer is built.
     initial_density: float | FanIn | None
     seed: int | None
     values: keras.Variable
@@ -84,16 +85,15 @@ class Sparse(Growable):
 
     def _add_connections(self, shape: tuple[int, int]) -> None:
         """Creates the variables, with the connections that the layer starts with."""
-        num_connections = math.prod(shape)
         capacity = self.capacity
         if isinstance(capacity, (float, FanIn)):
             capacity = initial_count(capacity, shape)
-        if self.initial_density is None:
-            count = min(capacity, num_connections)
-        else:
+        if self.initial_density is not None:
             count = initial_count(self.initial_density, shape)
-        capacity = count if capacity is None else min(capacity, num_connections)
-        self.capacity = max(1, int(capacity))
+        else:
+            count = min(int(capacity), math.prod(shape))
+        capacity = count if capacity is None else min(int(capacity), math.prod(shape))
+        self.capacity = max(1, capacity)
         if count > self.capacity:
             raise ValueError(
                 f"`initial_density` asks for {count} connections of a kernel of shape {shape}, "
