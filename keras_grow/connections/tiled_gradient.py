@@ -8,8 +8,8 @@ import tensorflow as tf
 Block = tuple[tf.Tensor, tf.Tensor]
 """Row and column indices, int64, of a part of a matrix."""
 
-# Numbers that a gather of single pairs may hold at a time.
-_PAIR_NUMBERS = 2**22
+# How many numbers a temporary array may hold.
+_CHUNK_NUMBERS = 2**22
 
 
 class TiledGradient(abc.ABC):
@@ -19,7 +19,7 @@ class TiledGradient(abc.ABC):
         shape: a pair of integers.
         dtype: the type of its numbers.
         row_norms, column_norms: floats of shape `(inputs,)` and `(units,)` with
-            `|G[i, j]| <= row_norms[i] * column_norms[j]` up to rounding.
+            `|G[i, j]| <= row_norms[i] * column_norms[j]` up to rounding; see `balance`.
         num_terms: how many products each G[i, j] is the sum of, which bounds the rounding.
         tiles_at_once: how many tiles should be asked for together.
     """
@@ -43,9 +43,12 @@ class TiledGradient(abc.ABC):
 class FactoredGradient(TiledGradient):
     """G = X^T D of activities X and stimulations D, held as these factors.
 
+    They are held transposed, so that an input's or a unit's numbers lie side by side.
+
     Args:
         inputs: X transposed, floats of shape `(inputs, samples)`.
-        stimulations: D transposed, floats of shape `(units, samples)`.
+        stimulations: D transposed, floats of shape `(units, samples)`, of the same dtype; a mean
+            over the samples is their business.
     """
 
     def __init__(self, inputs: tf.Tensor, stimulations: tf.Tensor):
@@ -53,7 +56,9 @@ class FactoredGradient(TiledGradient):
         self.shape = inputs.shape[0], stimulations.shape[0]
         self.dtype = inputs.dtype
         self.num_terms = inputs.shape[1]
-        self.row_norms, self.column_norms = tf.norm(inputs, axis=1), tf.norm(stimulations, axis=1)
+        scales = balance(_norms(inputs, axis=0), _norms(stimulations, axis=0))
+        self.row_norms = _norms(inputs, axis=1, scale=scales[0])
+        self.column_norms = _norms(stimulations, axis=1, scale=scales[1])
 
     def tiles(self, blocks: Sequence[Block]) -> Iterator[tf.Tensor]:
         for rows, columns in blocks:
@@ -62,10 +67,40 @@ class FactoredGradient(TiledGradient):
 
     def at(self, indices: tf.Tensor) -> tf.Tensor:
         rows, columns = indices // self.shape[1], indices % self.shape[1]
-        chunk = max(1, _PAIR_NUMBERS // max(1, self.num_terms))
+        chunk = max(1, _CHUNK_NUMBERS // max(1, self.num_terms))
         parts = [tf.zeros((0,), self.dtype)]
         for start in range(0, len(indices), chunk):
             pairs = slice(start, start + chunk)
             x = tf.gather(self.inputs, rows[pairs])
             parts.append(tf.reduce_sum(x * tf.gather(self.stimulations, columns[pairs]), axis=1))
         return tf.concat(parts, axis=0)
+
+
+def balance(input_sizes: tf.Tensor, stimulation_sizes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    r"""Scales of the samples that make the norms of X and D a close bound on X^T D.
+
+    For any positive $s$, $G_{ij} = \sum_t (s_t x_{ti}) (d_{tj} / s_t)$, so that the norms of both
+    bracketed factors bound it as well as those of x and d do. Where few samples carry most of
+    the loss, as in a trained network, x is large in many samples that d hardly knows, and the
+    plain bound counts them in full. The sum over all i and j of the squares of the bound is least
+    for $s_t^2 = \|d_t\| / \|x_t\|$: it is then $(\sum_t \|x_t\| \|d_t\|)^2$.
+
+    Args:
+        input_sizes, stimulation_sizes: floats of shape `(samples,)`, the norms of each sample's
+            activities x and stimulations d.
+
+    Returns:
+        s and 1 / s, of the same shape; 0 for samples that add nothing to G.
+    """
+    x, d = tf.sqrt(input_sizes), tf.sqrt(stimulation_sizes)
+    return tf.math.divide_no_nan(d, x), tf.math.divide_no_nan(x, d)
+
+
+def _norms(array: tf.Tensor, axis: int, scale: tf.Tensor | float = 1.0) -> tf.Tensor:
+    """The norms of `array * scale` along `axis`, in float64: squares of float32 underflow."""
+    chunk = max(1, _CHUNK_NUMBERS // max(1, array.shape[1]))
+    squares = [
+        tf.reduce_sum(tf.square(tf.cast(array[start : start + chunk], tf.float64) * scale), axis)
+        for start in range(0, array.shape[0], chunk)
+    ]
+    return tf.sqrt(tf.concat(squares, axis=0) if axis == 1 else tf.add_n(squares))

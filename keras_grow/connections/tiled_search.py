@@ -5,7 +5,6 @@ import functools
 import math
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import keras
 import numpy as np
@@ -18,6 +17,10 @@ from keras_grow.connections.view import Connections
 
 # A search that takes longer shows its progress.
 _PATIENCE_SECONDS = 2.0
+# A tile's sides are cut to multiples of this, for which products of matrices are made.
+_SIDE_STEP = 64
+# An accelerator may round the factors of a float32 product to bfloat16, each by up to 2**-9.
+_ROUNDED_FACTORS = 2.0**-7
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,9 +29,9 @@ class TiledSearch:
 
     Scores are computed one tile of the kernel at a time, and the best found so far are kept. No
     entry of the gradient $G = X^T D$ exceeds the product of the norms of its input's activities
-    and its unit's stimulations over the growth data. Tiles are visited in the order of that
-    bound, and the search ends at the first that can't hold one of the best. What it finds is
-    exact.
+    and its unit's stimulations over the growth data, the samples scaled to make that bound
+    close. Tiles are visited in the order of the bound, and the search ends at the first that
+    can't hold one of the best. What it finds is exact.
 
     Args:
         max_bytes: the memory that the activities X and D of all sparse layers of a model may
@@ -91,73 +94,67 @@ def best_dormant(
         shape: the kernel's shape, `(inputs, units)`.
         active: int64 of shape `(num_active,)`, ascending flat indices of active connections.
         count: integer; more than are dormant takes all.
-        score: sees tiles of the kernel in which every weight is 0 and no connection is active,
-            as dormant ones are; it must judge each connection by itself.
+        score: sees connections whose weight is 0 and none of which is active, as dormant ones
+            are; it must judge each by itself. It sees them tile by tile, or, if it increases with
+            the gradient, in rows of those whose gradient is large enough.
         gradient: mean dL/dW, for a score that needs it.
         input_rms: floats of shape `(inputs,)`, for a score that needs them.
         l1, layer_index, step: see `Connections`.
         search: settings, by default `TiledSearch()`.
 
     Raises:
-        ValueError: for scores that are NaN or infinite, or of another shape than the tile's.
+        ValueError: for scores that are NaN or infinite, or of another shape than what they judge.
     """
     search = TiledSearch() if search is None else search
-    num_inputs, num_units = shape
-    active = np.asarray(active)
-    if gradient is not None:
-        for norms in (gradient.row_norms, gradient.column_norms):
-            _check_finite(tf.reduce_all(tf.math.is_finite(norms)))
-    best = _BestSoFar(min(count, num_inputs * num_units - len(active)))
+    # Policies share evidence: a gradient may be there for another's sake.
+    gradient = gradient if score.needs_gradient else None
+    by_gradient = gradient is not None and score.increases_with_gradient
+    num_units = shape[1]
+    dtype = tf.float32 if gradient is None else gradient.dtype
     blocks = _Blocks(shape, gradient, search.tile_shape)
+    best = _BestSoFar(count, math.prod(shape), np.asarray(active))
 
     # Dormant connections all look alike; one array of them serves all tiles of a size.
-    @functools.cache
+    @functools.lru_cache(4)
     def dormant(size: tuple[int, ...]) -> tuple[tf.Tensor, tf.Tensor]:
-        dtype = tf.float32 if gradient is None else gradient.dtype
         return tf.zeros(size, dtype), tf.zeros(size, bool)
 
-    def view(
-        values: tf.Tensor | None, size: tuple[int, ...], rms: Any = None, first_index: int = 0
-    ) -> Connections:
-        weight, is_active = dormant(tuple(size))
-        return Connections(
-            weight=weight,
-            active=is_active,
-            gradient=values,
-            input_rms=None if rms is None else tf.cast(rms, weight.dtype)[:, None],
-            l1=l1,
-            layer_index=layer_index,
-            first_index=first_index,
-            step=step,
+    def judge(part: tf.Tensor | None, rows: tf.Tensor, size: tuple, first_index: int) -> tf.Tensor:
+        weight, is_active = dormant(size)
+        scores = score(
+            Connections(
+                weight=weight,
+                active=is_active,
+                gradient=part,
+                input_rms=None if input_rms is None else tf.gather(tf.cast(input_rms, dtype), rows),
+                l1=l1,
+                layer_index=layer_index,
+                first_index=first_index,
+                step=step,
+            )
         )
-
-    score_bounds = None
-    if gradient is not None and score.increases_with_gradient:
-        bounds = blocks.bounds(gradient)
-        score_bounds = score(view(bounds, bounds.shape)).numpy()
-        _check_finite(np.isfinite(score_bounds).all())
+        if tuple(scores.shape) != size:
+            raise ValueError(
+                "A score must return one number per connection. Received: scores of shape "
+                f"{scores.shape}, expected {size}"
+            )
+        _check_finite(tf.reduce_all(tf.math.is_finite(scores)))
+        return scores
 
     def take(block: Block, tile: tf.Tensor | None) -> None:
         rows, columns = block
-        rms = None if input_rms is None else tf.gather(input_rms, rows)
-        first_index = int(rows[0] * num_units + columns[0])
-        scores = score(view(tile, (len(rows), len(columns)), rms, first_index))
-        if scores.shape != (len(rows), len(columns)):
-            raise ValueError(
-                "A score must return one number per connection. Received: scores of shape "
-                f"{scores.shape}, expected {(len(rows), len(columns))}"
-            )
-        if score_bounds is None:  # Else finite bounds have shown it.
-            _check_finite(tf.reduce_all(tf.math.is_finite(scores)))
-        if tf.reduce_max(scores) < best.threshold:
-            return
-        places = tf.where(tf.reshape(scores >= best.threshold, [-1]))[:, 0]
-        found = tf.gather(tf.reshape(scores, [-1]), places).numpy()
-        places = places.numpy()
-        rows, columns = rows.numpy(), columns.numpy()
-        indices = rows[places // len(columns)] * num_units + columns[places % len(columns)]
-        is_dormant = ~_contains(active, indices)
-        best.add(found[is_dormant], indices[is_dormant])
+        size, first_index = (len(rows), len(columns)), int(rows[0] * num_units + columns[0])
+        # Few entries of a tile compete, which |gradient| tells as well as the score, and sooner.
+        key = tf.abs(tile) if by_gradient else judge(tile, rows[:, None], size, first_index)
+        key = tf.reshape(key, [-1])
+        places = tf.where(key > best.floor(blocks.lowest_index(block)))[:, 0]
+        key = tf.gather(key, places)
+        rows = tf.gather(rows, places // size[1])
+        indices = rows * num_units + tf.gather(columns, places % size[1])
+        scores = key
+        if by_gradient:
+            scores = judge(key, rows, (len(rows),), first_index)
+        best.add(key.numpy(), scores.numpy(), indices.numpy())
 
     started = time.perf_counter()
     progress, position, is_complete = None, 0, best.count == 0
@@ -165,12 +162,10 @@ def best_dormant(
     while not is_complete:
         asked: list[Block] = []
         while position < len(blocks) and len(asked) < at_once:
-            # Blocks come by descending bound: after the first that can't compete, none can.
-            if score_bounds is not None and score_bounds[position] < best.threshold:
-                position = len(blocks)
-                break
-            asked.append(blocks[position])
+            block = blocks.competing(position, best) if by_gradient else blocks[position]
             position += 1
+            if block is not None:
+                asked.append(block)
         tiles: Iterator = iter([None] * len(asked)) if gradient is None else gradient.tiles(asked)
         for block, tile in zip(asked, tiles, strict=True):
             take(block, tile)
@@ -187,73 +182,40 @@ def best_dormant(
     return Proposal(tf.constant(scores), tf.constant(indices, tf.int64), is_complete)
 
 
-def _check_finite(is_finite: bool | tf.Tensor) -> None:
-    if not bool(is_finite):
-        raise ValueError(
-            "Scores must be finite. Received: NaN or infinite scores. A diverged weight or "
-            "gradient is the usual cause."
-        )
-
-
-class _Blocks:
-    """The tiles of a kernel, those with the largest bound on |gradient| first."""
-
-    def __init__(
-        self, shape: tuple[int, int], gradient: TiledGradient | None, tile_shape: tuple[int, int]
-    ):
-        sides = []
-        for axis, (size, step) in enumerate(zip(shape, tile_shape, strict=True)):
-            order, largest = tf.range(size, dtype=tf.int64), np.zeros(-(-size // step))
-            if gradient is not None:
-                norms = gradient.row_norms if axis == 0 else gradient.column_norms
-                order = tf.argsort(norms, direction="DESCENDING", stable=True)
-                order = tf.cast(order, tf.int64)
-                largest = tf.gather(norms, order[::step]).numpy()
-            sides.append((order, step, largest))
-        (self._rows, self._height, of_rows), (self._columns, self._width, of_columns) = sides
-        self._num_across = len(of_columns)
-        bounds = np.outer(of_rows, of_columns).reshape(-1)
-        self._order = np.argsort(-bounds, kind="stable")
-        self._bounds = bounds[self._order]
-
-    def bounds(self, gradient: TiledGradient) -> tf.Tensor:
-        """An upper bound on |gradient| in each tile, in the order of the tiles."""
-        # The norms, and the sums they bound, are rounded: a sum of T terms by up to T / 2 ulps.
-        rounding = np.finfo(gradient.dtype.as_numpy_dtype).eps
-        margin = 1 + 2 * (gradient.num_terms + 16) * rounding
-        return tf.constant(self._bounds * margin, gradient.dtype)
-
-    def __len__(self) -> int:
-        return len(self._order)
-
-    def __getitem__(self, position: int) -> Block:
-        down, across = divmod(int(self._order[position]), self._num_across)
-        rows = self._rows[down * self._height : (down + 1) * self._height]
-        return rows, self._columns[across * self._width : (across + 1) * self._width]
-
-
 class _BestSoFar:
-    """The best candidates seen; ties go to the lower index."""
+    """The best dormant candidates seen; ties go to the lower index.
 
-    def __init__(self, count: int):
-        self.count = count
-        self.threshold = -math.inf
-        self._last_tie = -1
+    Each comes with a score and with a key of which its score is a non-decreasing function: the
+    score itself or |gradient|. What is known of keys that are too small saves later tiles work.
+    """
+
+    def __init__(self, count: int, num_connections: int, active: np.ndarray):
+        self.count = min(count, num_connections - len(active))
+        self._active = active
+        self._threshold, self._last_tie = -math.inf, num_connections
+        self._floor = self._tied_floor = -math.inf
         self._scores: list[np.ndarray] = []
         self._indices: list[np.ndarray] = []
         self._num_held = 0
 
-    def add(self, scores: np.ndarray, indices: np.ndarray) -> None:
+    def floor(self, lowest_index: int) -> float:
+        """The key up to which no candidate competes whose index is `lowest_index` or higher."""
+        return self._tied_floor if lowest_index > self._last_tie else self._floor
+
+    def add(self, keys: np.ndarray, scores: np.ndarray, indices: np.ndarray) -> None:
         """Takes in candidates; those that can't be among the best are dropped sooner or later."""
-        if self.threshold > -math.inf:
-            competes = (scores > self.threshold) | (indices < self._last_tie)
-            scores, indices = scores[competes], indices[competes]
-        self._scores.append(scores)
-        self._indices.append(indices)
-        self._num_held += len(scores)
+        is_tied = (scores == self._threshold) & (indices < self._last_tie)
+        competes = np.flatnonzero((scores > self._threshold) | is_tied)
+        competes = competes[~_contains(self._active, indices[competes])]
+        self._scores.append(scores[competes])
+        self._indices.append(indices[competes])
+        self._num_held += len(competes)
         # Each time costs as much as there are; waiting keeps the threshold low.
         if self._num_held >= self.count + self.count // 8 + 1:
             self._keep_best()
+        self._floor = max(self._floor, np.max(keys[scores < self._threshold], initial=-np.inf))
+        at_most = np.max(keys[scores <= self._threshold], initial=-np.inf)
+        self._tied_floor = max(self._tied_floor, at_most)
 
     def _keep_best(self) -> None:
         scores, indices = np.concatenate(self._scores), np.concatenate(self._indices)
@@ -263,7 +225,7 @@ class _BestSoFar:
             num_ties = self.count - np.count_nonzero(above)
             ties = ties[np.argpartition(indices[ties], num_ties - 1)[:num_ties]]
             kept = np.concatenate([np.flatnonzero(above), ties])
-            self.threshold, self._last_tie = threshold, indices[ties].max()
+            self._threshold, self._last_tie = threshold, indices[ties].max()
             scores, indices = scores[kept], indices[kept]
         self._scores, self._indices, self._num_held = [scores], [indices], len(scores)
 
@@ -275,6 +237,93 @@ class _BestSoFar:
         scores, indices = self._scores[0], self._indices[0]
         order = np.lexsort((indices, -scores))
         return scores[order], indices[order]
+
+
+class _Blocks:
+    """The tiles of a kernel, those with the largest bound on |gradient| first.
+
+    Without a gradient they come in the order of their indices.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int], gradient: TiledGradient | None, tile_shape: tuple[int, int]
+    ):
+        self._num_units, self._tile_shape = shape[1], tile_shape
+        norms = [np.zeros(size) for size in shape]
+        if gradient is not None:
+            norms = [gradient.row_norms.numpy(), gradient.column_norms.numpy()]
+            norms = [side.astype(np.float64) for side in norms]
+            _check_finite(all(np.isfinite(side).all() for side in norms))
+        self._orders = [np.argsort(-side, kind="stable") for side in norms]
+        # From here on in descending order.
+        self._norms = [side[order] for side, order in zip(norms, self._orders, strict=True)]
+        if gradient is not None:
+            self._set_margin(gradient)
+        of_rows, of_columns = (
+            side[::step] for side, step in zip(self._norms, tile_shape, strict=True)
+        )
+        self._num_across = len(of_columns)
+        self._visits = np.argsort(-np.outer(of_rows, of_columns).reshape(-1), kind="stable")
+
+    def _set_margin(self, gradient: TiledGradient) -> None:
+        """Makes the norms bound the gradient as it is computed, with all rounding."""
+        # A sum of T terms is rounded by up to T / 2 ulps of the bound, and so were the norms.
+        limits = np.finfo(gradient.dtype.as_numpy_dtype)
+        margin = 1 + 2 * (gradient.num_terms + 16) * limits.eps
+        if gradient.dtype != tf.float64:
+            margin += _ROUNDED_FACTORS
+        self._norms[0] *= margin
+        # What is within the bound can't overflow, and needs no look of its own.
+        _check_finite(self._norms[0][0] * self._norms[1][0] < limits.max)
+
+    def __len__(self) -> int:
+        return len(self._visits)
+
+    def __getitem__(self, position: int) -> Block:
+        rows, columns = (
+            tf.constant(order[part])
+            for order, part in zip(self._orders, self._parts(position), strict=True)
+        )
+        return rows, columns
+
+    def _parts(self, position: int) -> tuple[slice, slice]:
+        """Where the tile lies among the sorted rows and columns."""
+        corner = divmod(int(self._visits[position]), self._num_across)
+        down, across = (
+            slice(i * step, (i + 1) * step)
+            for i, step in zip(corner, self._tile_shape, strict=True)
+        )
+        return down, across
+
+    def competing(self, position: int, best: _BestSoFar) -> Block | None:
+        """The rows and columns of a tile whose |gradient| may be large enough."""
+        block = self[position]
+        floor = best.floor(self.lowest_index(block))
+        rows, columns = (
+            norms[part] for norms, part in zip(self._norms, self._parts(position), strict=True)
+        )
+        if rows[0] * columns[0] <= floor:
+            return None
+        height = _round_up(int(np.count_nonzero(rows * columns[0] > floor)))
+        width = _round_up(int(np.count_nonzero(rows[0] * columns > floor)))
+        return block[0][:height], block[1][:width]
+
+    def lowest_index(self, block: Block) -> int:
+        """No entry of a tile has a lower flat index."""
+        rows, columns = (side.numpy() for side in block)
+        return int(rows.min()) * self._num_units + int(columns.min())
+
+
+def _round_up(size: int) -> int:
+    return -(-size // _SIDE_STEP) * _SIDE_STEP
+
+
+def _check_finite(is_finite: bool | tf.Tensor) -> None:
+    if not bool(is_finite):
+        raise ValueError(
+            "Scores must be finite. Received: NaN or infinite scores. A diverged weight or "
+            "gradient is the usual cause."
+        )
 
 
 def _contains(ascending: np.ndarray, values: np.ndarray) -> np.ndarray:

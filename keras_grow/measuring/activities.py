@@ -6,7 +6,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_grow.connections.tiled_gradient import Block, FactoredGradient, TiledGradient
+from keras_grow.connections.tiled_gradient import (
+    Block,
+    FactoredGradient,
+    TiledGradient,
+    balance,
+)
 from keras_grow.connections.tiled_search import TiledSearch
 from keras_grow.layers.growable import Growable
 from keras_grow.layers.observer import Observer
@@ -126,8 +131,9 @@ class _LayerRecord:
         self._num_bytes = self._num_terms = 0
 
     def add(self, x: tf.Tensor, d: tf.Tensor, most_bytes: float) -> None:
-        self._row_squares += tf.reduce_sum(tf.square(x), axis=0)
-        self._column_squares += tf.reduce_sum(tf.square(d), axis=0)
+        scales = balance(tf.norm(x, axis=1), tf.norm(d, axis=1))
+        self._row_squares += tf.reduce_sum(tf.square(x * scales[0][:, None]), axis=0)
+        self._column_squares += tf.reduce_sum(tf.square(d * scales[1][:, None]), axis=0)
         self._num_terms += x.shape[0]
         self._num_bytes += (tf.size(x).numpy() + tf.size(d).numpy()) * x.dtype.size
         if self._num_bytes > most_bytes:

@@ -93,10 +93,11 @@ def test_floats_give_the_best_up_to_the_order_of_summation(dtype, skew):
 
 
 class _CountingGradient(FactoredGradient):
-    num_tiles = 0
+    num_tiles = num_entries = 0
 
     def tiles(self, blocks):
         self.num_tiles += len(blocks)
+        self.num_entries += sum(len(rows) * len(columns) for rows, columns in blocks)
         return super().tiles(blocks)
 
 
@@ -107,6 +108,79 @@ def test_tiles_that_cannot_hold_one_of_the_best_are_not_computed():
     search = TiledSearch(tile_shape=(16, 16))
     best_dormant((150, 230), [], 100, scores.GradientMagnitude(), gradient=gradient, search=search)
     assert 0 < gradient.num_tiles < 0.3 * 10 * 15
+
+
+def test_tiles_are_cut_to_what_competes_without_losing_any_of_the_best():
+    random = np.random.default_rng(0)
+    # Integers, so that sums are exact; most of the norm is in few inputs, units and samples.
+    x, d = (
+        np.round(4 * random.normal(size=(size, 1)) ** 4 * random.normal(size=(size, 6)))
+        for size in (700, 900)
+    )
+    x, d = x.astype("float32"), (d * [1, 1, 0, 0, 8, 0]).astype("float32")
+    all_scores = np.abs(x @ d.T)
+    for search in (TiledSearch(tile_shape=(256, 256)), TiledSearch(tile_shape=(700, 100))):
+        gradient = _CountingGradient(tf.constant(x), tf.constant(d))
+        active = np.sort(random.choice(700 * 900, 9000, replace=False))
+        proposal = best_dormant(
+            (700, 900), active, 300, scores.GradientMagnitude(), gradient=gradient, search=search
+        )
+        expected = _by_sorting(all_scores, active, 300)
+        np.testing.assert_array_equal(proposal.indices, expected)
+        np.testing.assert_array_equal(proposal.scores, all_scores.reshape(-1)[expected])
+        assert gradient.num_entries < 0.4 * 700 * 900
+
+
+class _CappedGradient(scores.Score):
+    "Grows with |gradient| in steps, so that different gradients tie."
+
+    needs_gradient = True
+    increases_with_gradient = True
+
+    def __call__(self, connections):
+        return tf.minimum(tf.floor(tf.abs(connections.gradient) / 2), 3)
+
+
+@settings(max_examples=100, deadline=None)
+@given(_problem(), st.tuples(st.integers(1, 5), st.integers(1, 5)))
+def test_different_gradients_of_one_score_are_ties(problem, tile_shape):
+    x, d, active, count = problem
+    search = TiledSearch(tile_shape=tile_shape)
+    proposal = best_dormant(
+        (len(x), len(d)), active, count, _CappedGradient(), gradient=_factored(x, d), search=search
+    )
+    all_scores = np.minimum(np.floor(np.abs(x @ d.T) / 2), 3)
+    expected = _by_sorting(all_scores, active, count)
+    np.testing.assert_array_equal(proposal.indices, expected)
+    np.testing.assert_array_equal(proposal.scores, all_scores.reshape(-1)[expected])
+
+
+def test_the_bound_holds_and_is_close_where_few_samples_carry_the_loss():
+    random = np.random.default_rng(0)
+    x, d = random.normal(size=(40, 200)), random.normal(size=(50, 200))
+    d[:, 5:] *= 1e-3
+    d[:, 7] = 0
+    gradient = _factored(x, d)
+    bounds = np.outer(gradient.row_norms, gradient.column_norms)
+    plain = np.outer(np.linalg.norm(x, axis=1), np.linalg.norm(d, axis=1))
+    assert np.all(np.abs(x @ d.T) <= bounds)
+    assert bounds.mean() < 0.3 * plain.mean()
+
+
+def test_the_bound_holds_for_numbers_whose_squares_float32_cannot_hold():
+    random = np.random.default_rng(0)
+    x, d = (random.normal(size=(size, 5)).astype("float32") for size in (30, 40))
+    gradient = _factored(1e12 * x, 1e-25 * d)
+    proposal = best_dormant(
+        (30, 40),
+        [],
+        20,
+        scores.GradientMagnitude(),
+        gradient=gradient,
+        search=TiledSearch(tile_shape=(4, 4)),
+    )
+    best = np.sort(np.abs(x.astype("float64") @ d.T.astype("float64")).reshape(-1))[:-21:-1]
+    np.testing.assert_allclose(proposal.scores, 1e-13 * best, rtol=1e-4)
 
 
 def test_a_score_that_promises_no_bound_sees_every_tile():
@@ -145,6 +219,15 @@ def test_random_scores_need_no_gradient_and_differ_between_tiles():
     assert 150 < np.count_nonzero(proposals[0].indices < 1000) < 250
 
 
+def test_a_score_that_needs_no_gradient_has_none_computed():
+    gradient = _CountingGradient(tf.ones((40, 3)), tf.ones((50, 3)))
+    alone, beside = (
+        best_dormant((40, 50), [], 9, scores.Random(0), gradient=g) for g in (None, gradient)
+    )
+    np.testing.assert_array_equal(alone.indices, beside.indices)
+    assert gradient.num_tiles == 0
+
+
 def test_an_l1_penalty_lowers_the_scores():
     x, d = _activities(np.random.default_rng(0), skew=1)
     plain, penalised = (
@@ -173,12 +256,13 @@ def test_when_the_time_is_over_the_best_found_so_far_come_back_and_say_so():
 
 def test_ties_do_not_pile_up():
     """All scores are 0: every tile brings candidates, and the first indices win."""
-    gradient = _factored(np.zeros((300, 5), "float32"), np.ones((400, 5), "float32"))
+    gradient = _CountingGradient(tf.zeros((300, 5)), tf.ones((400, 5)))
     search = TiledSearch(tile_shape=(32, 32))
     proposal = best_dormant(
         (300, 400), [0, 2], 7, scores.GradientMagnitude(), gradient=gradient, search=search
     )
     np.testing.assert_array_equal(proposal.indices, [1, 3, 4, 5, 6, 7, 8])
+    assert gradient.num_tiles == 1
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
