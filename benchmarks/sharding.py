@@ -7,6 +7,7 @@ Nothing of this is implemented in the package; `docs/beyond_one_machine.md` says
 
 import argparse
 import pathlib
+from typing import NamedTuple
 
 import numpy as np
 
@@ -50,35 +51,67 @@ def activity_bytes(num_inputs: int, samples: int, workers: int) -> int:
     return samples * num_inputs * (workers - 1) * NUMBER
 
 
-def merge_candidates(shards: list[np.ndarray], count: int, slack: float) -> tuple[list, int]:
-    """The `count` largest scores of all shards, by asking each for as few as can be.
+class Candidates(NamedTuple):
+    """A worker's candidates, the best first; of equal scores the lower flat index first."""
+
+    scores: np.ndarray
+    indices: np.ndarray
+
+    @classmethod
+    def ranked(cls, scores: np.ndarray, indices: np.ndarray) -> "Candidates":
+        """In their order, as `keras_grow.connections.selection` orders them."""
+        order = np.lexsort((indices, -scores))
+        return cls(scores[order], indices[order])
+
+
+def merge_candidates(shards: list[Candidates], count: int, slack: float) -> tuple[Candidates, int]:
+    """The `count` best candidates of all shards, by asking each for as few as can be.
 
     Each worker sends its best `count / workers * (1 + slack)`. While the last that a worker sent
     is among the best of all, it may have more, and is asked for as many again.
 
     Args:
-        shards: the scores of each worker's candidates, sorted in descending order.
+        shards: the candidates of each worker.
         count: how many to choose.
         slack: the share sent beyond an equal part.
 
     Returns:
-        How many of each worker's candidates are among the best, ties going to the earlier
-        worker, and how many were sent in all.
+        The best, as one worker with all candidates would order them, and how many were sent.
     """
     portion = max(1, int(np.ceil(count / len(shards) * (1 + slack))))
-    sent = [min(portion, len(shard)) for shard in shards]
+    sent = [min(portion, len(shard.scores)) for shard in shards]
     while True:
-        scores = np.concatenate([shard[:n] for shard, n in zip(shards, sent)])
-        owners = np.repeat(np.arange(len(shards)), sent)
-        best = np.lexsort((owners, -scores))[:count]
-        chosen = np.bincount(owners[best], minlength=len(shards))
+        received = Candidates.ranked(
+            *(
+                np.concatenate([column[:n] for column, n in zip(columns, sent)])
+                for columns in zip(*shards)
+            )
+        )
+        best = Candidates(*(column[:count] for column in received))
+        # Indices are of the whole matrix, so that no two workers share one.
         short = [
-            i for i, shard in enumerate(shards) if chosen[i] == sent[i] and sent[i] < len(shard)
+            i
+            for i, shard in enumerate(shards)
+            if 0 < sent[i] < len(shard.indices) and shard.indices[sent[i] - 1] in best.indices
         ]
         if not short:
-            return chosen.tolist(), sum(sent)
+            return best, sum(sent)
         for i in short:
-            sent[i] = min(sent[i] + portion, len(shards[i]))
+            sent[i] = min(sent[i] + portion, len(shards[i].indices))
+
+
+def zipf_connections(
+    num_inputs: int, num_units: int, connections: int, power: float, random: np.random.Generator
+) -> np.ndarray:
+    """Connections of each unit, its share falling as a power of its rank; at most all inputs."""
+    weights = (random.permutation(num_units) + 1.0) ** -power
+    counts = np.zeros(num_units, np.int64)
+    while (left := connections - counts.sum()) > 0:
+        has_room = counts < num_inputs
+        shares = np.where(has_room, weights, 0)
+        counts += random.multinomial(left, shares / shares.sum())
+        counts = np.minimum(counts, num_inputs)
+    return counts
 
 
 def imbalance(connections_of_units: np.ndarray, workers: int, assignment: str, seed=0) -> float:
@@ -110,12 +143,13 @@ def simulate_candidates(kind: str, count: int, workers: int, seed: int = 0) -> f
     """Candidates sent, by those wanted, for scores that are spread evenly or not."""
     random = np.random.default_rng(seed)
     scales = np.ones(workers) if kind == "even" else random.gamma(0.5, size=workers)
-    shards = [-np.sort(-scale * random.exponential(size=count)) for scale in scales]
-    chosen, sent = merge_candidates(shards, count, slack=0.1)
-    everyone = np.concatenate(shards)
-    if sum(chosen) != count or np.sort(everyone)[-count] < min(
-        shard[n - 1] for shard, n in zip(shards, chosen) if n
-    ) * (1 - 1e-12):
+    shards = [
+        Candidates.ranked(scale * random.exponential(size=count), workers * np.arange(count) + i)
+        for i, scale in enumerate(scales)
+    ]
+    best, sent = merge_candidates(shards, count, slack=0.1)
+    everyone = Candidates.ranked(*map(np.concatenate, zip(*shards)))
+    if not np.array_equal(best.indices, everyone.indices[:count]):
         raise RuntimeError("The merged candidates are not the best")
     return sent / count
 
@@ -153,16 +187,15 @@ def main(argv: list[str] | None = None) -> None:
             rows.append([f"{num_inputs:,}", workers, shares, *numbers])
 
     random = np.random.default_rng(0)
-    uniform = random.multinomial(10_000_000, np.full(65_536, 1 / 65_536))
-    ranks = random.permutation(65_536) + 1
-    zipf = {
-        power: random.multinomial(10_000_000, ranks**-power / (ranks**-power).sum())
-        for power in (0.5, 1.0)
-    }
+    num_inputs, num_units, connections, *_ = LAYERS[0]
+    uniform, zipf_half, zipf = (
+        zipf_connections(num_inputs, num_units, connections, power, random)
+        for power in (0.0, 0.5, 1.0)
+    )
     # What growth prefers comes in runs where neighbouring units see neighbouring pixels.
-    in_runs = np.sort(zipf[0.5])
-    loads = {"uniform": uniform, "Zipf 0.5": zipf[0.5], "Zipf 0.5, in runs": in_runs}
-    loads["Zipf 1"] = zipf[1.0]
+    in_runs = np.sort(zipf_half)
+    loads = {"uniform": uniform, "Zipf 0.5": zipf_half, "Zipf 0.5, in runs": in_runs}
+    loads["Zipf 1"] = zipf
     balance = {
         name: {kind: imbalance(load, 32, kind) for kind in ("contiguous", "random", "greedy")}
         for name, load in loads.items()

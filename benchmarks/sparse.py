@@ -6,6 +6,7 @@ takes about ten minutes and 20 GiB; `--quick` leaves out what needs more than 4 
 """
 
 import argparse
+import dataclasses
 import pathlib
 import time
 from collections.abc import Callable
@@ -111,34 +112,29 @@ def bound(
     return max(flops / flops_per_second, num_bytes / bytes_per_second)
 
 
+def interleave(num_inputs: int, units: int, connections: int, batch: int) -> dict:
+    """All kinds of layers interleaved in one process: a `harness.Timing` of each, as a dict."""
+    shape = (num_inputs, units, connections)
+    steps = {kind: make_step(make_layer(kind, *shape), num_inputs, batch) for kind in KINDS}
+    times = harness.compare(steps, "sparse", rounds=15, max_seconds=30)
+    return {kind: dataclasses.asdict(timing) for kind, timing in times.items()}
+
+
 def side_by_side(sizes, limits) -> list[dict]:
-    """All kinds of layers interleaved in one process, and each alone for its memory."""
+    """All kinds of layers: times interleaved, and the memory of each in a process of its own."""
     found = []
     for num_inputs, units, connections, batch in sizes:
-        shape = (num_inputs, units, connections)
-        steps = {kind: make_step(make_layer(kind, *shape), num_inputs, batch) for kind in KINDS}
-        times = harness.compare(steps, "sparse", rounds=15, max_seconds=45)
-        del steps
-        tf.keras.backend.clear_session()
-        for kind in KINDS:
-            alone = harness.run_alone(
-                "benchmarks.sparse:train_steps",
-                kind=kind,
-                num_inputs=num_inputs,
-                units=units,
-                connections=connections,
-                batch=batch,
-            )
-            found.append(
-                _row(kind, *shape, batch, times[kind].median, alone.peak_bytes, limits)
-                | {"ratio": times[kind].ratio, "interval": times[kind].interval}
-            )
+        shape = {"num_inputs": num_inputs, "units": units, "connections": connections}
+        shape["batch"] = batch
+        times = harness.run_alone("benchmarks.sparse:interleave", **shape).result
+        for kind, timing in times.items():
+            peak_bytes = 0
+            if kind in KINDS:
+                function = "benchmarks.sparse:train_steps"
+                peak_bytes = harness.run_alone(function, kind=kind, **shape).peak_bytes
+            row = _row(kind, *shape.values(), timing["median"], peak_bytes, limits)
+            found.append(row | {"ratio": timing["ratio"], "interval": timing["interval"]})
             print(found[-1], flush=True)
-        control = times[harness.CONTROL]
-        found.append(
-            _row(harness.CONTROL, *shape, batch, control.median, 0, limits)
-            | {"ratio": control.ratio, "interval": control.interval}
-        )
     return found
 
 

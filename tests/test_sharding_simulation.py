@@ -30,18 +30,30 @@ def test_an_all_reduce_on_a_ring_sends_every_number_twice_but_once_less():
 
 
 @pytest.mark.parametrize("slack", [0.0, 0.1, 3.0])
-def test_merged_candidates_are_the_best_ties_to_the_earlier_worker(slack):
+def test_merged_candidates_are_those_of_one_worker_that_has_them_all(slack):
     random = np.random.default_rng(1)
     for _ in range(100):
         workers, count = random.integers(1, 6), int(random.integers(1, 30))
+        scores = random.integers(8, size=random.integers(0, 80)).astype(float)
+        owners = random.integers(workers, size=len(scores))
         shards = [
-            -np.sort(-random.integers(8, size=random.integers(0, 20))) for _ in range(workers)
+            sharding.Candidates.ranked(scores[owners == i], np.flatnonzero(owners == i))
+            for i in range(workers)
         ]
-        chosen, sent = sharding.merge_candidates(shards, count, slack)
-        everyone = sorted((-s, i) for i, shard in enumerate(shards) for s in shard)[:count]
-        expected = [sum(i == owner for _, owner in everyone) for i in range(workers)]
-        assert chosen == expected
-        assert sum(chosen) <= sent <= sum(map(len, shards))
+        best, sent = sharding.merge_candidates(shards, count, slack)
+        # Ties go to the lower index, whoever owns it.
+        expected = sorted(range(len(scores)), key=lambda i: (-scores[i], i))[:count]
+        assert best.indices.tolist() == expected
+        assert best.scores.tolist() == scores[expected].tolist()
+        assert min(count, len(scores)) <= sent <= len(scores)
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+def test_no_unit_has_more_connections_than_there_are_inputs(power):
+    random = np.random.default_rng(0)
+    counts = sharding.zipf_connections(50, 40, 1500, power, random)
+    assert counts.sum() == 1500
+    assert counts.max() <= 50
 
 
 def test_a_fair_split_has_no_imbalance_and_greed_mends_an_unfair_one():

@@ -224,6 +224,7 @@ def main(argv: list[str] | None = None) -> None:
     for name in arguments.networks:
         if name != "dense, same time":
             results.append(train_sparse(name, data, arguments))
+            print(results[-1], end="\n\n", flush=True)
     if "dense, same time" in arguments.networks:
         if not results:
             raise SystemExit("The dense network takes its time and size from a sparse one.")

@@ -19,6 +19,8 @@ from keras_grow.connections.view import Connections
 _PATIENCE_SECONDS = 2.0
 # A tile's sides are cut to multiples of this, for which products of matrices are made.
 _SIDE_STEP = 64
+# No stored kernel is cut into fewer tiles along a side than this.
+_LEAST_ACROSS = 4
 # An accelerator may round the factors of a float32 product to bfloat16, each by up to 2**-9.
 _ROUNDED_FACTORS = 2.0**-7
 
@@ -41,7 +43,7 @@ class TiledSearch:
         max_seconds: after that time growth takes the best found so far, and its record says that
             the search is incomplete; `None` for no limit. It counts the search, not the
             measurement; several sparse layers share it.
-        tile_shape: a tile's inputs and units.
+        tile_shape: a tile's inputs and units, at most; small kernels are cut finer.
         verbose: 0 shows no progress, 1 shows it, "auto" shows it when the search takes long.
 
     Raises:
@@ -259,6 +261,12 @@ class _Blocks:
         self._norms = [side[order] for side, order in zip(norms, self._orders, strict=True)]
         if gradient is not None:
             self._set_margin(gradient)
+            # The first tile is ranked in full, which in a small kernel would be most of the work.
+            # Where tiles are asked for together, each asking costs a pass, and large ones are best.
+            if gradient.tiles_at_once == 1:
+                largest = (_round_up(-(-size // _LEAST_ACROSS)) for size in shape)
+                height, width = map(min, tile_shape, largest)
+                self._tile_shape = tile_shape = height, width
         of_rows, of_columns = (
             side[::step] for side, step in zip(self._norms, tile_shape, strict=True)
         )

@@ -131,7 +131,9 @@ class _LayerRecord:
         self._num_bytes = self._num_terms = 0
 
     def add(self, x: tf.Tensor, d: tf.Tensor, most_bytes: float) -> None:
-        scales = balance(tf.norm(x, axis=1), tf.norm(d, axis=1))
+        # In float64, because squares of float32 underflow.
+        sizes = (tf.norm(tf.cast(a, tf.float64), axis=1) for a in (x, d))
+        scales = [tf.cast(scale, x.dtype) for scale in balance(*sizes)]
         self._row_squares += tf.reduce_sum(tf.square(x * scales[0][:, None]), axis=0)
         self._column_squares += tf.reduce_sum(tf.square(d * scales[1][:, None]), axis=0)
         self._num_terms += x.shape[0]
