@@ -62,6 +62,23 @@ class PeakMemory(keras.callbacks.Callback):
             self.peak = int(line.split()[1]) / 2**20
 
 
+class TimeLimit(keras.callbacks.Callback):
+    """Stops the training after the first step that ends later than `seconds` from its begin."""
+
+    def __init__(self, seconds: float):
+        super().__init__()
+        self.seconds = seconds
+
+    def on_train_begin(self, logs=None):
+        """Starts the clock."""
+        self.end = time.perf_counter() + self.seconds
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Looks at it."""
+        if time.perf_counter() > self.end:
+            self.model.stop_training = True
+
+
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """The options, checked."""
     parser = argparse.ArgumentParser(
@@ -168,7 +185,11 @@ def train_sparse(name: str, data: Data, arguments: argparse.Namespace) -> Result
 
 
 def train_dense(data: Data, arguments: argparse.Namespace, seconds: float, weights: int) -> Result:
-    """The dense control: as many weights, and as many epochs as fit into the same time."""
+    """The dense control: as many weights, and the same time.
+
+    The learning rate falls over as many epochs as should fit into it; should the machine slow down,
+    the training ends with the time.
+    """
     keras.utils.set_random_seed(arguments.seed)
     network = build_dense(data.x_train.shape[1], weights)
     num_batches = -(-len(data.x_train) // arguments.batch_size)
@@ -184,7 +205,9 @@ def train_dense(data: Data, arguments: argparse.Namespace, seconds: float, weigh
     network = build_dense(data.x_train.shape[1], weights)
     compile_network(network, epochs * num_batches)
     started = time.perf_counter()
-    fit(network, data, argparse.Namespace(**{**vars(arguments), "epochs": epochs}), [memory])
+    planned = argparse.Namespace(**{**vars(arguments), "epochs": epochs})
+    logs = fit(network, data, planned, [memory, TimeLimit(seconds)])
+    epochs = len(logs["loss"])
     seconds = time.perf_counter() - started
     weights = sum(layer.kernel.shape.num_elements() for layer in network.layers)
     accuracy = test_accuracy(network, data)
