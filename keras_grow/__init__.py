@@ -21,6 +21,14 @@ from keras_grow.measuring.gradients import GradientMeter, GrowthGradients, growt
 from keras_grow.measuring.hebbian import hebbian_gradients
 from keras_grow.pruning import prune
 from keras_grow.report import LayerReport, Report, report
+from keras_grow.synthesis import (
+    Course,
+    GrowthPhase,
+    PhaseRecord,
+    PruningStage,
+    SynthesisRecord,
+    synthesize,
+)
 from keras_grow.version import __version__
 from keras_grow.weight_norm_initialization import initialize_weight_norm
 
@@ -29,6 +37,7 @@ __all__ = [
     "CapacityUsedUp",
     "ChangeRecord",
     "Connections",
+    "Course",
     "Epochs",
     "FanIn",
     "GradientMeter",
@@ -36,13 +45,17 @@ __all__ = [
     "GrowableDense",
     "GrowthCallback",
     "GrowthGradients",
+    "GrowthPhase",
     "LayerChange",
     "LayerReport",
     "NothingToChange",
+    "PhaseRecord",
     "PruningCallback",
+    "PruningStage",
     "Report",
     "SparseDense",
     "Steps",
+    "SynthesisRecord",
     "TiledGradient",
     "TiledSearch",
     "WeightNormDense",
@@ -62,4 +75,5 @@ __all__ = [
     "report",
     "scores",
     "start_values",
+    "synthesize",
 ]

@@ -139,7 +139,8 @@ def counts_to_change(
     verb = "grow" if grows else "prune"
     if (count is None) == (density is None):
         raise ValueError(
-            f"Pass exactly one of `count` (connections to {verb}) and `density` (to reach). "
+            f"Pass exactly one of `count` (connections to {verb}) and `density` (to reach)"
+            f"{'' if grows else ', or `threshold` (of the score)'}. "
             f"Received: count={count}, density={density}"
         )
     is_separate = per_layer or isinstance(density, DensityDistribution)

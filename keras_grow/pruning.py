@@ -1,13 +1,17 @@
 """Pruning of connections by NeST's Policy 4, on a whole model."""
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
+import tensorflow as tf
 
 from keras_grow.change import (
     ChangeRecord,
+    NothingToChange,
     changeable_layers,
     check_policy,
     choose,
@@ -18,6 +22,7 @@ from keras_grow.change import (
 )
 from keras_grow.connections.densities import DensityDistribution
 from keras_grow.connections.scores import Magnitude, Score
+from keras_grow.connections.selection import Proposal
 from keras_grow.layers.growable import Growable
 from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.optimizer_slots import reset_slots
@@ -28,6 +33,7 @@ def prune(
     *,
     count: int | None = None,
     density: float | DensityDistribution | None = None,
+    threshold: float | None = None,
     per_layer: bool = False,
     layers: Sequence[str | Growable] | None = None,
     score: Score | None = None,
@@ -48,6 +54,7 @@ def prune(
         density: instead of `count`, the density to reach, in (0, 1], of all layers together or of
             each layer with `per_layer`; or a distribution such as
             `keras_grow.densities.ErdosRenyi`. Layers that are sparser already stay.
+        threshold: instead of these, the score below which connections are pruned, in all layers.
         per_layer: whether connections compete within each layer only.
         layers: growable layers, or their names; by default every trainable growable layer.
         score: what ranks connections, by default `keras_grow.scores.Magnitude()`.
@@ -76,7 +83,11 @@ def prune(
     chosen_layers = changeable_layers(model, layers)
     score = Magnitude() if score is None else score
     check_policy(score, Score, "score")
-    groups = counts_to_change(chosen_layers, count, density, per_layer, grows=False)
+    groups: list[tuple[list[Growable], int]] = []
+    if threshold is None:
+        groups = counts_to_change(chosen_layers, count, density, per_layer, grows=False)
+    else:
+        _check_threshold(threshold, count, density)
     optimizer = optimizer_of(model, optimizer, chosen_layers)
     evidence, loss = gather_evidence(
         model,
@@ -87,9 +98,50 @@ def prune(
         meter=meter,
         optimizer=optimizer,
     )
-    chosen, _ = choose(
-        groups, lambda layer, count: layer.propose_pruning(count, score, evidence[layer])
-    )
+
+    def propose(layer: Growable, count: int) -> Proposal:
+        return layer.propose_pruning(count, score, evidence[layer])
+
+    if threshold is None:
+        chosen, _ = choose(groups, propose)
+    else:
+        chosen = _below(threshold, chosen_layers, propose)
     for layer, indices in zip(chosen_layers, chosen, strict=True):
         reset_slots(optimizer, layer.prune_connections(indices))
     return record(chosen_layers, chosen, time.perf_counter() - started, loss)
+
+
+def _check_threshold(threshold: float, count: Any, density: Any) -> None:
+    if count is not None or density is not None:
+        raise ValueError(
+            "Pass exactly one of `count` (connections to prune), `density` (to reach) and "
+            "`threshold` (of the score). "
+            f"Received: count={count}, density={density}, threshold={threshold}"
+        )
+    is_number = isinstance(threshold, (int, float, np.integer, np.floating))
+    if isinstance(threshold, bool) or not is_number or not math.isfinite(threshold):
+        raise ValueError(f"`threshold` must be a finite number. Received: threshold={threshold!r}")
+
+
+def _below(
+    threshold: float, layers: Sequence[Growable], propose: Callable[[Growable, int], Proposal]
+) -> list[tf.Tensor]:
+    """The active connections of each layer whose score is below the threshold, smallest first."""
+    chosen = []
+    for layer in layers:
+        proposal = propose(layer, layer.num_active)
+        # A proposal is sorted, with scores negated.
+        count = tf.math.count_nonzero(-proposal.scores < threshold)
+        chosen.append(proposal.indices[:count])
+    num_chosen, num_active = sum(map(len, chosen)), sum(layer.num_active for layer in layers)
+    if num_chosen == 0:
+        raise NothingToChange(
+            "There is nothing to prune: no active connection scores below the threshold. "
+            f"Received: threshold={threshold!r}, {num_active} active connections"
+        )
+    if num_chosen == num_active:
+        raise ValueError(
+            "Pruning must leave active connections. Received: "
+            f"threshold={threshold!r}, above the scores of all {num_active}"
+        )
+    return chosen

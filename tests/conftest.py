@@ -30,7 +30,7 @@ def blobs():
 
 @pytest.fixture
 def classifier():
-    """A compiled 8-16-3 network of growable layers at density 0.25, 48 active connections."""
+    """A compiled 8-16-3 network of growable layers at density 0.25, 44 active connections."""
     model = keras.Sequential(
         [
             keras.Input((8,), name="features"),

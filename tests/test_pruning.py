@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from keras_grow import (
     GrowableDense,
+    NothingToChange,
     WeightNormDense,
     densities,
     growable_layers,
@@ -56,6 +57,28 @@ def test_among_equals_the_earlier_layer_then_the_lower_index_is_pruned():
     np.testing.assert_array_equal(first, [[False, True], [False, False]])
     np.testing.assert_array_equal(second, [[True, False], [True, True]])
     assert [list(layer.indices) for layer in record.layers] == [[0, 2, 3], [1]]
+
+
+def test_a_threshold_prunes_what_scores_below_it_in_all_layers():
+    model = _literal([[[1.0, -3.0], [0.5, 2.0]], [[2.0, 0.5], [-1.0, 2.5]]])
+    record = prune(model, threshold=2.0)
+    first, second = _masks(model)
+    np.testing.assert_array_equal(first, [[False, True], [False, True]])
+    np.testing.assert_array_equal(second, [[True, False], [False, True]])
+    assert [list(layer.indices) for layer in record.layers] == [[2, 0], [1, 2]]
+
+
+def test_thresholds_that_prune_nothing_or_everything_are_refused_in_words():
+    model = _literal([[[1.0], [2.0]]])
+    with pytest.raises(NothingToChange, match="no active connection scores below"):
+        prune(model, threshold=1.0)
+    with pytest.raises(ValueError, match="must leave active connections"):
+        prune(model, threshold=5.0)
+    with pytest.raises(ValueError, match="exactly one of .* Received: count=1"):
+        prune(model, count=1, threshold=1.5)
+    with pytest.raises(ValueError, match="finite number. Received: threshold=nan"):
+        prune(model, threshold=float("nan"))
+    assert _masks(model)[0].all()
 
 
 def test_the_record_says_in_a_line_what_was_done():

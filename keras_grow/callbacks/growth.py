@@ -65,7 +65,7 @@ class GrowthCallback(ScheduledChange):
         meter: GradientMeter | None = None,
         search: TiledSearch | None = None,
     ):
-        super().__init__(count, density, when, layers)
+        super().__init__({"count": count, "density": density}, when, layers)
         self.data = data
         self.per_layer = per_layer
         self.score = score
@@ -73,12 +73,11 @@ class GrowthCallback(ScheduledChange):
         self.meter = GradientMeter() if meter is None else meter
         self.search = search
 
-    def _change(self, count, density) -> ChangeRecord:
+    def _change(self, **amount) -> ChangeRecord:
         return grow(
             self.model,
             self.data,
-            count=count,
-            density=density,
+            **amount,
             per_layer=self.per_layer,
             layers=self.layers,
             score=self.score,

@@ -26,6 +26,8 @@ class PruningCallback(ScheduledChange):
         density: instead of `count`, the density to reach: a number from 0 to 1, a callable of the
             epoch or step, or a distribution such as `keras_grow.densities.ErdosRenyi`. Nothing is
             pruned at moments at which the network is as sparse already.
+        threshold: instead of these, the score below which connections are pruned: a number, or a
+            callable of the epoch or step.
         when: `keras_grow.Epochs(...)` or `keras_grow.Steps(...)`, by default every epoch from the
             second.
         per_layer, layers, score, data, meter: as in `keras_grow.prune`.
@@ -49,6 +51,7 @@ class PruningCallback(ScheduledChange):
         *,
         count: Schedule | None = None,
         density: Schedule | DensityDistribution | None = None,
+        threshold: Schedule | None = None,
         when: Epochs | Steps | None = None,
         per_layer: bool = False,
         layers: Sequence[str | Growable] | None = None,
@@ -56,17 +59,17 @@ class PruningCallback(ScheduledChange):
         data: Any = None,
         meter: GradientMeter | None = None,
     ):
-        super().__init__(count, density, when, layers)
+        amounts = {"count": count, "density": density, "threshold": threshold}
+        super().__init__(amounts, when, layers)
         self.per_layer = per_layer
         self.score = score
         self.data = data
         self.meter = GradientMeter() if meter is None else meter
 
-    def _change(self, count, density) -> ChangeRecord:
+    def _change(self, **amount) -> ChangeRecord:
         return prune(
             self.model,
-            count=count,
-            density=density,
+            **amount,
             per_layer=self.per_layer,
             layers=self.layers,
             score=self.score,

@@ -34,31 +34,32 @@ class ScheduledChange(abc.ABC, keras.callbacks.Callback):
 
     def __init__(
         self,
-        count: Schedule | None,
-        density: Schedule | DensityDistribution | None,
+        amounts: dict[str, Schedule | DensityDistribution | None],
         when: Epochs | Steps | None,
         layers,
     ):
+        """Takes how much to change, by the names of arguments of `grow` or `prune`."""
         super().__init__()
-        if (count is None) == (density is None):
+        given = {name: amount for name, amount in amounts.items() if amount is not None}
+        if len(given) != 1:
+            names = [f"`{name}`" for name in amounts]
+            received = ", ".join(f"{name}={amount}" for name, amount in amounts.items())
             raise ValueError(
-                "Pass exactly one of `count` and `density`. "
-                f"Received: count={count}, density={density}"
+                f"Pass exactly one of {', '.join(names[:-1])} and {names[-1]}. Received: {received}"
             )
+        ((self._amount_name, self._amount),) = given.items()
         self.when = Epochs() if when is None else when
         if not isinstance(self.when, (Epochs, Steps)):
             raise TypeError(
                 f"`when` must be a keras_grow.Epochs or a keras_grow.Steps. Received: when={when!r}"
             )
-        self.count = count
-        self.density = density
         self.layers = layers
         self._records: list[ChangeRecord] = []
         self._last_loss = float("nan")
 
     @abc.abstractmethod
-    def _change(self, count, density) -> ChangeRecord:
-        """Grows or prunes."""
+    def _change(self, **amount) -> ChangeRecord:
+        """Grows or prunes; called with `count`, `density` or another of the amounts."""
 
     def on_train_begin(self, logs=None):
         # A subclassed model may be built, and have its layers, only after the first batch.
@@ -101,14 +102,13 @@ class ScheduledChange(abc.ABC, keras.callbacks.Callback):
         """Adds what only one of the callbacks knows."""
 
     def _change_at(self, moment: int) -> None:
-        count = None if self.count is None else int(_value(self.count, moment))
-        density = None
-        if self.density is not None:
-            density = _value(self.density, moment)
-        if count == 0:
-            return
+        amount = _value(self._amount, moment)
+        if self._amount_name == "count":
+            amount = int(amount)
+            if amount == 0:
+                return
         try:
-            self._records.append(self._change(count, density))
+            self._records.append(self._change(**{self._amount_name: amount}))
         except CapacityUsedUp as error:
             warnings.warn(str(error), stacklevel=2)
         except NothingToChange:

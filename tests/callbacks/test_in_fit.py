@@ -56,6 +56,13 @@ def test_fit_traces_the_train_step_as_often_with_the_callbacks_as_without(blobs,
     assert traces(_grow_and_prune(blobs)) == traces([]) > 0
 
 
+def test_pruning_follows_a_schedule_of_thresholds(blobs, classifier):
+    pruning = PruningCallback(threshold=lambda epoch: 0.1 * epoch, when=Epochs(start=1, stop=4))
+    logs = classifier.fit(*blobs, epochs=4, verbose=0, callbacks=[pruning]).history
+    assert logs["pruned_connections"][0] == 0
+    assert sum(logs["pruned_connections"]) == 44 - logs["connections"][-1] > 0
+
+
 def test_growth_reaches_the_scheduled_density_at_each_epoch(blobs, classifier):
     schedule = keras.optimizers.schedules.PolynomialDecay(0.25, 4, end_learning_rate=0.75)
     history = classifier.fit(
@@ -271,9 +278,9 @@ def test_a_meter_traces_its_step_once_for_all_growth_in_a_fit(blobs, classifier)
 
 @pytest.mark.parametrize("callback", [GrowthCallback, PruningCallback])
 def test_bad_arguments_are_refused_when_the_callback_is_made(callback):
-    with pytest.raises(ValueError, match="exactly one of `count` and `density`"):
+    with pytest.raises(ValueError, match="exactly one of `count`(,| and) `density`"):
         callback()
-    with pytest.raises(ValueError, match="exactly one of `count` and `density`"):
+    with pytest.raises(ValueError, match="exactly one of `count`(,| and) `density`"):
         callback(count=1, density=0.5)
     with pytest.raises(TypeError, match="`when` must be"):
         callback(count=1, when=3)
