@@ -15,6 +15,7 @@ from keras_grow.growing import grow
 from keras_grow.layers.dense import GrowableDense
 from keras_grow.layers.growable import Growable, growable_layers
 from keras_grow.layers.initializers import ActiveFanIn
+from keras_grow.layers.mean_only_batch_normalization import MeanOnlyBatchNormalization
 from keras_grow.layers.sparse_dense import SparseDense
 from keras_grow.layers.weight_norm import WeightNormDense
 from keras_grow.measuring.gradients import GradientMeter, GrowthGradients, growth_gradients
@@ -48,6 +49,7 @@ __all__ = [
     "GrowthPhase",
     "LayerChange",
     "LayerReport",
+    "MeanOnlyBatchNormalization",
     "NothingToChange",
     "PhaseRecord",
     "PruningCallback",

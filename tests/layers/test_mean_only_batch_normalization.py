@@ -1,0 +1,140 @@
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_grow import MeanOnlyBatchNormalization, WeightNormDense
+
+
+@pytest.fixture
+def x():
+    """64 rows of 5 numbers with different means."""
+    random = np.random.default_rng(0)
+    return (random.normal(size=(64, 5)) + np.arange(5)).astype("float32")
+
+
+@pytest.mark.parametrize("axis", [-1, 1, 2])
+def test_in_training_the_mean_over_the_batch_is_subtracted(axis):
+    t = np.random.default_rng(0).normal(3.0, size=(16, 4, 6)).astype("float64")
+    layer = MeanOnlyBatchNormalization(axis=axis, beta_initializer="ones", dtype="float64")
+    others = tuple(a for a in range(3) if a != axis % 3)
+    expected = t - t.mean(axis=others, keepdims=True) + 1
+    np.testing.assert_allclose(layer(t, training=True), expected, rtol=0, atol=1e-12)
+
+
+def test_the_running_mean_is_batch_normalizations(x):
+    ours = MeanOnlyBatchNormalization(momentum=0.9)
+    keras_own = keras.layers.BatchNormalization(momentum=0.9)
+    for part in np.split(x, 4):
+        ours(part, training=True)
+        keras_own(part, training=True)
+    np.testing.assert_allclose(ours.moving_mean, keras_own.moving_mean, rtol=1e-6)
+    np.testing.assert_allclose(ours(x), x - ours.moving_mean.numpy(), rtol=1e-6, atol=1e-6)
+
+
+def test_the_gradient_is_centred(x):
+    # Salimans & Kingma: "the gradients are centered" is all that mean-only normalisation does.
+    layer = MeanOnlyBatchNormalization()
+    target = tf.constant(np.random.default_rng(1).normal(size=x.shape).astype("float32"))
+    with tf.GradientTape() as tape:
+        t = tf.constant(x)
+        tape.watch(t)
+        y = layer(t, training=True)
+        loss = tf.reduce_sum(y * target)
+    of_t, of_beta = tape.gradient(loss, [t, layer.beta.value])
+    centred = target - tf.reduce_mean(target, axis=0)
+    np.testing.assert_allclose(of_t, centred, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(of_beta, tf.reduce_sum(target, axis=0), rtol=1e-5)
+
+
+def test_masked_steps_do_not_count():
+    t = np.array([[[1.0], [3.0], [100.0]], [[5.0], [100.0], [100.0]]], "float32")
+    mask = np.array([[True, True, False], [True, False, False]])
+    layer = MeanOnlyBatchNormalization(momentum=0.0)
+    y = layer(t, training=True, mask=mask)
+    np.testing.assert_allclose(layer.moving_mean, [3.0])
+    np.testing.assert_allclose(y[0, :2, 0], [-2.0, 0.0])
+
+
+def test_frozen_it_runs_at_inference(x):
+    layer = MeanOnlyBatchNormalization(trainable=False)
+    np.testing.assert_array_equal(layer(x, training=True), x)
+    assert not layer.moving_mean.numpy().any()
+
+
+def test_half_precision_sums_in_float32():
+    t = np.full((4096, 2), 3.0, "float16")
+    layer = MeanOnlyBatchNormalization(dtype="mixed_float16", momentum=0.0)
+    y = layer(t, training=True)
+    assert y.dtype == tf.float16
+    np.testing.assert_array_equal(layer.moving_mean, [3.0, 3.0])
+
+
+def test_it_trains_saves_and_loads_behind_weight_normalisation(x, tmp_path):
+    model = keras.Sequential(
+        [
+            keras.Input((5,)),
+            WeightNormDense(7, use_bias=False),
+            MeanOnlyBatchNormalization(momentum=0.8, beta_regularizer="l2"),
+            keras.layers.Activation("relu"),
+            WeightNormDense(1),
+        ]
+    )
+    model.compile("adam", "mse", jit_compile=True)
+    losses = model.fit(x, x[:, :1], epochs=20, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+    assert model.layers[1].moving_mean.numpy().any()
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(x), model(x))
+    assert loaded.layers[1].get_config() == model.layers[1].get_config()
+
+
+# Logical devices must be made before TensorFlow first runs: the program has a process of its own.
+_TWO_REPLICAS = """
+import tensorflow as tf
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import keras_grow
+
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+for synchronized in (True, False):
+    with strategy.scope():
+        layer = keras_grow.MeanOnlyBatchNormalization(synchronized=synchronized)
+        layer.build((None, 1))
+    # One replica sees a 0, the other a 4.
+    inputs = strategy.experimental_distribute_values_from_function(
+        lambda context: tf.constant([[4.0 * context.replica_id_in_sync_group]])
+    )
+    step = tf.function(lambda t: layer(t, training=True))
+    outputs = strategy.run(step, args=(inputs,))
+    print([float(y[0, 0]) for y in strategy.experimental_local_results(outputs)])
+"""
+
+
+@pytest.mark.slow
+def test_synchronised_replicas_share_one_mean():
+    command = [sys.executable, "-c", _TWO_REPLICAS]
+    root = pathlib.Path(__file__).parents[2]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.splitlines()[-2:] == ["[-2.0, 2.0]", "[0.0, 0.0]"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shape", "words"),
+    [
+        ({"axis": 2}, (None, 5), "axis=2, an input of shape"),
+        ({"axis": 1}, (None, None, 5), "whose size is known"),
+        ({"momentum": 1.5}, (None, 5), "Received: momentum=1.5"),
+        ({"axis": [1]}, (None, 5), "Received: axis="),
+    ],
+)
+def test_arguments_out_of_range_are_refused(arguments, shape, words):
+    with pytest.raises(ValueError, match=words):
+        MeanOnlyBatchNormalization(**arguments).build(shape)
