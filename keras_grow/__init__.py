@@ -4,7 +4,7 @@ from keras_grow.callbacks.growth import GrowthCallback
 from keras_grow.callbacks.moments import Epochs, Steps
 from keras_grow.callbacks.pruning import PruningCallback
 from keras_grow.change import CapacityUsedUp, ChangeRecord, LayerChange, NothingToChange
-from keras_grow.connections import densities, scores, start_values
+from keras_grow.connections import densities, neuron_initializers, scores, start_values
 from keras_grow.connections.densities import FanIn
 from keras_grow.connections.tiled_gradient import TiledGradient
 from keras_grow.connections.tiled_search import TiledSearch
@@ -20,6 +20,7 @@ from keras_grow.layers.sparse_dense import SparseDense
 from keras_grow.layers.weight_norm import WeightNormDense
 from keras_grow.measuring.gradients import GradientMeter, GrowthGradients, growth_gradients
 from keras_grow.measuring.hebbian import hebbian_gradients
+from keras_grow.neurons import grow_neurons
 from keras_grow.pruning import prune
 from keras_grow.report import LayerReport, Report, report
 from keras_grow.synthesis import (
@@ -30,6 +31,7 @@ from keras_grow.synthesis import (
     SynthesisRecord,
     synthesize,
 )
+from keras_grow.units import NeuronRecord
 from keras_grow.version import __version__
 from keras_grow.weight_norm_initialization import initialize_weight_norm
 
@@ -50,6 +52,7 @@ __all__ = [
     "LayerChange",
     "LayerReport",
     "MeanOnlyBatchNormalization",
+    "NeuronRecord",
     "NothingToChange",
     "PhaseRecord",
     "PruningCallback",
@@ -66,6 +69,7 @@ __all__ = [
     "densities",
     "export_saved_model",
     "grow",
+    "grow_neurons",
     "growable_layers",
     "growth_gradients",
     "hebbian_gradients",
@@ -73,6 +77,7 @@ __all__ = [
     "make_growable",
     "make_plain",
     "make_sparse",
+    "neuron_initializers",
     "prune",
     "report",
     "scores",

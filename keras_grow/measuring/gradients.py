@@ -1,7 +1,7 @@
 """Growth gradients: dL/dW of every connection, dormant ones included, over the growth data."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -116,8 +116,7 @@ class GradientMeter:
         self.training = training
         self.batch_size = batch_size
         self.verbose = verbose
-        self._compiled_for: tuple = ()
-        self._compiled_step = None
+        self._compiled: list[tuple[tuple, Any]] = []
 
     def measure(
         self,
@@ -148,13 +147,42 @@ class GradientMeter:
         if optimizer is None and model.compiled:
             optimizer = model.optimizer
         search = TiledSearch() if search is None else search
-        step = self._step(model, layers, optimizer)
-        scale = 1.0 if optimizer is None else float(optimizer.scale_loss(tf.constant(1.0)))
         by_kernel, by_activities = self._split(layers)
+        pass_over_data = self.passes(model, data, by_kernel, by_activities, optimizer)
+        record = ActivityRecord(by_activities, search)
+        (loss, sums), num_samples = pass_over_data(record.add)
+        gradients: dict[Growable, Any] = {
+            layer: total / tf.cast(num_samples, total.dtype)
+            for layer, total in zip(by_kernel, sums, strict=True)
+        }
+        gradients |= record.gradients(num_samples, pass_over_data)
+        gradients = {layer: self._finished(layer, gradients[layer]) for layer in layers}
+        return GrowthGradients(gradients, float(loss) / num_samples, num_samples)
+
+    def passes(
+        self,
+        model: keras.Model,
+        data: Any,
+        by_kernel: Sequence[Growable],
+        by_activities: Sequence[Growable],
+        optimizer: keras.Optimizer | None,
+    ) -> Callable[[Callable], tuple[Any, int]]:
+        """A function that runs the model over the data each time it is called.
+
+        Args:
+            model, data, optimizer: see `measure`.
+            by_kernel: the layers whose dense dL/dW is summed.
+            by_activities: the layers whose activities are handed on.
+
+        Returns:
+            A function of `consume`, which it calls with the activities of each batch, by layer
+            and call, the stimulations times the batch's size. It returns the sum over samples of
+            the loss and of the dense gradients, in a list, and the number of samples.
+        """
+        step = self._step(model, by_kernel, by_activities, optimizer)
+        scale = 1.0 if optimizer is None else float(optimizer.scale_loss(tf.constant(1.0)))
 
         def pass_over_data(consume):
-            """Sums losses and dense gradients; `consume` gets each batch's activities."""
-
             def step_at_fitting_scale(sums, *batch):
                 # A loss scale that overflows is halved, as the optimizer does in training.
                 nonlocal scale
@@ -177,15 +205,7 @@ class GradientMeter:
 
             return sum_over_batches(step_at_fitting_scale, data, self.batch_size, self.verbose)
 
-        record = ActivityRecord(by_activities, search)
-        (loss, sums), num_samples = pass_over_data(record.add)
-        gradients: dict[Growable, Any] = {
-            layer: total / tf.cast(num_samples, total.dtype)
-            for layer, total in zip(by_kernel, sums, strict=True)
-        }
-        gradients |= record.gradients(num_samples, pass_over_data)
-        gradients = {layer: self._finished(layer, gradients[layer]) for layer in layers}
-        return GrowthGradients(gradients, float(loss) / num_samples, num_samples)
+        return pass_over_data
 
     def _split(self, layers: Sequence[Growable]) -> tuple[list[Growable], list[Growable]]:
         """The layers measured by their kernel, and those measured by their activities."""
@@ -206,24 +226,31 @@ class GradientMeter:
         return gradient
 
     def _step(
-        self, model: keras.Model, layers: Sequence[Growable], optimizer: keras.Optimizer | None
+        self,
+        model: keras.Model,
+        by_kernel: Sequence[Growable],
+        by_activities: Sequence[Growable],
+        optimizer: keras.Optimizer | None,
     ) -> Any:
         # A model compiled anew has a new loss object, which Keras shows under a private name only.
         compiled_loss = getattr(model, "_compile_loss", None)
-        key = (model, optimizer, compiled_loss, *layers)
-        is_known = len(key) == len(self._compiled_for) and all(
-            a is b for a, b in zip(key, self._compiled_for, strict=True)
-        )
-        if not is_known:
-            self._compiled_step = self._compile(model, layers, optimizer)
-            self._compiled_for = key
-        return self._compiled_step
+        key = (model, optimizer, compiled_loss, *by_kernel, None, *by_activities)
+        for known, step in self._compiled:
+            if len(key) == len(known) and all(a is b for a, b in zip(key, known, strict=True)):
+                return step
+        step = self._compile(model, by_kernel, by_activities, optimizer)
+        # A few, because connections and neurons of one model may grow by turns.
+        self._compiled = [*self._compiled[-3:], (key, step)]
+        return step
 
     def _compile(
-        self, model: keras.Model, layers: Sequence[Growable], optimizer: keras.Optimizer | None
+        self,
+        model: keras.Model,
+        by_kernel: Sequence[Growable],
+        by_activities: Sequence[Growable],
+        optimizer: keras.Optimizer | None,
     ) -> Any:
         loss_function = check_loss(model, self.loss)
-        by_kernel, by_activities = self._split(layers)
 
         @tf.function(reduce_retracing=True)
         def step(sums, scale, x, y, sample_weight, draw):
