@@ -14,6 +14,7 @@ from keras_grow.connections.tiled_search import TiledSearch
 from keras_grow.layers.growable import Evidence, Growable, growable_layers
 from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.measuring.inputs import mean_over_inputs
+from keras_grow.normalization import output_scales
 from keras_grow.optimizer_slots import check_is_elementwise, check_resettable, steps_made
 
 
@@ -258,6 +259,7 @@ def gather_evidence(
     *,
     needs_gradient: bool,
     needs_input_rms: bool,
+    needs_output_scale: bool = False,
     meter: GradientMeter | None,
     optimizer: Any,
     search: TiledSearch | None = None,
@@ -288,13 +290,14 @@ def gather_evidence(
             model, data, layers, tf.square, meter.batch_size, meter.verbose
         )
         input_rms = {layer: tf.sqrt(mean) for layer, mean in mean_squares.items()}
+    scales = output_scales(model, layers) if needs_output_scale else dict.fromkeys(layers)
     step = steps_made(optimizer)
     num_sparse = sum(layer.is_sparse for layer in layers)
     if search.max_seconds is not None and num_sparse:
         # Sparse layers are searched one after the other; each gets an equal part of the time.
         search = dataclasses.replace(search, max_seconds=search.max_seconds / num_sparse)
     evidence = {
-        layer: Evidence(index, step, gradients[layer], input_rms[layer], search)
+        layer: Evidence(index, step, gradients[layer], input_rms[layer], scales[layer], search)
         for index, layer in enumerate(layers)
     }
     return evidence, loss

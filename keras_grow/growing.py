@@ -109,6 +109,7 @@ def grow(
         chosen_layers,
         needs_gradient=score.needs_gradient or start_value.needs_gradient,
         needs_input_rms=score.needs_input_rms,
+        needs_output_scale=score.needs_output_scale,
         meter=meter,
         optimizer=optimizer,
         search=search,

@@ -95,6 +95,7 @@ def prune(
         chosen_layers,
         needs_gradient=score.needs_gradient,
         needs_input_rms=score.needs_input_rms,
+        needs_output_scale=score.needs_output_scale,
         meter=meter,
         optimizer=optimizer,
     )

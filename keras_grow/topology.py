@@ -168,6 +168,17 @@ def keeps_units_apart(activation: Any) -> bool:
     return y.shape == x.shape and bool(tf.reduce_all(y[:, :2] == nudged[:, :2]))
 
 
+def readers(model: keras.Model, layer: keras.Layer) -> list[Any]:
+    """The layers and operations that read the output of `layer`, in the model's order.
+
+    Raises:
+        UnitsNotFollowed: for a subclassed or unbuilt model.
+    """
+    calls = _calls(model)
+    outputs = {id(tensor) for call in calls if call.operation is layer for tensor in call.outputs}
+    return [call.operation for call in calls if any(id(x) in outputs for x in call.inputs)]
+
+
 def _behind(layer, reader, shape: tuple[Any, ...], indices: np.ndarray) -> np.ndarray:
     """Where the units stand behind `reader`, whose input has `shape`."""
     # By type: subclasses may do anything.

@@ -13,6 +13,7 @@ class Score(abc.ABC):
     Attributes:
         needs_gradient: whether `connections.gradient` must be measured.
         needs_input_rms: whether `connections.input_rms` must be measured.
+        needs_output_scale: whether `connections.output_scale` must be looked up.
         increases_with_gradient: whether the score of a dormant connection never falls when its
             |gradient| grows and nothing else changes it, so that a bound on |gradient| bounds the
             score. The search in a sparse layer may then skip what can't be among the best.
@@ -35,6 +36,7 @@ class Score(abc.ABC):
 
     needs_gradient: bool = False
     needs_input_rms: bool = False
+    needs_output_scale: bool = False
     increases_with_gradient: bool = False
 
     @abc.abstractmethod
@@ -68,6 +70,24 @@ class Magnitude(Score):
 
     def __call__(self, connections: Connections) -> tf.Tensor:
         return tf.abs(connections.weight)
+
+
+class EffectiveMagnitude(Score):
+    r"""|w| behind BatchNormalization: the magnitude that the weight has once that is folded in.
+
+    $$ \left| w \frac{\gamma}{\sqrt{\sigma^2 + \epsilon}} \right| $$
+
+    with scale and moving variance of the BatchNormalization that reads the layer's units, where
+    one does and the layer has no activation of its own; else |w|. It needs a Sequential or
+    functional model, whose layers tell which reads which.
+
+    Reference: Dai, Yin, Jha, "NeST", arXiv:1711.02017, Policy 4.
+    """
+
+    needs_output_scale = True
+
+    def __call__(self, connections: Connections) -> tf.Tensor:
+        return tf.abs(connections.weight * connections.output_scale)
 
 
 class ActivationMagnitude(Score):

@@ -85,6 +85,7 @@ def best_dormant(
     *,
     gradient: TiledGradient | None = None,
     input_rms: tf.Tensor | None = None,
+    output_scale: tf.Tensor | None = None,
     l1: float = 0.0,
     layer_index: int = 0,
     step: int = 0,
@@ -101,6 +102,7 @@ def best_dormant(
             the gradient, in rows of those whose gradient is large enough.
         gradient: mean dL/dW, for a score that needs it.
         input_rms: floats of shape `(inputs,)`, for a score that needs them.
+        output_scale: floats of shape `(units,)`, for a score that needs them.
         l1, layer_index, step: see `Connections`.
         search: settings, by default `TiledSearch()`.
 
@@ -121,14 +123,20 @@ def best_dormant(
     def dormant(size: tuple[int, ...]) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.zeros(size, dtype), tf.zeros(size, bool)
 
-    def judge(part: tf.Tensor | None, rows: tf.Tensor, size: tuple, first_index: int) -> tf.Tensor:
+    def of_places(numbers: tf.Tensor | None, places: tf.Tensor) -> tf.Tensor | None:
+        return None if numbers is None else tf.gather(tf.cast(numbers, dtype), places)
+
+    def judge(
+        part: tf.Tensor | None, rows: tf.Tensor, columns: tf.Tensor, size: tuple, first_index: int
+    ) -> tf.Tensor:
         weight, is_active = dormant(size)
         scores = score(
             Connections(
                 weight=weight,
                 active=is_active,
                 gradient=part,
-                input_rms=None if input_rms is None else tf.gather(tf.cast(input_rms, dtype), rows),
+                input_rms=of_places(input_rms, rows),
+                output_scale=of_places(output_scale, columns),
                 l1=l1,
                 layer_index=layer_index,
                 first_index=first_index,
@@ -147,15 +155,18 @@ def best_dormant(
         rows, columns = block
         size, first_index = (len(rows), len(columns)), int(rows[0] * num_units + columns[0])
         # Few entries of a tile compete, which |gradient| tells as well as the score, and sooner.
-        key = tf.abs(tile) if by_gradient else judge(tile, rows[:, None], size, first_index)
+        key = (
+            tf.abs(tile) if by_gradient else judge(tile, rows[:, None], columns, size, first_index)
+        )
         key = tf.reshape(key, [-1])
         places = tf.where(key > best.floor(blocks.lowest_index(block)))[:, 0]
         key = tf.gather(key, places)
         rows = tf.gather(rows, places // size[1])
-        indices = rows * num_units + tf.gather(columns, places % size[1])
+        columns = tf.gather(columns, places % size[1])
+        indices = rows * num_units + columns
         scores = key
         if by_gradient:
-            scores = judge(key, rows, (len(rows),), first_index)
+            scores = judge(key, rows, columns, (len(rows),), first_index)
         best.add(key.numpy(), scores.numpy(), indices.numpy())
 
     started = time.perf_counter()

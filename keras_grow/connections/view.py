@@ -23,6 +23,10 @@ class Connections:
         input_rms: float, the root mean square of each connection's input over the data, of a
             shape that broadcasts against `weight`, or `None` where the policy did not ask for
             it (`needs_input_rms`).
+        output_scale: float, what a BatchNormalization behind the layer multiplies each
+            connection's unit by at inference, `gamma / sqrt(moving_variance + epsilon)`, 1 without
+            one; of a shape that broadcasts against `weight`, or `None` where the policy did not
+            ask for it (`needs_output_scale`).
         l1: the factor of the kernel's L1 regulariser, 0.0 without one.
         layer_index: the layer's position among the growable layers of its model.
         first_index: the flat index of the first of them, which tells a layer's tiles apart.
@@ -33,6 +37,7 @@ class Connections:
     active: tf.Tensor
     gradient: Any
     input_rms: Any
+    output_scale: Any
     l1: float
     layer_index: int
     first_index: int

@@ -25,6 +25,8 @@ class Evidence:
         gradient: mean dL/dW over the growth data, in the kernel's shape, or `None`; of a sparse
             layer, in a form that gives it tile by tile.
         input_rms: the root mean square of each input over the data, shape `(inputs,)`, or `None`.
+        output_scale: what a BatchNormalization behind the layer multiplies each unit by, shape
+            `(units,)`, or `None`.
         search: how a sparse layer looks for its best dormant connections, `None` for defaults.
     """
 
@@ -32,6 +34,7 @@ class Evidence:
     step: int = 0
     gradient: tf.Tensor | TiledGradient | None = None
     input_rms: tf.Tensor | None = None
+    output_scale: tf.Tensor | None = None
     search: TiledSearch | None = None
 
 

@@ -163,9 +163,14 @@ class Masked(Growable):
     def view(self, evidence: Evidence, indices: tf.Tensor | None = None) -> Connections:
         weight, active = self.effective_kernel(), self.kernel_mask.value
         gradient, input_rms = evidence.gradient, evidence.input_rms
+        output_scale = evidence.output_scale
+        if output_scale is not None:
+            output_scale = tf.cast(output_scale, weight.dtype)
         if input_rms is not None:
             input_rms = tf.cast(input_rms, weight.dtype)[..., None]
         if indices is not None:
+            if output_scale is not None:
+                output_scale = tf.gather(output_scale, indices % self.kernel_shape[-1])
             if input_rms is not None:
                 input_rms = _take(tf.broadcast_to(input_rms, tf.shape(weight)), indices)
             weight, active = _take(weight, indices), _take(active, indices)
@@ -175,6 +180,7 @@ class Masked(Growable):
             active=active,
             gradient=gradient,
             input_rms=input_rms,
+            output_scale=output_scale,
             l1=float(getattr(self.kernel_regularizer, "l1", 0.0)),
             layer_index=evidence.layer_index,
             first_index=0,

@@ -200,11 +200,17 @@ class Sparse(Growable):
             input_rms = tf.cast(
                 tf.gather(input_rms, indices // self._kernel_shape[-1]), weight.dtype
             )
+        output_scale = evidence.output_scale
+        if output_scale is not None:
+            output_scale = tf.cast(
+                tf.gather(output_scale, indices % self._kernel_shape[-1]), weight.dtype
+            )
         return Connections(
             weight=weight,
             active=is_active,
             gradient=gradient,
             input_rms=input_rms,
+            output_scale=output_scale,
             l1=self._l1,
             layer_index=evidence.layer_index,
             first_index=0,
@@ -232,6 +238,7 @@ class Sparse(Growable):
             score,
             gradient=evidence.gradient,
             input_rms=evidence.input_rms,
+            output_scale=evidence.output_scale,
             l1=self._l1,
             layer_index=evidence.layer_index,
             step=evidence.step,

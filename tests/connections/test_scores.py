@@ -13,6 +13,7 @@ _CONNECTIONS = Connections(
     active=tf.constant([[True, True, False], [False, True, True]]),
     gradient=tf.constant([[1.0, -3.0, 0.25], [-8.0, 0.0, 2.0]]),
     input_rms=tf.constant([[2.0], [0.5]]),
+    output_scale=tf.constant([2.0, 1.0, -0.5]),
     l1=0.0,
     layer_index=0,
     first_index=0,
@@ -25,6 +26,7 @@ _CONNECTIONS = Connections(
     [
         (scores.GradientMagnitude(), [[1.0, 3.0, 0.25], [8.0, 0.0, 2.0]]),
         (scores.Magnitude(), [[0.5, 2.0, 0.0], [0.0, 1.0, 4.0]]),
+        (scores.EffectiveMagnitude(), [[1.0, 2.0, 0.0], [0.0, 1.0, 2.0]]),
         (scores.ActivationMagnitude(), [[1.0, 4.0, 0.0], [0.0, 0.5, 2.0]]),
     ],
 )

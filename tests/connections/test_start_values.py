@@ -11,6 +11,7 @@ _GROWN = Connections(
     active=tf.constant([False, False, False]),
     gradient=tf.constant([4.0, -0.5, 0.0], tf.float64),
     input_rms=None,
+    output_scale=None,
     l1=0.0,
     layer_index=0,
     first_index=0,
