@@ -9,6 +9,7 @@ from keras_grow import (
     GrowableDense,
     SparseDense,
     WeightNormDense,
+    grow,
     growable_layers,
     make_sparse,
     prune,
@@ -101,8 +102,6 @@ def test_a_sparse_layer_shows_the_scale_to_scores_when_it_grows(blobs):
 
         def __call__(self, connections):
             return tf.abs(connections.gradient / connections.output_scale)
-
-    from keras_grow import grow
 
     x, labels = blobs
     data = x[:, :6], keras.utils.to_categorical(labels, 4)
