@@ -73,6 +73,11 @@ class Growable(keras.Layer, abc.ABC):
         """The shape of the kernel with every connection in it, units last."""
 
     @property
+    def fan_in(self) -> int:
+        """How many connections lead into a unit, active and dormant."""
+        return math.prod(self.kernel_shape[:-1])
+
+    @property
     @abc.abstractmethod
     def kernel_variables(self) -> tuple[keras.Variable, ...]:
         """The variables that make the effective kernel, those of the connections included."""
@@ -102,6 +107,18 @@ class Growable(keras.Layer, abc.ABC):
         indices, values = self.active_connections()
         flat = tf.scatter_nd(indices[:, None], values, [self.num_connections])
         return tf.reshape(flat, self.kernel_shape)
+
+    @abc.abstractmethod
+    def as_rows(self, inputs: tf.Tensor) -> tf.Tensor:
+        """What the units see: inputs of the layer as rows that a flat kernel multiplies.
+
+        Args:
+            inputs: what the layer is called with.
+
+        Returns:
+            Shape `(rows, fan_in)`, a row for each vector of outputs, in the order of the outputs
+            and of the flattened kernel axes.
+        """
 
     @abc.abstractmethod
     def active_connections(self) -> tuple[tf.Tensor, tf.Tensor]:
