@@ -17,7 +17,12 @@ class Affine(Growable):
     One class says how a kernel is applied (`apply_kernel`, `as_rows`, `_kernel_shape_for`), as
     dense layers and convolutions do; another, mixed in, says how it is stored (`_build_kernel`,
     `_linear`). The arguments are those that all of Keras's layers of this form have.
+
+    Attributes:
+        plain_class: the Keras layer that computes the same where no connection is dormant.
     """
+
+    plain_class: type[keras.Layer]
 
     def __init__(
         self,

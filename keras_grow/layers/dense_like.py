@@ -10,6 +10,8 @@ from keras_grow.layers.affine import Affine, check_is_positive
 class DenseLike(Affine):
     """`activation(inputs @ kernel + bias)`, with Dense's arguments in Dense's order."""
 
+    plain_class = keras.layers.Dense
+
     def __init__(
         self,
         units,

@@ -24,7 +24,8 @@ class Evidence:
         step: how many steps the optimizer had made.
         gradient: mean dL/dW over the growth data, in the kernel's shape, or `None`; of a sparse
             layer, in a form that gives it tile by tile.
-        input_rms: the root mean square of each input over the data, shape `(inputs,)`, or `None`.
+        input_rms: the root mean square of each input over the data, shape `(inputs,)`; of each
+            input map over data and places, shape `(channels,)`, for a convolution; or `None`.
         search: how a sparse layer looks for its best dormant connections, `None` for defaults.
     """
 
@@ -58,14 +59,17 @@ class StorageChange:
 class Growable(keras.Layer, abc.ABC):
     """A layer whose connections can be dormant, whatever way it stores them.
 
-    Indices are flat, int64, row-major over (input, unit). Counts are Python integers.
+    Indices are flat, int64, row-major over the kernel, units last. Counts are Python integers.
 
     Attributes:
         is_sparse: whether the layer holds its active connections only, so that nothing of its
             kernel's size should be made.
+        num_positions: at how many places of one sample the kernel is applied, 1 in a dense layer;
+            `None` where inputs may have any size.
     """
 
     is_sparse: bool = False
+    num_positions: int | None = 1
 
     @property
     @abc.abstractmethod
