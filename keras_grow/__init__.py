@@ -12,12 +12,17 @@ from keras_grow.connections.view import Connections
 from keras_grow.conversion import convert_optimizer, make_growable, make_plain, make_sparse
 from keras_grow.export.saved_model import export_saved_model
 from keras_grow.growing import grow
+from keras_grow.layers.conv import GrowableConv1D, GrowableConv2D
 from keras_grow.layers.dense import GrowableDense
 from keras_grow.layers.growable import Growable, growable_layers
 from keras_grow.layers.initializers import ActiveFanIn
 from keras_grow.layers.mean_only_batch_normalization import MeanOnlyBatchNormalization
 from keras_grow.layers.sparse_dense import SparseDense
-from keras_grow.layers.weight_norm import WeightNormDense
+from keras_grow.layers.weight_norm import (
+    WeightNormConv1D,
+    WeightNormConv2D,
+    WeightNormDense,
+)
 from keras_grow.measuring.gradients import GradientMeter, GrowthGradients, growth_gradients
 from keras_grow.measuring.hebbian import hebbian_gradients
 from keras_grow.neurons import grow_neurons
@@ -45,6 +50,8 @@ __all__ = [
     "FanIn",
     "GradientMeter",
     "Growable",
+    "GrowableConv1D",
+    "GrowableConv2D",
     "GrowableDense",
     "GrowthCallback",
     "GrowthGradients",
@@ -63,6 +70,8 @@ __all__ = [
     "SynthesisRecord",
     "TiledGradient",
     "TiledSearch",
+    "WeightNormConv1D",
+    "WeightNormConv2D",
     "WeightNormDense",
     "__version__",
     "convert_optimizer",

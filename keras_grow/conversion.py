@@ -9,18 +9,34 @@ import tensorflow as tf
 
 from keras_grow.compatibility import check_is_keras_model
 from keras_grow.connections.densities import DensityDistribution, FanIn, Uniform, check_density
+from keras_grow.layers.affine import Affine
+from keras_grow.layers.conv import GrowableConv1D, GrowableConv2D
 from keras_grow.layers.dense import GrowableDense
 from keras_grow.layers.dense_like import DenseLike
 from keras_grow.layers.growable import Growable, growable_layers, nested_layers
+from keras_grow.layers.plain_kernel import PlainKernel
 from keras_grow.layers.sparse_dense import SparseDense
-from keras_grow.layers.weight_norm import WeightNormDense
+from keras_grow.layers.weight_norm_kernel import WeightNormKernel
 from keras_grow.optimizer_slots import Move, carry_over
 
-_DENSE_ARGUMENTS = (
+# Plain layers, and what they become; their subclasses may compute something else.
+_GROWABLE: dict[type, type[PlainKernel]] = {
+    keras.layers.Dense: GrowableDense,
+    keras.layers.Conv1D: GrowableConv1D,
+    keras.layers.Conv2D: GrowableConv2D,
+}
+_ARGUMENTS = (
     "name",
     "trainable",
     "dtype",
     "units",
+    "filters",
+    "kernel_size",
+    "strides",
+    "padding",
+    "data_format",
+    "dilation_rate",
+    "groups",
     "activation",
     "use_bias",
     "kernel_initializer",
@@ -41,18 +57,20 @@ def make_growable(
     seed: int | None = None,
     zeros_are_dormant: bool = False,
 ) -> keras.Model:
-    """A copy of `model` in which Dense layers are `GrowableDense`, with the weights kept.
+    """A copy of `model` with growable layers in the place of plain ones, and the weights kept.
 
-    At density 1 the copy computes the same function. `SparseDense` layers become `GrowableDense`
-    with the connections that they have, whatever the density. The copy is not compiled
-    (`convert_optimizer` makes its optimizer), and `model` stays as it was.
+    Dense layers become `GrowableDense`, Conv1D and Conv2D layers `GrowableConv1D` and
+    `GrowableConv2D`; their subclasses, grouped convolutions and those with channels first stay as
+    they are. At density 1 the copy computes the same function. `SparseDense` layers become
+    `GrowableDense` with the connections that they have, whatever the density. The copy is not
+    compiled (`convert_optimizer` makes its optimizer), and `model` stays as it was.
 
     Args:
-        model: a built Sequential or functional model, nested and shared ones and `Dense` inside
+        model: a built Sequential or functional model, nested and shared ones and layers inside
             wrappers such as `TimeDistributed` included; trained or not.
-        layers: the Dense and `SparseDense` layers to convert, or their names, or a function that
-            says of such a layer whether to convert it; by default all.
-        initial_density: the share of connections of Dense layers that stay active, at random; or
+        layers: the layers to convert, or their names, or a function that says of a layer that
+            can be converted whether to do so; by default all of them.
+        initial_density: the share of connections of plain layers that stay active, at random; or
             a distribution such as `keras_grow.densities.ErdosRenyi(0.1)`. To keep the largest
             weights of a trained model instead, convert at 1 and `keras_grow.prune`.
         seed: non-negative integer that fixes which connections stay active; each layer's own seed
@@ -65,8 +83,8 @@ def make_growable(
 
     Raises:
         TypeError: if `model` is not a Keras 3 model.
-        ValueError: for a subclassed or unbuilt model, one without Dense layers to convert, and
-            Dense layers that are quantised or have LoRA enabled.
+        ValueError: for a subclassed or unbuilt model, one without layers to convert, and layers
+            that are quantised or have LoRA enabled.
 
     Example:
 
@@ -78,7 +96,7 @@ def make_growable(
     """
     _check_convertible(model)
     is_wanted = _selector(model, layers)
-    chosen = _choose(model, is_wanted, (keras.layers.Dense, SparseDense), layers)
+    chosen = _choose(model, is_wanted, (*_GROWABLE, SparseDense), layers)
     if isinstance(initial_density, DensityDistribution):
         distribution = initial_density
     else:
@@ -90,14 +108,14 @@ def make_growable(
             "`initial_density`. Received: zeros_are_dormant=True, "
             f"initial_density={initial_density!r}"
         )
-    dense = [layer for layer in chosen if not isinstance(layer, SparseDense)]
-    densities = distribution([tuple(layer.kernel.shape) for layer in dense])
-    seeds: list[int | None] = [None] * len(dense)
+    plain = [layer for layer in chosen if not isinstance(layer, SparseDense)]
+    densities = distribution([tuple(layer.kernel.shape) for layer in plain])
+    seeds: list[int | None] = [None] * len(plain)
     if seed is not None:
-        seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(len(dense))]
+        seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(len(plain))]
     options = {
         id(layer): {"initial_density": density, "seed": layer_seed}
-        for layer, density, layer_seed in zip(dense, densities, seeds, strict=True)
+        for layer, density, layer_seed in zip(plain, densities, seeds, strict=True)
     }
     options |= {
         id(layer): {"initial_density": layer.density}
@@ -108,9 +126,10 @@ def make_growable(
     def convert(layer: keras.Layer) -> keras.Layer | None:
         if id(layer) not in options:
             return None
-        return GrowableDense(**_dense_config(layer), **options[id(layer)])
+        growable_class = _GROWABLE.get(type(layer), GrowableDense)
+        return growable_class(**_config(layer), **options[id(layer)])
 
-    def transfer(old: keras.layers.Dense | SparseDense, new: GrowableDense) -> None:
+    def transfer(old: keras.Layer, new: PlainKernel) -> None:
         if isinstance(old, SparseDense):
             _set_connections(new, *old.active_connections())
         else:
@@ -133,7 +152,7 @@ def make_sparse(
 
     The copy computes the same function, in memory and time that follow its active connections.
     It is not compiled (`convert_optimizer` makes its optimizer), and `model` stays as it was.
-    This is also how a model gets layers with another capacity.
+    This is also how a model gets layers with another capacity. Convolutions stay as they are.
 
     Args:
         model: a built Sequential or functional model.
@@ -182,7 +201,7 @@ def make_sparse(
             return None
         count = len(connections[id(layer)][0])
         return SparseDense(
-            **_dense_config(layer),
+            **_config(layer),
             initial_density=count / math.prod(_kernel_shape(layer)),
             capacity=capacity_of(layer),
         )
@@ -196,7 +215,7 @@ def make_sparse(
 
 
 def make_plain(model: keras.Model) -> keras.Model:
-    """A copy of `model` in which growable layers are `keras.layers.Dense`, for use anywhere.
+    """A copy of `model` in which growable layers are Keras's own, for use anywhere.
 
     The copy computes the same function: its kernels are the effective kernels, with zeros in the
     place of dormant connections. It needs keras_grow no more, is not compiled, and forgets which
@@ -222,11 +241,9 @@ def make_plain(model: keras.Model) -> keras.Model:
     growable_layers(model)
 
     def convert(layer: keras.Layer) -> keras.Layer | None:
-        if not isinstance(layer, DenseLike):
-            return None
-        return keras.layers.Dense(**_dense_config(layer))
+        return layer.plain_class(**_config(layer)) if isinstance(layer, Affine) else None
 
-    def transfer(old: DenseLike, new: keras.layers.Dense) -> None:
+    def transfer(old: Affine, new: keras.Layer) -> None:
         new.kernel.assign(old.effective_kernel())
         if new.bias is not None:
             new.bias.assign(old.bias)
@@ -241,7 +258,7 @@ def convert_optimizer(
 
     It has the settings, the step and the loss scale of the optimizer of `model`, and the slots of
     all weights that the conversion kept; the slots of other weights start afresh, and so do those
-    of a `WeightNormDense` that was converted.
+    of a layer with weight normalisation that was converted.
 
     Args:
         model: the model that was converted.
@@ -276,15 +293,15 @@ def convert_optimizer(
     kernels: dict[int, Move] = {}
     for old, new in zip(layers, converted_layers, strict=True):
         if isinstance(new, SparseDense) or type(old) is not type(new):
-            if not isinstance(new, (keras.layers.Dense, DenseLike)):
+            if not isinstance(new, (*_GROWABLE, Affine)):
                 continue  # The models themselves may be of different classes.
-            if isinstance(old, WeightNormDense):
+            if isinstance(old, WeightNormKernel):
                 raise ValueError(
                     "The optimizer's slots of v and g say nothing of the weights they make. "
-                    f"Received: layer {old.name!r}, a WeightNormDense that was converted to "
+                    f"Received: layer {old.name!r}, a {type(old).__name__} that was converted to "
                     f"{type(new).__name__}. Compile the converted model with a new optimizer."
                 )
-            common, _ = _connections(new if isinstance(new, DenseLike) else old)
+            common, _ = _connections(new if isinstance(new, Affine) else old)
             move = Move(_weights(old), _weights(new), (_place(old, common), _place(new, common)))
             kernels[id(move.old)] = move
     pairs = zip(model.trainable_variables, converted.trainable_variables, strict=True)
@@ -292,7 +309,7 @@ def convert_optimizer(
 
 
 def _connections(layer: keras.Layer) -> tuple[tf.Tensor, tf.Tensor]:
-    """Flat indices of the connections of a Dense or growable layer, and their weights."""
+    """Flat indices of the connections of a plain or growable layer, and their weights."""
     if isinstance(layer, Growable):
         return layer.active_connections()
     kernel = tf.reshape(layer.kernel.value, [-1])
@@ -301,7 +318,7 @@ def _connections(layer: keras.Layer) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _weights(layer: keras.Layer) -> keras.Variable:
-    """The trainable variable that holds the weights of a Dense or growable layer."""
+    """The trainable variable that holds the weights of a plain or growable layer."""
     return layer.kernel_variables[0] if isinstance(layer, Growable) else layer.kernel
 
 
@@ -323,12 +340,11 @@ def _kernel_shape(layer: keras.Layer) -> tuple[int, ...]:
 
 
 def _choose(model, is_wanted, kinds, layers) -> list[keras.Layer]:
-    """The wanted layers of `model` of some classes; Dense only as it is, not its subclasses."""
+    """The wanted layers of `model` of some classes; plain ones as they are, no subclasses."""
     found = [
         layer
         for layer in nested_layers(model)
-        if isinstance(layer, kinds)
-        and (isinstance(layer, DenseLike) or type(layer) is keras.layers.Dense)
+        if isinstance(layer, kinds) and (isinstance(layer, Affine) or _can_grow(layer))
     ]
     chosen = [layer for layer in found if is_wanted(layer)]
     if not chosen:
@@ -337,19 +353,28 @@ def _choose(model, is_wanted, kinds, layers) -> list[keras.Layer]:
             f"{layers!r}, and a model with convertible layers {[layer.name for layer in found]}"
         )
     for layer in chosen:
-        is_dense = isinstance(layer, keras.layers.Dense)
-        if is_dense and (layer.lora_enabled or layer.quantization_mode is not None):
+        is_plain = not isinstance(layer, Growable)
+        if is_plain and (layer.lora_enabled or layer.quantization_mode is not None):
             raise ValueError(
-                "A Dense layer with LoRA or quantisation can't grow. Received: layer "
+                "A layer with LoRA or quantisation can't grow. Received: layer "
                 f"{layer.name!r}. Merge the LoRA weights (save and load the model), or leave the "
                 "layer out with `layers=`."
             )
     return chosen
 
 
-def _dense_config(layer: keras.Layer) -> dict:
+def _can_grow(layer: keras.Layer) -> bool:
+    """Whether a plain layer computes what a growable one can."""
+    is_supported = getattr(layer, "groups", 1) == 1 and (
+        getattr(layer, "data_format", "channels_last") == "channels_last"
+    )
+    return type(layer) in _GROWABLE and is_supported
+
+
+def _config(layer: keras.Layer) -> dict:
+    """The arguments that a layer shares with its growable, sparse or plain form."""
     config = layer.get_config()
-    return {name: config[name] for name in _DENSE_ARGUMENTS if name in config}
+    return {name: config[name] for name in _ARGUMENTS if name in config}
 
 
 def _check_convertible(model: keras.Model) -> None:

@@ -1,13 +1,14 @@
 """What a model has grown to: connections, parameters and FLOPs, per layer and in all."""
 
 import dataclasses
+import math
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from keras_grow.layers.growable import Growable, growable_layers
-from keras_grow.measuring.inputs import mean_over_inputs
+from keras_grow.measuring.inputs import InputStatistics, measure_inputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,12 +21,17 @@ class LayerReport:
         num_connections: all connections.
         num_active: active connections; "parameters" of NeST and Han et al., weights only.
         living_units: units with at least one active input.
-        living_inputs: inputs with at least one active connection.
+        living_inputs: inputs (of a convolution, input maps) with at least one active connection.
         living_biases: biases of living units, 0 without biases.
-        flops: 2 x active connections, per application of the layer to one vector.
-        scaled_flops: 2 x the sum over active connections of the share of samples in which the
-            connection's input is not 0, the convention of Han et al. and NeST; `None` without
-            data.
+        num_positions: at how many places of one sample a convolution is applied, those at which
+            padding takes part included; 1 for a dense layer. Where inputs may have any size it is
+            the mean over the data, `None` without data.
+        flops: 2 x active connections x positions, for one sample; a dense layer that is applied
+            to several vectors of a sample counts once. `None` where `num_positions` is.
+        scaled_flops: 2 x positions x the sum over active connections of the share of samples in
+            which the connection's input is not 0, the convention of Han et al. and NeST; of a
+            convolution, the share of the places of its input map, over all samples. `None`
+            without data.
     """
 
     name: str
@@ -35,7 +41,8 @@ class LayerReport:
     living_units: int
     living_inputs: int
     living_biases: int
-    flops: int
+    num_positions: int | float | None
+    flops: int | None
     scaled_flops: float | None
 
     @property
@@ -82,9 +89,10 @@ class Report:
         return sum(layer.num_parameters for layer in self.layers)
 
     @property
-    def flops(self) -> int:
-        """2 x active connections, each layer applied to one vector."""
-        return sum(layer.flops for layer in self.layers)
+    def flops(self) -> int | None:
+        """2 x active connections x positions; `None` where a layer's are not known."""
+        flops = [layer.flops for layer in self.layers if layer.flops is not None]
+        return sum(flops) if len(flops) == len(self.layers) else None
 
     @property
     def scaled_flops(self) -> float | None:
@@ -94,8 +102,10 @@ class Report:
 
     def __str__(self) -> str:
         has_scaled = self.scaled_flops is not None
+        has_positions = any(layer.num_positions != 1 for layer in self.layers)
         header = ["layer", "kernel", "connections", "active", "density", "units", "inputs"]
-        header += ["with biases", "FLOPs"] + ["FLOPs x input density"] * has_scaled
+        header += ["with biases"] + ["positions"] * has_positions
+        header += ["FLOPs"] + ["FLOPs x input density"] * has_scaled
         rows = [header]
         for layer in self.layers:
             *inputs, units = layer.kernel_shape
@@ -109,9 +119,10 @@ class Report:
                     f"{layer.living_units} of {units}",
                     f"{layer.living_inputs} of {inputs[-1]}",
                     f"{layer.num_parameters:,}",
-                    f"{layer.flops:,}",
                 ]
-                + ([f"{layer.scaled_flops:,.0f}"] if has_scaled else [])
+                + [_number(layer.num_positions)] * has_positions
+                + [_number(layer.flops)]
+                + [_number(layer.scaled_flops)] * has_scaled
             )
         rows.append(
             [
@@ -123,9 +134,10 @@ class Report:
                 "",
                 "",
                 f"{self.num_parameters:,}",
-                f"{self.flops:,}",
             ]
-            + ([f"{self.scaled_flops:,.0f}"] if has_scaled else [])
+            + [""] * has_positions
+            + [_number(self.flops)]
+            + [_number(self.scaled_flops)] * has_scaled
         )
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
@@ -149,7 +161,8 @@ def report(model: keras.Model, data: Any = None, *, batch_size: int = 1000) -> R
     Args:
         model: a built model with growable layers.
         data: with data (in any form that `grow` takes; only `x` is used), FLOPs are also given
-            scaled by the measured density of each layer's input activations.
+            scaled by the measured density of each layer's input activations, and convolutions
+            of inputs of any size get theirs.
         batch_size: samples per batch where the data is a tuple of arrays.
 
     Returns:
@@ -159,12 +172,12 @@ def report(model: keras.Model, data: Any = None, *, batch_size: int = 1000) -> R
         TypeError, ValueError: for a model without growable layers, and data that does not fit.
     """
     layers = growable_layers(model)
-    input_densities: dict[Growable, tf.Tensor] = {}
+    measured: dict[Growable, InputStatistics] = {}
     if data is not None:
-        input_densities = mean_over_inputs(
+        measured = measure_inputs(
             model, data, layers, lambda x: tf.cast(x != 0, x.dtype), batch_size
         )
-    counted = tuple(_count(layer, input_densities.get(layer)) for layer in layers)
+    counted = tuple(_count(layer, measured.get(layer)) for layer in layers)
     growable_variables = {id(v) for layer in layers for v in layer.variables}
     other = sum(
         v.value.shape.num_elements() for v in model.weights if id(v) not in growable_variables
@@ -172,14 +185,25 @@ def report(model: keras.Model, data: Any = None, *, batch_size: int = 1000) -> R
     return Report(counted, other)
 
 
-def _count(layer: Growable, input_density: tf.Tensor | None) -> LayerReport:
+def _number(value: int | float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}"
+
+
+def _count(layer: Growable, measured: InputStatistics | None) -> LayerReport:
     indices, _ = layer.active_connections()
     *_, num_inputs, num_units = layer.kernel_shape
     inputs_of, units_of = indices // num_units % num_inputs, indices % num_units
     living_units = len(tf.unique(units_of).y)
-    scaled_flops = None
-    if input_density is not None:
-        scaled_flops = 2.0 * float(tf.reduce_sum(tf.gather(input_density, inputs_of)))
+    num_positions: int | float | None = layer.num_positions
+    if num_positions is None and measured is not None and math.isfinite(measured.num_positions):
+        mean = measured.num_positions
+        num_positions = int(mean) if mean.is_integer() else mean
+    flops = scaled_flops = None
+    if num_positions is not None:
+        flops = round(2 * len(indices) * num_positions)
+        if measured is not None:
+            input_density = tf.reduce_sum(tf.gather(measured.means, inputs_of))
+            scaled_flops = 2.0 * num_positions * float(input_density)
     return LayerReport(
         name=layer.name,
         kernel_shape=layer.kernel_shape,
@@ -188,6 +212,7 @@ def _count(layer: Growable, input_density: tf.Tensor | None) -> LayerReport:
         living_units=living_units,
         living_inputs=len(tf.unique(inputs_of).y),
         living_biases=living_units if getattr(layer, "bias", None) is not None else 0,
-        flops=2 * len(indices),
+        num_positions=num_positions,
+        flops=flops,
         scaled_flops=scaled_flops,
     )

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from keras_grow.layers.growable import Growable, growable_layers
 from keras_grow.layers.observer import Observer, observing
-from keras_grow.layers.weight_norm import WeightNormDense
+from keras_grow.layers.weight_norm_kernel import WeightNormKernel
 from keras_grow.measuring.growth_data import batches
 from keras_grow.measuring.loss import call_model, untouched
 from keras_grow.measuring.passes import sum_over_batches
@@ -20,7 +20,7 @@ _LEAST_VARIANCE = 1e-10
 class _Projection(Observer):
     """Sums t = x v / ||v|| and its square over the calls of one layer; notes who is called."""
 
-    def __init__(self, layer: WeightNormDense | None):
+    def __init__(self, layer: WeightNormKernel | None):
         self._layer = layer
         self.order: dict[Growable, None] = {}
         self.count = tf.zeros((), tf.float64)
@@ -31,10 +31,9 @@ class _Projection(Observer):
         if layer is not self._layer:
             return
         direction = tf.cast(layer.direction(), tf.float64)
-        inputs = tf.sparse.to_dense(inputs) if isinstance(inputs, tf.SparseTensor) else inputs
-        rows = tf.reshape(tf.cast(inputs, tf.float64), [-1, direction.shape[0]])
-        projected = tf.matmul(rows, direction)
-        self.count += tf.cast(tf.shape(rows)[0], tf.float64)
+        projected = layer.apply_kernel(tf.cast(inputs, tf.float64), direction)
+        projected = tf.reshape(projected, [-1, direction.shape[-1]])
+        self.count += tf.cast(tf.shape(projected)[0], tf.float64)
         self.sum += tf.reduce_sum(projected, axis=0)
         self.square_sum += tf.reduce_sum(projected**2, axis=0)
 
@@ -49,25 +48,29 @@ def initialize_weight_norm(
 ) -> None:
     r"""Makes pre-activations zero-mean and unit-variance on the given data.
 
-    For each `WeightNormDense`, in the order in which they are called, with one pass over the data
-    each, so that a layer sees what its already initialised predecessors give it:
+    For each `WeightNormDense` and `WeightNormConv2D`, in the order in which they are called, with
+    one pass over the data each, so that a layer sees what its already initialised predecessors
+    give it:
 
     $$ t = \frac{x v}{\lVert v \rVert}, \quad g = \frac{1}{\sigma[t]}, \quad
        b = -\frac{\mu[t]}{\sigma[t]} $$
+
+    In a convolution $v$ is convolved with $x$, and the moments are taken per output map, over
+    samples and positions alike.
 
     A layer without bias gets its `g` only. A unit whose `t` does not vary keeps its `g`, and its
     bias makes it zero-mean. Frozen layers stay as they are. Other variables, BatchNormalization's
     statistics and seeds included, are not touched.
 
     Args:
-        model: a built model with `WeightNormDense` layers.
+        model: a built model with weight-normalised layers.
         data: as for growth: `(x, y)`, `(x,)`, a dataset or batches; only `x` is used.
         training: bool, the mode in which the model runs.
         batch_size: samples per batch where the data is a tuple of arrays.
         verbose: 0, 1 or "auto", see `GradientMeter`.
 
     Raises:
-        TypeError, ValueError: for a model without `WeightNormDense` layers, data that does not
+        TypeError, ValueError: for a model without weight-normalised layers, data that does not
             fit, and pre-activations that are NaN or infinite. The layers stay as they were.
 
     Reference: Salimans, Kingma, "Weight Normalization", arXiv:1602.07868, section 3.
@@ -75,12 +78,12 @@ def initialize_weight_norm(
     layers = [
         layer
         for layer in growable_layers(model)
-        if isinstance(layer, WeightNormDense) and layer.trainable
+        if isinstance(layer, WeightNormKernel) and layer.trainable
     ]
     if not layers:
         raise ValueError(
-            "The model has no trainable WeightNormDense layer to initialise. Received: a model "
-            f"with layers {[layer.name for layer in model.layers]}"
+            "The model has no trainable WeightNormDense or WeightNormConv layer to initialise. "
+            f"Received: a model with layers {[layer.name for layer in model.layers]}"
         )
     before = [(v, tf.identity(v.value)) for layer in layers for v in layer.trainable_variables]
     try:
@@ -118,7 +121,7 @@ def _project(model, data, layer, training, batch_size, verbose):
     return sums, order
 
 
-def _set_gain_and_bias(layer: WeightNormDense, mean: tf.Tensor, mean_square: tf.Tensor) -> None:
+def _set_gain_and_bias(layer: WeightNormKernel, mean: tf.Tensor, mean_square: tf.Tensor) -> None:
     if not bool(tf.reduce_all(tf.math.is_finite(mean_square))):
         raise ValueError(
             f"The inputs of layer {layer.name!r} must be finite. Received: pre-activations that "

@@ -4,12 +4,17 @@ import pytest
 import tensorflow as tf
 
 from keras_grow import (
+    GrowableConv1D,
+    GrowableConv2D,
     GrowableDense,
+    WeightNormConv2D,
     WeightNormDense,
+    convert_optimizer,
     densities,
     growable_layers,
     make_growable,
     make_plain,
+    make_sparse,
     prune,
 )
 from keras_grow.layers.growable import nested_layers
@@ -45,7 +50,27 @@ def _wrapped():
     return keras.Model(x, h)
 
 
-CASES = [(_sequential, X), (_functional, {"x": X}), (_wrapped, X.reshape(32, 4, 2))]
+def _convolutional():
+    return keras.Sequential(
+        [
+            keras.Input((8,)),
+            keras.layers.Reshape((2, 2, 2)),
+            keras.layers.Conv2D(6, 2, 1, "same", activation="relu", bias_initializer="ones"),
+            keras.layers.Conv2D(4, (2, 1), dilation_rate=1, use_bias=False, name="maps"),
+            keras.layers.Reshape((2, 4)),
+            keras.layers.Conv1D(5, 2, padding="causal"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(3),
+        ]
+    )
+
+
+CASES = [
+    (_sequential, X),
+    (_functional, {"x": X}),
+    (_wrapped, X.reshape(32, 4, 2)),
+    (_convolutional, X),
+]
 
 
 def _outputs(model, x):
@@ -63,9 +88,13 @@ def test_conversion_at_density_1_keeps_the_function_to_the_bit_both_ways(build, 
     _randomise(model)
     growable = make_growable(model)
     plain = make_plain(growable)
-    num_dense = sum(type(layer) is keras.layers.Dense for layer in nested_layers(model))
-    assert len(growable_layers(growable)) == num_dense
-    assert not any(isinstance(layer, keras.layers.Dense) for layer in nested_layers(growable))
+    kinds = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D)
+    num_plain = sum(type(layer) in kinds for layer in nested_layers(model))
+    assert len(growable_layers(growable)) == num_plain
+    assert not any(isinstance(layer, kinds) for layer in nested_layers(growable))
+    assert [type(layer) for layer in nested_layers(plain)] == [
+        type(layer) for layer in nested_layers(model)
+    ]
     for copy in (growable, plain):
         assert type(copy) is type(model)
         for a, b in zip(_outputs(model, x), _outputs(copy, x), strict=True):
@@ -151,6 +180,82 @@ def test_a_converted_model_trains_and_a_frozen_layer_stays_frozen():
     before = copy.layers[0].kernel.numpy()
     copy.fit(X, np.arange(32) % 3, verbose=0)
     np.testing.assert_array_equal(before, copy.layers[0].kernel.numpy())
+
+
+def test_convolutions_keep_their_arguments_weights_and_slots_both_ways():
+    model = _convolutional()
+    model.compile(keras.optimizers.Adam(0.01), "mse")
+    y = X[:, :3]
+    model.fit(X, y, verbose=0)
+    growable = make_growable(model)
+    kinds = [type(layer) for layer in growable_layers(growable)]
+    assert kinds == [GrowableConv2D, GrowableConv2D, GrowableConv1D, GrowableDense]
+    growable.compile(convert_optimizer(model, growable), "mse")
+    for each in (model, growable):
+        each.reset_metrics()
+    # Plain and masked layers take the same steps, so that slots must have come over.
+    assert [growable.train_on_batch(X, y) for _ in range(3)] == [
+        model.train_on_batch(X, y) for _ in range(3)
+    ]
+    prune(growable, density=0.5)
+    growable.train_on_batch(X, y)
+    plain = make_plain(growable)
+    plain.compile(convert_optimizer(growable, plain), "mse")
+    assert plain.get_layer("maps").get_config() == model.get_layer("maps").get_config()
+    np.testing.assert_array_equal(
+        plain.get_layer("maps").kernel.numpy() != 0, growable.get_layer("maps").kernel_mask
+    )
+    np.testing.assert_array_equal(plain(X), growable(X))
+    assert plain.optimizer.iterations == growable.optimizer.iterations
+
+
+def test_convolutions_at_a_density_and_with_zeros_keep_their_weights():
+    model = _convolutional()
+    kernel = model.get_layer("maps").kernel
+    halved = make_growable(model, ["maps"], initial_density=0.5, seed=1).get_layer("maps")
+    assert halved.num_active == 24
+    np.testing.assert_array_equal(halved.kernel, np.where(halved.kernel_mask, kernel, 0))
+    kernel.assign(np.where(np.abs(kernel.numpy()) > 0.2, kernel.numpy(), 0))
+    copy = make_growable(model, zeros_are_dormant=True)
+    np.testing.assert_array_equal(copy.get_layer("maps").kernel_mask, kernel.numpy() != 0)
+    np.testing.assert_array_equal(model(X), copy(X))
+
+
+def test_weight_normalised_convolutions_become_plain():
+    layers = [WeightNormConv2D(3, 2, initial_density=0.5), keras.layers.Flatten()]
+    model = keras.Sequential([keras.Input((4, 4, 2)), *layers])
+    plain = make_plain(model)
+    assert type(plain.layers[0]) is keras.layers.Conv2D
+    images = np.random.default_rng(0).normal(size=(5, 4, 4, 2)).astype("float32")
+    np.testing.assert_allclose(plain(images), model(images), rtol=0, atol=1e-6)
+    model.compile("adam", "mse")
+    model.optimizer.build(model.trainable_variables)
+    with pytest.raises(ValueError, match="a WeightNormConv2D that was converted to Conv2D"):
+        convert_optimizer(model, plain)
+
+
+def test_what_is_no_plain_convolution_stays_as_it_is():
+    class Own(keras.layers.Conv2D):
+        pass
+
+    layers = [
+        keras.layers.Conv2D(4, 1, groups=2, name="grouped"),
+        keras.layers.SeparableConv2D(4, 1),
+        Own(4, 1),
+        keras.layers.Conv2D(4, 1, name="plain"),
+        keras.layers.Flatten(),
+        GrowableDense(2, initial_density=0.5),
+    ]
+    model = keras.Sequential([keras.Input((2, 2, 4)), *layers])
+    changed = [
+        a.name
+        for a, b in zip(model.layers, make_growable(model).layers, strict=True)
+        if type(a) is not type(b)
+    ]
+    assert changed == ["plain"]
+    with pytest.raises(ValueError, match="no layer to convert. Received: layers=\\['grouped'\\]"):
+        make_growable(model, ["grouped"])
+    assert type(make_sparse(model).get_layer("plain")) is keras.layers.Conv2D
 
 
 class _Subclassed(keras.Model):

@@ -9,6 +9,8 @@ import pytest
 
 import keras_grow
 
+_SHAPES = ("Dense", "Conv1D", "Conv2D")
+
 
 def _public_objects():
     for name in keras_grow.__all__:
@@ -75,6 +77,7 @@ def test_nothing_imports_the_callbacks_but_the_course_and_the_public_face():
 
 
 def test_keras_finds_the_layers_by_their_registered_names():
-    for name in ("GrowableDense", "WeightNormDense", "ActiveFanIn"):
+    layers = [f"{kind}{shape}" for kind in ("Growable", "WeightNorm") for shape in _SHAPES]
+    for name in (*layers, "SparseDense", "ActiveFanIn"):
         found = keras.saving.get_registered_object(f"keras_grow>{name}")
         assert found is getattr(keras_grow, name)

@@ -2,7 +2,14 @@ import keras
 import numpy as np
 import pytest
 
-from keras_grow import GrowableDense, report
+from keras_grow import (
+    FanIn,
+    GrowableConv1D,
+    GrowableConv2D,
+    GrowableDense,
+    WeightNormConv2D,
+    report,
+)
 
 
 @pytest.fixture
@@ -55,6 +62,65 @@ def test_the_table_is_what_a_person_reads(model):
             "and 5 parameters in other layers",
         ]
     ).replace("a        3 x 2", "a       3 x 2 ").replace("b        1 x 2", "b       1 x 2 ")
+
+
+def test_a_dense_lenet_5_has_the_weights_and_flops_of_the_literature():
+    layers = [
+        GrowableConv2D(20, 5, activation="relu"),
+        keras.layers.MaxPooling2D(),
+        WeightNormConv2D(50, 5, activation="relu"),
+        keras.layers.MaxPooling2D(),
+        keras.layers.Flatten(),
+        GrowableDense(500, "relu"),
+        GrowableDense(10, "softmax"),
+    ]
+    counted = report(keras.Sequential([keras.Input((28, 28, 1)), *layers]))
+    assert [layer.num_positions for layer in counted.layers] == [576, 64, 1, 1]
+    assert [layer.num_active for layer in counted.layers] == [500, 25_000, 400_000, 5_000]
+    assert [layer.flops for layer in counted.layers] == [576_000, 3_200_000, 800_000, 10_000]
+    assert (counted.num_active, counted.flops) == (430_500, 4_586_000)
+
+
+def test_an_input_map_lives_while_any_of_its_places_feeds_a_unit():
+    layer = GrowableConv2D(3, 2, initial_density=0.0)
+    model = keras.Sequential([keras.Input((4, 5, 4)), layer])
+    # Map 2 at the first place to units 0 and 1, map 0 at the last place to unit 0.
+    layer.grow_connections([2 * 3, 2 * 3 + 1, 3 * 12])
+    # Map 0 is on in a quarter of the places, map 2 everywhere.
+    x = np.zeros((2, 4, 5, 4), "float32")
+    x[0, :2, :, 0] = x[:, :, :, 2] = 1
+    (counted,) = report(model, (x,)).layers
+    assert (counted.living_units, counted.living_biases, counted.living_inputs) == (2, 2, 2)
+    assert (counted.num_positions, counted.flops) == (3 * 4, 2 * 3 * 12)
+    assert counted.scaled_flops == pytest.approx(2 * 12 * (1 + 1 + 1 / 4))
+
+
+def test_positions_that_are_not_known_are_measured_on_data_or_left_out():
+    layers = [
+        GrowableConv1D(2, 3, initial_density=FanIn(1), name="any"),
+        keras.layers.GlobalAveragePooling1D(),
+        GrowableDense(3, name="b"),
+    ]
+    model = keras.Sequential([keras.Input((None, 4)), *layers])
+    unknown = report(model)
+    assert [layer.num_positions for layer in unknown.layers] == [None, 1]
+    assert [layer.flops for layer in unknown.layers] == [None, 12]
+    assert (unknown.flops, unknown.scaled_flops) == (None, None)
+    rows = str(unknown).splitlines()
+    assert rows[0].split()[-2:] == ["positions", "FLOPs"]
+    assert [row.split()[-2:] for row in (rows[2], rows[3], rows[5])] == [
+        ["-", "-"],
+        ["1", "12"],
+        ["13", "-"],
+    ]
+    counted = report(model, (np.ones((5, 9, 4), "float32"),))
+    assert [layer.num_positions for layer in counted.layers] == [7, 1]
+    assert (counted.flops, counted.scaled_flops) == (2 * 2 * 7 + 12, 2 * 2 * 7 + 12)
+    # Two samples of 9 steps and one of 4: 7, 7 and 2 positions. One pass is enough.
+    batches = iter([(np.ones((2, 9, 4), "float32"),), (np.ones((1, 4, 4), "float32"),)])
+    uneven = report(model, batches).layers[0]
+    assert uneven.num_positions == pytest.approx(16 / 3)
+    assert uneven.flops == round(2 * 2 * 16 / 3)
 
 
 def test_a_report_without_growable_layers_or_before_building_is_refused():

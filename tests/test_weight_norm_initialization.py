@@ -2,7 +2,13 @@ import keras
 import numpy as np
 import pytest
 
-from keras_grow import GrowableDense, WeightNormDense, initialize_weight_norm
+from keras_grow import (
+    GrowableDense,
+    WeightNormConv1D,
+    WeightNormConv2D,
+    WeightNormDense,
+    initialize_weight_norm,
+)
 from keras_grow.layers.observer import Observer, observing
 
 
@@ -61,6 +67,30 @@ def test_pre_activations_get_zero_mean_and_unit_variance_on_the_data(dtype, boun
         assert np.abs(u.mean(axis=0)).max() < bound, name
         assert np.abs(u.var(axis=0) - 1).max() < bound, name
     assert np.abs(seen["between"].var(axis=0) - 1).max() > 0.01
+
+
+def test_each_map_of_a_convolution_is_normalised_over_samples_and_positions():
+    layers = [
+        WeightNormConv2D(
+            4, (3, 2), 2, "same", activation="relu", initial_density=0.6, name="first"
+        ),
+        WeightNormConv2D(3, 2, dilation_rate=(1, 2), activation="tanh", name="second"),
+        keras.layers.Reshape((2, 9)),
+        WeightNormConv1D(5, 2, padding="causal", name="third"),
+    ]
+    model = keras.Sequential([keras.Input((5, 10, 2)), *layers])
+    x = (3 + 2 * np.random.default_rng(0).normal(size=(100, 5, 10, 2))).astype("float32")
+    initialize_weight_norm(model, (x,), batch_size=64)
+    seen = _pre_activations(model, x)
+    assert {name: len(u) for name, u in seen.items()} == {
+        "first": 100 * 3 * 5,
+        "second": 100 * 2 * 3,
+        "third": 100 * 2,
+    }
+    for name, u in seen.items():
+        u = u.astype("float64")
+        assert np.abs(u.mean(axis=0)).max() < 1e-4, name
+        assert np.abs(u.var(axis=0) - 1).max() < 1e-4, name
 
 
 def test_it_is_the_papers_formula_on_one_layer():
@@ -151,7 +181,7 @@ def test_nothing_else_is_touched_and_frozen_layers_stay(snapshot):
 
 def test_what_cannot_be_initialised_is_refused_and_changes_nothing():
     plain = keras.Sequential([keras.Input((8,)), GrowableDense(2)])
-    with pytest.raises(ValueError, match="no trainable WeightNormDense"):
+    with pytest.raises(ValueError, match="no trainable WeightNormDense or WeightNormConv layer"):
         initialize_weight_norm(plain, (_data(),))
     model = _deep("float32")
     before = model.get_weights()

@@ -2,13 +2,12 @@
 
 import keras
 
-from keras_grow.layers.growable import StorageChange
-from keras_grow.layers.masked import ActiveConstraint, keep_active, scatter
-from keras_grow.layers.masked_dense import MaskedDense
+from keras_grow.layers.dense_like import DenseLike
+from keras_grow.layers.plain_kernel import PlainKernel
 
 
 @keras.saving.register_keras_serializable(package="keras_grow")
-class GrowableDense(MaskedDense):
+class GrowableDense(PlainKernel, DenseLike):
     r"""A `keras.layers.Dense` whose connections can be dormant, grow and be pruned.
 
     $$ y = \mathrm{activation}(x (m \odot W) + b) $$
@@ -57,31 +56,3 @@ class GrowableDense(MaskedDense):
     Reference: Dai, Yin, Jha, "NeST: A Neural Network Synthesis Tool Based on a Grow-and-Prune
     Paradigm", arXiv:1711.02017.
     """
-
-    def _add_kernel(self, shape, initializer):
-        self.kernel = self.add_weight(
-            name="kernel",
-            shape=shape,
-            initializer=initializer,
-            regularizer=self._effective_kernel_regularizer(),
-            constraint=ActiveConstraint(self.kernel_mask, self.kernel_constraint),
-        )
-
-    @property
-    def kernel_variables(self):
-        return (self.kernel, self.kernel_mask)
-
-    @property
-    def _stored_kernel(self):
-        return self.kernel
-
-    def _compute_effective_kernel(self):
-        return keep_active(self.kernel, self.kernel_mask)
-
-    def _wake(self, indices, values, gradient):
-        self.kernel.assign(scatter(self._compute_effective_kernel(), indices, values))
-        return [StorageChange(self.kernel, indices)]
-
-    def _cut(self, indices):
-        self.kernel.assign(scatter(self._compute_effective_kernel(), indices, 0.0))
-        return [StorageChange(self.kernel, indices)]

@@ -24,7 +24,8 @@ class Evidence:
         step: how many steps the optimizer had made.
         gradient: mean dL/dW over the growth data, in the kernel's shape, or `None`; of a sparse
             layer, in a form that gives it tile by tile.
-        input_rms: the root mean square of each input over the data, shape `(inputs,)`, or `None`.
+        input_rms: the root mean square of each input over the data, shape `(inputs,)`; of each
+            input map over data and places, shape `(channels,)`, for a convolution; or `None`.
         output_scale: what a BatchNormalization behind the layer multiplies each unit by, shape
             `(units,)`, or `None`.
         search: how a sparse layer looks for its best dormant connections, `None` for defaults.
@@ -61,19 +62,27 @@ class StorageChange:
 class Growable(keras.Layer, abc.ABC):
     """A layer whose connections can be dormant, whatever way it stores them.
 
-    Indices are flat, int64, row-major over (input, unit). Counts are Python integers.
+    Indices are flat, int64, row-major over the kernel, units last. Counts are Python integers.
 
     Attributes:
         is_sparse: whether the layer holds its active connections only, so that nothing of its
             kernel's size should be made.
+        num_positions: at how many places of one sample the kernel is applied, 1 in a dense layer;
+            `None` where inputs may have any size.
     """
 
     is_sparse: bool = False
+    num_positions: int | None = 1
 
     @property
     @abc.abstractmethod
     def kernel_shape(self) -> tuple[int, ...]:
         """The shape of the kernel with every connection in it, units last."""
+
+    @property
+    def fan_in(self) -> int:
+        """How many connections lead into a unit, active and dormant."""
+        return math.prod(self.kernel_shape[:-1])
 
     @property
     @abc.abstractmethod
@@ -105,6 +114,18 @@ class Growable(keras.Layer, abc.ABC):
         indices, values = self.active_connections()
         flat = tf.scatter_nd(indices[:, None], values, [self.num_connections])
         return tf.reshape(flat, self.kernel_shape)
+
+    @abc.abstractmethod
+    def as_rows(self, inputs: tf.Tensor) -> tf.Tensor:
+        """What the units see: inputs of the layer as rows that a flat kernel multiplies.
+
+        Args:
+            inputs: what the layer is called with.
+
+        Returns:
+            Shape `(rows, fan_in)`, a row for each vector of outputs, in the order of the outputs
+            and of the flattened kernel axes.
+        """
 
     @abc.abstractmethod
     def active_connections(self) -> tuple[tf.Tensor, tf.Tensor]:

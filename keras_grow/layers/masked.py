@@ -9,10 +9,11 @@ import tensorflow as tf
 from keras import ops
 
 from keras_grow.connections import selection
-from keras_grow.connections.densities import FanIn, initial_count, seed_mask
+from keras_grow.connections.densities import initial_count, seed_mask
 from keras_grow.connections.scores import Score
 from keras_grow.connections.view import Connections
-from keras_grow.layers.growable import Evidence, Growable, StorageChange
+from keras_grow.layers.affine import Affine
+from keras_grow.layers.growable import Evidence, StorageChange
 from keras_grow.layers.initializers import ActiveFanIn
 from keras_grow.layers.observer import current_observer
 
@@ -55,17 +56,18 @@ class ActiveConstraint(keras.constraints.Constraint):
         return kernel
 
 
-class Masked(Growable):
+class Masked(Affine):
     """A growable layer that stores a whole kernel and a bool mask, True = active.
 
-    A subclass sets `initial_density`, `seed`, `kernel_initializer` and
-    `kernel_regularizer`, calls `_add_kernel_mask` when it is built, and computes with
-    `effective_kernel()`.
+    A subclass says what is stored: it makes the trainable variables in `_add_kernel`, and the
+    effective kernel from them.
     """
 
-    initial_density: float | FanIn
-    seed: int | None
     kernel_mask: keras.Variable
+
+    @abc.abstractmethod
+    def _add_kernel(self, shape: tuple[int, ...], initializer: Callable) -> None:
+        """Creates the trainable variables behind the effective kernel."""
 
     @property
     @abc.abstractmethod
@@ -85,6 +87,9 @@ class Masked(Growable):
     @abc.abstractmethod
     def _cut(self, indices: tf.Tensor) -> list[StorageChange]:
         """Stores what the survivors need once the connections at `indices` are dormant."""
+
+    def _build_kernel(self, shape):
+        self._add_kernel(shape, self._add_kernel_mask(shape))
 
     def _add_kernel_mask(self, shape: tuple[int, ...]) -> Callable:
         """Creates `kernel_mask`; returns the initialiser of the stored kernel that goes with it."""
@@ -117,6 +122,10 @@ class Masked(Growable):
         """What multiplies the input: float tensor of `kernel_shape`, 0 at dormant connections."""
         replacement = current_observer().kernel(self)
         return self._compute_effective_kernel() if replacement is None else replacement
+
+    def _linear(self, inputs):
+        kernel = ops.cast(self.effective_kernel(), self.compute_dtype)
+        return self.apply_kernel(inputs, kernel)
 
     def load_own_variables(self, store):
         super().load_own_variables(store)

@@ -28,7 +28,7 @@ class Observer:
         return None
 
     def inputs(self, layer: Any, inputs: Any) -> None:
-        """Called with the inputs of each call of a layer, shape `(..., inputs)`."""
+        """Called with the inputs of each call of a layer, inputs or channels on the last axis."""
 
     def pre_activation(self, layer: Any, inputs: Any, outputs: Any) -> Any:
         """Called with the outputs of each call before the activation, shape `(..., units)`."""

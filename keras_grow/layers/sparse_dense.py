@@ -141,7 +141,7 @@ class SparseDense(Sparse, DenseLike):
     def _build_kernel(self, shape):
         self._add_connections(shape)
 
-    def _multiply(self, inputs):
+    def _linear(self, inputs):
         product = current_observer().product(self, inputs)
         if product is not None:
             return product

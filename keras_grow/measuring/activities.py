@@ -17,7 +17,7 @@ from keras_grow.layers.growable import Growable
 from keras_grow.layers.observer import Observer
 
 Activities = tuple[tf.Tensor, tf.Tensor]
-"""Inputs x of shape `(rows, inputs)` and stimulations dL/du of shape `(rows, units)`."""
+"""Inputs x of shape `(rows, fan_in)` and stimulations dL/du of shape `(rows, units)`."""
 
 
 class ActivityTap(Observer):
@@ -52,19 +52,16 @@ class ActivityTap(Observer):
     def activities(self, stimulations: Sequence[Sequence[tf.Tensor]]) -> list[list[Activities]]:
         """Inputs and stimulations by layer and call, given the gradients of `nudges`."""
         return [
-            [
-                tuple(_as_rows(a, n, layer) for a, n in zip((x, d), layer.kernel_shape))
-                for (x, _), d in zip(calls, layer_stimulations, strict=True)
-            ]
+            [_as_rows(layer, x, d) for (x, _), d in zip(calls, layer_stimulations, strict=True)]
             for (layer, calls), layer_stimulations in zip(
                 self._calls.items(), stimulations, strict=True
             )
         ]
 
 
-def _as_rows(array, width, layer):
-    array = tf.sparse.to_dense(array) if isinstance(array, tf.SparseTensor) else array
-    return tf.reshape(tf.cast(array, layer.variable_dtype), [-1, width])
+def _as_rows(layer, inputs, stimulation):
+    inputs, stimulation = (tf.cast(a, layer.variable_dtype) for a in (inputs, stimulation))
+    return layer.as_rows(inputs), tf.reshape(stimulation, [-1, layer.kernel_shape[-1]])
 
 
 class ActivityRecord:
@@ -123,8 +120,7 @@ class ActivityRecord:
 
 class _LayerRecord:
     def __init__(self, layer: Growable):
-        num_inputs, num_units = layer.kernel_shape
-        self._shape = (num_inputs, num_units)
+        self._shape = (layer.fan_in, layer.kernel_shape[-1])
         zeros = [tf.zeros((size,), layer.variable_dtype) for size in self._shape]
         self._row_squares, self._column_squares = zeros
         self._kept: list[Activities] | None = []

@@ -24,10 +24,11 @@ def hebbian_gradients(
 
     $$ \frac{\partial L}{\partial w_{nm}} = \sum_\text{batch} x_n \frac{\partial L}{\partial u_m} $$
 
-    for a connection from input $n$ to unit $m$ with pre-activation $u_m$. It is the same number
-    as `growth_gradients` gives, up to the order of summation, without the penalties of kernel
-    regularisers (whose gradient at a dormant connection, whose weight is 0, is 0), and needs no
-    dense gradient until the last step.
+    for a connection from input $n$ to unit $m$ with pre-activation $u_m$; in a convolution the sum
+    runs over the positions of the window too, and $x_n$ is what its place $n$ sees there. It is
+    the same number as `growth_gradients` gives, up to the order of summation, without the penalties
+    of kernel regularisers (whose gradient at a dormant connection, whose weight is 0, is 0), and
+    needs no dense gradient until the last step.
 
     Args:
         model, data, loss, training, batch_size, verbose: as in `growth_gradients`.
@@ -52,7 +53,6 @@ class _HebbianMeter(GradientMeter):
         gradient = super()._finished(layer, gradient)
         if layer.is_sparse:
             return gradient
-        num_inputs, num_units = layer.kernel_shape
-        whole = tf.range(num_inputs, dtype=tf.int64), tf.range(num_units, dtype=tf.int64)
+        whole = tuple(tf.range(size, dtype=tf.int64) for size in gradient.shape)
         (dense,) = gradient.tiles([whole])
-        return dense
+        return tf.reshape(dense, layer.kernel_shape)

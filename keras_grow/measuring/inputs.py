@@ -1,5 +1,6 @@
-"""Statistics of what flows into growable layers."""
+"""Statistics of what flows into growable layers, and of how often their kernels are applied."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,12 +13,37 @@ from keras_grow.measuring.loss import call_model, untouched
 from keras_grow.measuring.passes import sum_over_batches
 
 
+@dataclasses.dataclass(frozen=True)
+class InputStatistics:
+    """What one pass over the data measured of one layer.
+
+    Attributes:
+        means: float32 tensor, the mean of a statistic of each input, shape `(inputs,)`; of a
+            convolution, of each input map over all its places, shape `(channels,)`. 0 where the
+            layer is not called.
+        num_positions: float, the mean number of vectors that the layer puts out per sample of its
+            input; NaN where it is not called.
+    """
+
+    means: tf.Tensor
+    num_positions: float
+
+
 class _InputSums(Observer):
     def __init__(self, layers: Sequence[Growable], statistic: Callable):
         self._statistic = statistic
         self._graph = tf.compat.v1.get_default_graph()
         self.sums = {layer: tf.zeros(layer.kernel_shape[-2:-1]) for layer in layers}
         self.counts = {layer: tf.zeros(()) for layer in layers}
+        # In float64: counts beyond 2^24 are no float32.
+        self.positions = {layer: tf.zeros((), tf.float64) for layer in layers}
+        self.samples = {layer: tf.zeros((), tf.float64) for layer in layers}
+
+    @property
+    def all_sums(self) -> list:
+        """Everything that is summed, in one structure."""
+        parts = (self.sums, self.counts, self.positions, self.samples)
+        return [list(part.values()) for part in parts]
 
     def inputs(self, layer, inputs):
         if layer not in self.sums:
@@ -32,6 +58,13 @@ class _InputSums(Observer):
         self.sums[layer] += tf.reduce_sum(self._statistic(rows), axis=0)
         self.counts[layer] += tf.cast(tf.shape(rows)[0], tf.float32)
 
+    def pre_activation(self, layer, inputs, outputs):
+        if layer in self.sums:
+            num_vectors = tf.size(outputs, tf.int64) // layer.kernel_shape[-1]
+            self.positions[layer] += tf.cast(num_vectors, tf.float64)
+            self.samples[layer] += tf.cast(tf.shape(outputs)[0], tf.float64)
+        return outputs
+
 
 def mean_over_inputs(
     model: keras.Model,
@@ -41,6 +74,19 @@ def mean_over_inputs(
     batch_size: int = 1000,
     verbose: str | int = "auto",
 ) -> dict[Growable, tf.Tensor]:
+    """The `means` that `measure_inputs` gives, by layer."""
+    statistics = measure_inputs(model, data, layers, statistic, batch_size, verbose)
+    return {layer: measured.means for layer, measured in statistics.items()}
+
+
+def measure_inputs(
+    model: keras.Model,
+    data: Any,
+    layers: Sequence[Growable],
+    statistic: Callable[[tf.Tensor], tf.Tensor],
+    batch_size: int = 1000,
+    verbose: str | int = "auto",
+) -> dict[Growable, InputStatistics]:
     """The mean of `statistic(x)` over samples, of each input of each layer, at inference.
 
     Args:
@@ -51,8 +97,7 @@ def mean_over_inputs(
         batch_size, verbose: as in `GradientMeter`.
 
     Returns:
-        A dict from each layer to a float32 tensor of shape `(inputs,)`; 0 where the layer is
-        not called.
+        A dict from each layer to what was measured of it.
     """
 
     @tf.function(reduce_retracing=True)
@@ -60,17 +105,15 @@ def mean_over_inputs(
         observer = _InputSums(layers, statistic)
         with untouched(model), observing(observer):
             call_model(model, x, training=False)
-        new = [list(observer.sums.values()), list(observer.counts.values())]
-        return tf.nest.map_structure(tf.add, sums, new)
+        return tf.nest.map_structure(tf.add, sums, observer.all_sums)
 
     def step_on_batch(sums, x, y, sample_weight, draw):
         if sums is None:
-            empty = _InputSums(layers, statistic)
-            sums = [list(empty.sums.values()), list(empty.counts.values())]
+            sums = _InputSums(layers, statistic).all_sums
         return step(sums, x)
 
-    (sums, counts), _ = sum_over_batches(step_on_batch, data, batch_size, verbose)
+    parts, _ = sum_over_batches(step_on_batch, data, batch_size, verbose)
     return {
-        layer: tf.math.divide_no_nan(total, count)
-        for layer, total, count in zip(layers, sums, counts, strict=True)
+        layer: InputStatistics(tf.math.divide_no_nan(total, count), float(positions / samples))
+        for layer, total, count, positions, samples in zip(layers, *parts, strict=True)
     }

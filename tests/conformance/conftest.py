@@ -1,6 +1,7 @@
 """The registry of growable layers, through which every conformance test runs."""
 
 import dataclasses
+from typing import ClassVar
 
 import keras
 import numpy as np
@@ -19,19 +20,30 @@ class Case:
         stored: the name of the trainable variable that has an entry for every connection.
         arguments: what the layer must be given beside Dense's arguments.
         constraint: a constraint that suits the layer, where others would not.
+        least: the smallest layer's arguments that have no default.
+        others: values for the arguments of the shape, none of them the least or the default.
+        input_shape: a shape of inputs for these.
+        fixed: arguments that can't have another value then, sorted.
     """
 
     layer_class: type
     stored: str
     arguments: dict = dataclasses.field(default_factory=dict)
     constraint: keras.constraints.Constraint | None = None
+    least: ClassVar[dict] = {"units": 1}
+    others: ClassVar[dict] = {"units": 7}
+    fixed: ClassVar[tuple] = ()
 
-    def network(self, hidden=0.4, outputs=0.5, rank=2, **arguments):
+    @property
+    def input_shape(self):
+        return (None, 12)
+
+    def network(self, hidden=0.4, outputs=0.5, **arguments):
         """An 8-6-3 network with biases, at the given densities; `arguments` go to both layers."""
         arguments = {**self.arguments, **arguments}
         return keras.Sequential(
             [
-                keras.Input((8,) if rank == 2 else (5, 8)),
+                keras.Input((8,)),
                 self.layer_class(
                     6, "tanh", initial_density=hidden, seed=1, name="hidden", **arguments
                 ),
@@ -64,6 +76,48 @@ class Case:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class ConvolutionCase(Case):
+    """A growable convolution, along one axis or two."""
+
+    rank: int = 2
+    least: ClassVar[dict] = {"filters": 1, "kernel_size": 1}
+    others: ClassVar[dict] = {"filters": 7, "kernel_size": 3, "strides": 2, "padding": "same"}
+    # Strides other than 1 go with a dilation of 1 only.
+    fixed: ClassVar[tuple] = ("data_format", "dilation_rate", "groups")
+
+    @property
+    def input_shape(self):
+        return (None, *(4, 5)[: self.rank], 3)
+
+    def network(self, hidden=0.4, outputs=0.5, **arguments):
+        """8 inputs as four places, 6 maps, 3 maps, 3 means: 8 x 6 + 6 x 3 connections."""
+        image, window, means = {
+            1: ((4, 2), 4, keras.layers.GlobalAveragePooling1D),
+            2: ((2, 2, 2), 2, keras.layers.GlobalAveragePooling2D),
+        }[self.rank]
+        return keras.Sequential(
+            [
+                keras.Input((8,)),
+                keras.layers.Reshape(image),
+                self.layer_class(
+                    6,
+                    window,
+                    padding="same",
+                    activation="tanh",
+                    initial_density=hidden,
+                    seed=1,
+                    name="hidden",
+                    **arguments,
+                ),
+                self.layer_class(
+                    3, 1, initial_density=outputs, seed=2, name="outputs", **arguments
+                ),
+                means(),
+            ]
+        )
+
+
 # A new layer joins here.
 LAYERS = [
     Case(keras_grow.GrowableDense, stored="kernel"),
@@ -75,6 +129,9 @@ LAYERS = [
         arguments={"capacity": 1.0},
         constraint=keras.constraints.NonNeg(),
     ),
+    ConvolutionCase(keras_grow.GrowableConv2D, stored="kernel"),
+    ConvolutionCase(keras_grow.WeightNormConv2D, stored="v"),
+    ConvolutionCase(keras_grow.GrowableConv1D, stored="kernel", rank=1),
 ]
 
 

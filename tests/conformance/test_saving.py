@@ -135,7 +135,6 @@ def test_a_truncated_file_is_refused_and_the_model_stays(
 
 
 _ARGUMENTS = {
-    "units": 7,
     "activation": "gelu",
     "use_bias": False,
     "kernel_initializer": keras_grow.ActiveFanIn(keras.initializers.HeNormal(seed=3)),
@@ -154,16 +153,16 @@ _ARGUMENTS = {
 
 
 def test_the_configuration_holds_every_argument(case):
-    arguments = {**_ARGUMENTS, **dict.fromkeys(case.arguments, 30)}
+    arguments = {**case.others, **_ARGUMENTS, **dict.fromkeys(case.arguments, 30)}
     arguments["kernel_constraint"] = case.constraint or _ARGUMENTS["kernel_constraint"]
     layer = case.layer_class(**arguments)
     config = layer.get_config()
-    defaults = case.layer_class(1, **case.arguments).get_config()
-    assert [key for key in defaults if config[key] == defaults[key]] == []
+    defaults = case.layer_class(**case.least, **case.arguments).get_config()
+    assert sorted(key for key in defaults if config[key] == defaults[key]) == list(case.fixed)
     again = case.layer_class.from_config(config)
     assert again.get_config() == config
-    layer.build((None, 12))
-    again.build((None, 12))
+    layer.build(case.input_shape)
+    again.build(case.input_shape)
     np.testing.assert_array_equal(again.effective_kernel(), layer.effective_kernel())
     assert keras.saving.serialize_keras_object(layer)["registered_name"] == (
         f"keras_grow>{case.layer_class.__name__}"

@@ -18,11 +18,10 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 
 import keras
 import keras_grow
+from tests.conformance.conftest import LAYERS
 
-layer_class = getattr(keras_grow, sys.argv[1])
-is_sparse = layer_class is keras_grow.SparseDense
-arguments = {"capacity": 1.0} if is_sparse else {}
-constraint = "non_neg" if is_sparse else "max_norm"
+(case,) = (case for case in LAYERS if case.layer_class.__name__ == sys.argv[1])
+penalties = {"kernel_constraint": case.constraint or "max_norm", "kernel_regularizer": "l2"}
 random = np.random.default_rng(5)
 x, y = random.normal(size=(32, 8)).astype("float32"), random.normal(size=(32, 3)).astype("float32")
 
@@ -30,13 +29,7 @@ x, y = random.normal(size=(32, 8)).astype("float32"), random.normal(size=(32, 3)
 def grown_and_trained(strategy):
     keras.utils.set_random_seed(0)
     with strategy.scope():
-        model = keras.Sequential([
-            keras.Input((8,)),
-            layer_class(
-                6, "tanh", initial_density=0.4, seed=1, kernel_constraint=constraint, **arguments
-            ),
-            layer_class(3, initial_density=0.5, seed=2, kernel_regularizer="l2", **arguments),
-        ])
+        model = case.network(**penalties)
         model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
     before = model.get_weights()
     for change in range(2):
@@ -58,10 +51,11 @@ for variable, other in zip(mirrored.variables, single.variables):
         np.testing.assert_array_equal(replicas[0], other.numpy())
     else:
         np.testing.assert_allclose(replicas[0], other.numpy(), rtol=1e-4, atol=1e-5)
-for layer in mirrored.layers:
+layers = keras_grow.growable_layers(mirrored)
+for layer in layers:
     indices, _ = layer.active_connections()
     assert np.count_nonzero(np.delete(layer.effective_kernel().numpy(), indices)) == 0
-print("both replicas alike,", sum(layer.num_active for layer in mirrored.layers), "active")
+print("both replicas alike,", sum(layer.num_active for layer in layers), "active")
 """
 
 

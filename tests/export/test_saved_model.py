@@ -9,7 +9,10 @@ import pytest
 import tensorflow as tf
 
 from keras_grow import (
+    GrowableConv1D,
+    GrowableConv2D,
     GrowableDense,
+    WeightNormConv2D,
     WeightNormDense,
     export_saved_model,
     make_growable,
@@ -95,6 +98,24 @@ def test_the_batch_size_is_free_and_serve_can_be_called_by_position(tmp_path):
         np.testing.assert_allclose(
             loaded.serve(X[:size])["classes"], model(X[:size]), rtol=0, atol=1e-6
         )
+
+
+def test_convolutions_are_exported_with_their_active_connections_alone(tmp_path):
+    layers = [
+        keras.layers.Reshape((4, 2)),
+        GrowableConv1D(8, 3, padding="causal", activation="relu", name="steps"),
+        keras.layers.Reshape((4, 4, 2)),
+        GrowableConv2D(32, 3, padding="same", activation="relu"),
+        WeightNormConv2D(32, (3, 2), strides=2, padding="same"),
+        keras.layers.GlobalAveragePooling2D(name="means"),
+    ]
+    model = keras.Sequential([keras.Input((8,)), *layers])
+    prune(model, density=0.1)
+    export_saved_model(model, tmp_path / "served")
+    loaded = tf.saved_model.load(tmp_path / "served")
+    np.testing.assert_allclose(loaded.serve(X)["means"], model(X), rtol=0, atol=1e-6)
+    # A tenth of 6,768 weights, of 4 + 4 bytes each, and 72 biases of 4; dense it were 27,360.
+    assert _weight_bytes(tmp_path / "served") < 8_000
 
 
 def test_dormant_connections_are_not_stored(tmp_path):

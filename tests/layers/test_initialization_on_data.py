@@ -141,8 +141,8 @@ def _frozen_model():
 @pytest.mark.parametrize(
     ("make_model", "data", "error", "message"),
     [
-        (_dense_model, (_inputs(),), ValueError, "no trainable WeightNormDense layer"),
-        (_frozen_model, (_inputs(),), ValueError, "no trainable WeightNormDense layer"),
+        (_dense_model, (_inputs(),), ValueError, "no trainable WeightNormDense or"),
+        (_frozen_model, (_inputs(),), ValueError, "no trainable WeightNormDense or"),
         (lambda: "model", (_inputs(),), TypeError, "expected a `keras.Model`"),
         (lambda: keras.Sequential([WeightNormDense(3)]), (_inputs(),), ValueError, "unbuilt"),
         (_deep, (_inputs(shape=(5,)),), ValueError, "could not be run on the data"),

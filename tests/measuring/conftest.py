@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_grow import GrowableDense, WeightNormDense, growable_layers
+from keras_grow import (
+    GrowableConv1D,
+    GrowableConv2D,
+    GrowableDense,
+    WeightNormConv2D,
+    WeightNormDense,
+    growable_layers,
+)
 
 
 @pytest.fixture
@@ -153,6 +160,30 @@ def _two_weighted_outputs():
     return model, (x, {"amount": y, "kind": np.arange(7) % 2})
 
 
+def _convolutional():
+    layers = [
+        GrowableConv2D(2, (3, 2), 2, "same", activation="tanh", initial_density=0.5),
+        WeightNormConv2D(3, 2, dilation_rate=(1, 2), activation="tanh", initial_density=0.5),
+        keras.layers.Flatten(),
+        GrowableDense(2, initial_density=0.5),
+    ]
+    model = _compiled(keras.Sequential([keras.Input((5, 6, 2)), *layers]))
+    # A gain other than the norm, and a map without any active input.
+    layers[1].g.assign([0.7, -1.3, 0.5])
+    layers[1].prune_connections(np.flatnonzero(layers[1].kernel_mask.numpy()[..., 1]) * 3 + 1)
+    x, _ = _data(7, 5, 6, 2)
+    return model, (x, _data(7, 4)[1])
+
+
+def _convolved_sequences():
+    layers = [
+        GrowableConv1D(2, 3, dilation_rate=2, padding="causal", initial_density=0.5),
+        GrowableConv1D(2, 3, strides=2, activation="tanh", initial_density=0.5),
+    ]
+    x, _ = _data(5, 7, 2)
+    return _compiled(keras.Sequential([keras.Input((7, 2)), *layers])), (x, _data(5, 3, 2)[1])
+
+
 _NETWORKS = (
     _sequential,
     _shared_and_nested,
@@ -164,6 +195,8 @@ _NETWORKS = (
     _recurrent,
     _regularised,
     _two_weighted_outputs,
+    _convolutional,
+    _convolved_sequences,
 )
 
 
@@ -181,9 +214,9 @@ def networks():
 
 def _use_kernel(layer, kernel):
     layer.kernel_mask.assign(np.ones(kernel.shape, bool))
-    if isinstance(layer, WeightNormDense):
+    if isinstance(layer, (WeightNormDense, WeightNormConv2D)):
         layer.v.assign(kernel)
-        layer.g.assign(np.linalg.norm(kernel, axis=0))
+        layer.g.assign(np.linalg.norm(kernel.reshape(-1, kernel.shape[-1]), axis=0))
     else:
         layer.kernel.assign(kernel)
 
