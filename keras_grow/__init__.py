@@ -17,6 +17,7 @@ from keras_grow.layers.dense import GrowableDense
 from keras_grow.layers.growable import Growable, growable_layers
 from keras_grow.layers.initializers import ActiveFanIn
 from keras_grow.layers.mean_only_batch_normalization import MeanOnlyBatchNormalization
+from keras_grow.layers.partial_area_conv import PartialAreaConv2D
 from keras_grow.layers.sparse_dense import SparseDense
 from keras_grow.layers.weight_norm import (
     WeightNormConv1D,
@@ -26,6 +27,7 @@ from keras_grow.layers.weight_norm import (
 from keras_grow.measuring.gradients import GradientMeter, GrowthGradients, growth_gradients
 from keras_grow.measuring.hebbian import hebbian_gradients
 from keras_grow.neurons import grow_neurons
+from keras_grow.partial_area import AreaChange, AreaRecord, prune_areas
 from keras_grow.pruning import prune
 from keras_grow.report import LayerReport, Report, report
 from keras_grow.synthesis import (
@@ -42,6 +44,8 @@ from keras_grow.weight_norm_initialization import initialize_weight_norm
 
 __all__ = [
     "ActiveFanIn",
+    "AreaChange",
+    "AreaRecord",
     "CapacityUsedUp",
     "ChangeRecord",
     "Connections",
@@ -61,6 +65,7 @@ __all__ = [
     "MeanOnlyBatchNormalization",
     "NeuronRecord",
     "NothingToChange",
+    "PartialAreaConv2D",
     "PhaseRecord",
     "PruningCallback",
     "PruningStage",
@@ -88,6 +93,7 @@ __all__ = [
     "make_sparse",
     "neuron_initializers",
     "prune",
+    "prune_areas",
     "report",
     "scores",
     "start_values",

@@ -241,7 +241,14 @@ def make_plain(model: keras.Model) -> keras.Model:
     growable_layers(model)
 
     def convert(layer: keras.Layer) -> keras.Layer | None:
-        return layer.plain_class(**_config(layer)) if isinstance(layer, Affine) else None
+        if not isinstance(layer, Affine):
+            return None
+        if layer.plain_class is None:
+            raise ValueError(
+                "Keras has no layer that computes the same. Received: layer "
+                f"{layer.name!r} of class {type(layer).__name__}"
+            )
+        return layer.plain_class(**_config(layer))
 
     def transfer(old: Affine, new: keras.Layer) -> None:
         new.kernel.assign(old.effective_kernel())

@@ -26,12 +26,12 @@ class LayerReport:
         num_positions: at how many places of one sample a convolution is applied, those at which
             padding takes part included; 1 for a dense layer. Where inputs may have any size it is
             the mean over the data, `None` without data.
-        flops: 2 x active connections x positions, for one sample; a dense layer that is applied
-            to several vectors of a sample counts once. `None` where `num_positions` is.
-        scaled_flops: 2 x positions x the sum over active connections of the share of samples in
-            which the connection's input is not 0, the convention of Han et al. and NeST; of a
-            convolution, the share of the places of its input map, over all samples. `None`
-            without data.
+        flops: 2 x the positions of every active connection, for one sample, less what a
+            partial-area convolution leaves out; a dense layer that is applied to several vectors
+            of a sample counts once. `None` where `num_positions` is.
+        scaled_flops: the same, each connection scaled by the share of samples in which its input
+            is not 0, the convention of Han et al. and NeST; of a convolution, the share of the
+            places of its input map, over all samples. `None` without data.
     """
 
     name: str
@@ -200,10 +200,13 @@ def _count(layer: Growable, measured: InputStatistics | None) -> LayerReport:
         num_positions = int(mean) if mean.is_integer() else mean
     flops = scaled_flops = None
     if num_positions is not None:
-        flops = round(2 * len(indices) * num_positions)
+        positions = layer.positions_of(indices)
+        if positions is None:
+            positions = tf.fill(tf.shape(indices), tf.constant(num_positions, tf.float64))
+        flops = round(2 * float(tf.reduce_sum(positions)))
         if measured is not None:
-            input_density = tf.reduce_sum(tf.gather(measured.means, inputs_of))
-            scaled_flops = 2.0 * num_positions * float(input_density)
+            input_density = tf.cast(tf.gather(measured.means, inputs_of), tf.float64)
+            scaled_flops = 2.0 * float(tf.reduce_sum(positions * input_density))
     return LayerReport(
         name=layer.name,
         kernel_shape=layer.kernel_shape,

@@ -19,10 +19,11 @@ class Affine(Growable):
     `_linear`). The arguments are those that all of Keras's layers of this form have.
 
     Attributes:
-        plain_class: the Keras layer that computes the same where no connection is dormant.
+        plain_class: the Keras layer that computes the same where no connection is dormant, `None`
+            where there is none.
     """
 
-    plain_class: type[keras.Layer]
+    plain_class: type[keras.Layer] | None
 
     def __init__(
         self,

@@ -109,6 +109,19 @@ class Growable(keras.Layer, abc.ABC):
         """Active connections over all connections, now."""
         return self.num_active / self.num_connections
 
+    def positions_of(self, indices: tf.Tensor) -> tf.Tensor | None:
+        """At how many places of one sample connections are applied.
+
+        Args:
+            indices: int64 of shape `(count,)`, flat indices of connections.
+
+        Returns:
+            float64 of shape `(count,)`; `None` where `num_positions` is.
+        """
+        if self.num_positions is None:
+            return None
+        return tf.fill(tf.shape(indices), tf.constant(self.num_positions, tf.float64))
+
     def effective_kernel(self) -> tf.Tensor:
         """What multiplies the input: float tensor of `kernel_shape`, 0 at dormant connections."""
         indices, values = self.active_connections()

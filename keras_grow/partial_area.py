@@ -1,0 +1,205 @@
+"""Pruning of areas by NeST's Policy 5: which parts of its maps a convolution may leave out."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_grow.change import NothingToChange
+from keras_grow.layers.growable import growable_layers
+from keras_grow.layers.observer import Observer, observing
+from keras_grow.layers.partial_area_conv import PartialAreaConv2D
+from keras_grow.measuring.loss import call_model, untouched
+from keras_grow.measuring.passes import sum_over_batches
+from keras_grow.report import report
+
+
+@dataclasses.dataclass(frozen=True)
+class AreaChange:
+    """What `prune_areas` left of one layer.
+
+    Attributes:
+        name: the layer's name.
+        num_pruned: how many positions of pairs of maps were pruned.
+        area: the share of positions that are still computed, over pairs with connections.
+    """
+
+    name: str
+    num_pruned: int
+    area: float
+
+
+@dataclasses.dataclass(frozen=True)
+class AreaRecord:
+    """What a call of `prune_areas` did; its `str` says it in a line.
+
+    Attributes:
+        layers: an `AreaChange` for each partial-area convolution.
+        flops_before, flops: of the model's growable layers, as `keras_grow.report` counts them.
+    """
+
+    layers: tuple[AreaChange, ...]
+    flops_before: int | None
+    flops: int | None
+
+    def __str__(self) -> str:
+        changed = ", ".join(f"{change.name} {change.area:.1%}" for change in self.layers)
+        return f"area computed: {changed}; {self.flops_before:,} FLOPs before, {self.flops:,} now"
+
+
+def prune_areas(
+    model: keras.Model,
+    data: Any,
+    *,
+    share: float = 0.01,
+    per_pair: bool = True,
+    layers: Sequence[str | PartialAreaConv2D] | None = None,
+    batch_size: int = 100,
+    verbose: str | int = "auto",
+) -> AreaRecord:
+    r"""Leaves out the positions at which a pair of maps contributes least.
+
+    For each pair of an input map c and an output map o, what the pair contributes to the output
+    at a position, $\left|\sum_{ij} x_{p+i,q+j,c} w_{ijco}\right|$, is averaged over the data at
+    inference. The positions where it is smallest are left out from then on. Do it in rounds, with
+    training between them. Pairs without connections are left alone: they cost nothing.
+
+    Args:
+        model: a built model with `PartialAreaConv2D` layers; `make_partial_area` makes one.
+        data: images as for growth: `(x,)`, `(x, y)`, a dataset or batches; only `x` is used.
+        share: the share of a map's positions to leave out, in (0, 1); NeST prunes little at a time.
+        per_pair: whether every pair of maps loses the same number of positions, as in NeST; else
+            as many are taken where they contribute least in the whole layer.
+        layers: the layers to change, or their names; by default all partial-area convolutions.
+        batch_size: samples per batch where the data is a tuple of arrays. A batch takes
+            `4 x positions x channels x filters` bytes a sample.
+        verbose: 0, 1 or "auto", see `GradientMeter`.
+
+    Returns:
+        An `AreaRecord`.
+
+    Raises:
+        ValueError: for a model without such layers, a share out of range, data that does not fit,
+            and contributions that are NaN or infinite. The model stays as it was.
+        NothingToChange: if no position is left to prune.
+
+    Reference: Dai, Yin, Jha, "NeST", arXiv:1711.02017, Policy 5 and Algorithm 2. That the
+    magnitudes are averaged over data, and that pruned positions add up over rounds, is this
+    package's reading.
+    """
+    chosen = _partial_area_layers(model, layers)
+    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < 1:
+        raise ValueError(f"`share` must lie between 0 and 1. Received: share={share!r}")
+    before = report(model).flops
+    contributions = _mean_contributions(model, data, chosen, batch_size, verbose)
+    masks = [_pruned(layer, contributions[layer], share, per_pair) for layer in chosen]
+    counts = [
+        int(tf.math.count_nonzero(layer.area_mask.value & ~mask))
+        for layer, mask in zip(chosen, masks, strict=True)
+    ]
+    if not any(counts):
+        raise NothingToChange(
+            "There is no area to prune. Received: "
+            f"share={share}, layers {[layer.name for layer in chosen]}, whose pairs of maps have "
+            "no position left to spare"
+        )
+    changes = []
+    for layer, mask, count in zip(chosen, masks, counts, strict=True):
+        layer.area_mask.assign(mask)
+        in_use = tf.boolean_mask(tf.reshape(mask, [-1, *mask.shape[2:]]), _connected(layer), axis=1)
+        area = float(tf.reduce_mean(tf.cast(in_use, tf.float32))) if len(in_use) else 0.0
+        changes.append(AreaChange(layer.name, count, area))
+    return AreaRecord(tuple(changes), before, report(model).flops)
+
+
+def _partial_area_layers(model, layers) -> list[PartialAreaConv2D]:
+    found = [
+        layer
+        for layer in growable_layers(model)
+        if isinstance(layer, PartialAreaConv2D) and layer.trainable
+    ]
+    chosen = found
+    if layers is not None:
+        chosen = [layer for layer in found if layer in layers or layer.name in layers]
+    if not chosen or (layers is not None and len(chosen) != len(layers)):
+        raise ValueError(
+            "Areas are pruned in trainable PartialAreaConv2D layers; "
+            "`keras_grow.make_partial_area(model)` makes them of GrowableConv2D. Received: layers="
+            f"{layers!r}, and a model with such layers {[layer.name for layer in found]}"
+        )
+    return chosen
+
+
+def _connected(layer: PartialAreaConv2D) -> tf.Tensor:
+    """Which pairs of maps have an active connection: bool of shape `(channels, filters)`."""
+    return tf.reduce_any(layer.kernel_mask.value, axis=[0, 1])
+
+
+def _pruned(
+    layer: PartialAreaConv2D, contribution: tf.Tensor, share: float, per_pair: bool
+) -> tf.Tensor:
+    """The area mask with the positions of smallest contribution out."""
+    mask = layer.area_mask.value
+    height, width, channels, filters = mask.shape
+    finite = tf.math.is_finite(contribution)
+    if not bool(tf.reduce_all(finite)):
+        raise ValueError(
+            "Contributions of maps must be finite. Received: NaN or infinite ones in layer "
+            f"{layer.name!r}. Look for NaN in the data or a diverged training."
+        )
+    # Rows of positions, a row for each pair; positions out already, and pairs without
+    # connections, come last.
+    scores = tf.reshape(contribution, [height * width, channels * filters])
+    candidates = tf.reshape(mask & _connected(layer), scores.shape)
+    scores = tf.transpose(tf.where(candidates, scores, float("inf")))
+    per_map = max(1, round(share * height * width))
+    if per_pair:
+        order = tf.argsort(scores, axis=1, stable=True)[:, :per_map]
+        rows = tf.repeat(tf.range(channels * filters), order.shape[1])
+        places = tf.stack([rows, tf.reshape(order, [-1])], axis=1)
+    else:
+        num_pairs = int(tf.math.count_nonzero(_connected(layer)))
+        order = tf.argsort(tf.reshape(scores, [-1]), stable=True)[: per_map * num_pairs]
+        places = tf.stack([order // (height * width), order % (height * width)], axis=1)
+    is_finite = tf.math.is_finite(tf.gather_nd(scores, places))
+    places = tf.boolean_mask(places, is_finite)
+    out = tf.scatter_nd(places, tf.ones([len(places)], tf.int32), tf.shape(scores)) > 0
+    return mask & ~tf.reshape(tf.transpose(out), mask.shape)
+
+
+class _Contributions(Observer):
+    """Sums the magnitude of what each pair of maps contributes at each position."""
+
+    def __init__(self, layers: Sequence[PartialAreaConv2D]):
+        self.sums = {layer: tf.zeros(layer.area_mask.shape) for layer in layers}
+
+    def inputs(self, layer, inputs):
+        if layer not in self.sums:
+            return
+        height, width, channels, filters = layer.area_mask.shape
+        rows = layer.as_rows(tf.cast(inputs, tf.float32))
+        rows = tf.reshape(rows, [-1, layer.fan_in // channels, channels])
+        kernel = tf.cast(layer.effective_kernel(), tf.float32)
+        kernel = tf.reshape(kernel, [-1, channels, filters])
+        of_pairs = tf.abs(tf.einsum("rkc,kco->rco", rows, kernel))
+        of_pairs = tf.reshape(of_pairs, [-1, height, width, channels, filters])
+        self.sums[layer] += tf.reduce_sum(of_pairs, axis=0)
+
+
+def _mean_contributions(model, data, layers, batch_size, verbose) -> dict:
+    @tf.function(reduce_retracing=True)
+    def step(sums, x):
+        observer = _Contributions(layers)
+        with untouched(model), observing(observer):
+            call_model(model, x, training=False)
+        return [total + new for total, new in zip(sums, observer.sums.values(), strict=True)]
+
+    def step_on_batch(sums, x, y, sample_weight, draw):
+        if sums is None:
+            sums = list(_Contributions(layers).sums.values())
+        return step(sums, x)
+
+    sums, num_samples = sum_over_batches(step_on_batch, data, batch_size, verbose)
+    return {layer: total / num_samples for layer, total in zip(layers, sums, strict=True)}
