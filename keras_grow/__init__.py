@@ -4,7 +4,12 @@ from keras_grow.callbacks.growth import GrowthCallback
 from keras_grow.callbacks.moments import Epochs, Steps
 from keras_grow.callbacks.pruning import PruningCallback
 from keras_grow.change import CapacityUsedUp, ChangeRecord, LayerChange, NothingToChange
-from keras_grow.connections import densities, neuron_initializers, scores, start_values
+from keras_grow.connections import (
+    densities,
+    neuron_initializers,
+    scores,
+    start_values,
+)
 from keras_grow.connections.densities import FanIn
 from keras_grow.connections.tiled_gradient import TiledGradient
 from keras_grow.connections.tiled_search import TiledSearch
@@ -25,6 +30,7 @@ from keras_grow.report import LayerReport, Report, report
 from keras_grow.units import NeuronRecord
 from keras_grow.version import __version__
 from keras_grow.weight_norm_initialization import initialize_weight_norm
+from keras_grow.widening import widen
 
 __all__ = [
     "ActiveFanIn",
@@ -67,4 +73,5 @@ __all__ = [
     "report",
     "scores",
     "start_values",
+    "widen",
 ]

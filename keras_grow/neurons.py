@@ -20,7 +20,7 @@ from keras_grow.measuring.bridging import bridging_gradient
 from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.optimizer_slots import reset_slots, steps_made
 from keras_grow.topology import Consumer
-from keras_grow.units import NeuronChange, NeuronRecord, Units, set_entries
+from keras_grow.units import NeuronChange, NeuronRecord, Units, checked_count, set_entries
 
 # Numbers of a bridging gradient: 512 MB in float32, and ranking them takes as much again.
 _LARGEST_GRADIENT = 2**27
@@ -85,13 +85,12 @@ def grow_neurons(
     started = time.perf_counter()
     initializer = BridgingGradient() if initializer is None else initializer
     check_policy(initializer, NeuronInitializer, "initializer")
-    if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count <= 0:
-        raise ValueError(f"`count` must be a positive integer. Received: count={count!r}")
+    count = checked_count(count)
     (grown,) = changeable_layers(model, [layer])
     units = Units(model, grown)
     consumer = _bridgeable(units)
     changeable_layers(model, [consumer.layer])
-    newborn = _dormant_units(units, int(count))
+    newborn = _dormant_units(units, count)
     optimizer = optimizer_of(model, optimizer, [grown, consumer.layer])
     meter = GradientMeter() if meter is None else meter
     measured = bridging_gradient(model, data, grown, consumer.layer, meter, optimizer)

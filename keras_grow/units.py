@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -9,7 +10,7 @@ import tensorflow as tf
 
 from keras_grow.layers.growable import Growable, StorageChange
 from keras_grow.optimizer_slots import reset_slots
-from keras_grow.topology import UnitsNotFollowed, consumers
+from keras_grow.topology import UnitsNotFollowed, consumers, kernel_shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,8 +105,8 @@ class Units:
         total = np.zeros(self.count, np.int64)
         for consumer in self.consumers:
             reader = consumer.layer
-            inputs = _inputs_of(reader, connections_of(reader))
-            total += _counts(inputs, _kernel_shape(reader)[-2])[consumer.indices].sum(axis=1)
+            inputs = inputs_of(reader, connections_of(reader)[0])
+            total += _counts(inputs, kernel_shape(reader)[-2])[consumer.indices].sum(axis=1)
         return total
 
     def living(self) -> np.ndarray:
@@ -125,10 +126,11 @@ class Units:
         """Makes all outgoing connections of `units` dormant, or 0; says how many."""
         cut = 0
         for consumer in self.consumers:
-            reader, connections = consumer.layer, connections_of(consumer.layer)
+            reader = consumer.layer
+            connections, _ = connections_of(reader)
             rows = consumer.indices[units].reshape(-1)
-            inputs = _inputs_of(reader, connections)
-            indices = connections[_is_in(inputs, rows, _kernel_shape(reader)[-2])]
+            inputs = inputs_of(reader, connections)
+            indices = connections[_is_in(inputs, rows, kernel_shape(reader)[-2])]
             cut += len(indices)
             if not len(indices):
                 continue
@@ -144,11 +146,20 @@ class Units:
             set_entries(self.layer.bias, tf.constant(units, tf.int64), 0.0, optimizer)
 
 
-def connections_of(layer: keras.Layer) -> tf.Tensor:
-    """Flat indices of a layer's active connections, or of its weights other than 0."""
+def checked_count(count: Any) -> int:
+    """`count`, a number of units; raises `ValueError` unless it is a positive integer."""
+    if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count <= 0:
+        raise ValueError(f"`count` must be a positive integer. Received: count={count!r}")
+    return int(count)
+
+
+def connections_of(layer: keras.Layer) -> tuple[tf.Tensor, tf.Tensor]:
+    """Flat indices of a layer's active connections, or of its weights other than 0; the weights."""
     if isinstance(layer, Growable):
-        return layer.active_connections()[0]
-    return tf.where(tf.reshape(layer.kernel.value, [-1]) != 0)[:, 0]
+        return layer.active_connections()
+    kernel = tf.reshape(layer.kernel.value, [-1])
+    indices = tf.where(kernel != 0)[:, 0]
+    return indices, tf.gather(kernel, indices)
 
 
 def set_entries(
@@ -177,14 +188,10 @@ def followed(model: keras.Model, layers: Sequence[Growable]) -> tuple[list[Units
     return found, tuple(others)
 
 
-def _inputs_of(layer: keras.Layer, connections: tf.Tensor) -> tf.Tensor:
+def inputs_of(layer: keras.Layer, connections: tf.Tensor) -> tf.Tensor:
     """Which input, of the kernel's axis -2, each connection leads out of."""
-    *_, num_inputs, num_units = _kernel_shape(layer)
+    *_, num_inputs, num_units = kernel_shape(layer)
     return connections // num_units % num_inputs
-
-
-def _kernel_shape(layer: keras.Layer) -> tuple[int, ...]:
-    return layer.kernel_shape if isinstance(layer, Growable) else tuple(layer.kernel.shape)
 
 
 def _counts(positions: tf.Tensor, size: int) -> np.ndarray:
