@@ -7,6 +7,7 @@ from keras_grow.change import CapacityUsedUp, ChangeRecord, LayerChange, Nothing
 from keras_grow.connections import (
     densities,
     neuron_initializers,
+    neuron_scores,
     scores,
     start_values,
 )
@@ -15,6 +16,7 @@ from keras_grow.connections.tiled_gradient import TiledGradient
 from keras_grow.connections.tiled_search import TiledSearch
 from keras_grow.connections.view import Connections
 from keras_grow.conversion import convert_optimizer, make_growable, make_plain, make_sparse
+from keras_grow.dead_neurons import remove_dead_neurons
 from keras_grow.export.saved_model import export_saved_model
 from keras_grow.growing import grow
 from keras_grow.layers.dense import GrowableDense
@@ -24,6 +26,7 @@ from keras_grow.layers.sparse_dense import SparseDense
 from keras_grow.layers.weight_norm import WeightNormDense
 from keras_grow.measuring.gradients import GradientMeter, GrowthGradients, growth_gradients
 from keras_grow.measuring.hebbian import hebbian_gradients
+from keras_grow.neuron_pruning import prune_neurons
 from keras_grow.neurons import grow_neurons
 from keras_grow.pruning import prune
 from keras_grow.report import LayerReport, Report, report
@@ -69,7 +72,10 @@ __all__ = [
     "make_plain",
     "make_sparse",
     "neuron_initializers",
+    "neuron_scores",
     "prune",
+    "prune_neurons",
+    "remove_dead_neurons",
     "report",
     "scores",
     "start_values",
