@@ -4,13 +4,21 @@ from keras_grow.callbacks.growth import GrowthCallback
 from keras_grow.callbacks.moments import Epochs, Steps
 from keras_grow.callbacks.pruning import PruningCallback
 from keras_grow.change import CapacityUsedUp, ChangeRecord, LayerChange, NothingToChange
-from keras_grow.connections import densities, neuron_initializers, scores, start_values
+from keras_grow.connections import (
+    densities,
+    neuron_initializers,
+    neuron_scores,
+    scores,
+    start_values,
+)
 from keras_grow.connections.densities import FanIn
 from keras_grow.connections.tiled_gradient import TiledGradient
 from keras_grow.connections.tiled_search import TiledSearch
 from keras_grow.connections.view import Connections
 from keras_grow.conversion import convert_optimizer, make_growable, make_plain, make_sparse
+from keras_grow.dead_neurons import remove_dead_neurons
 from keras_grow.export.saved_model import export_saved_model
+from keras_grow.feature_maps import FeatureMapRecord, grow_feature_maps
 from keras_grow.growing import grow
 from keras_grow.layers.conv import GrowableConv1D, GrowableConv2D
 from keras_grow.layers.dense import GrowableDense
@@ -26,8 +34,9 @@ from keras_grow.layers.weight_norm import (
 )
 from keras_grow.measuring.gradients import GradientMeter, GrowthGradients, growth_gradients
 from keras_grow.measuring.hebbian import hebbian_gradients
+from keras_grow.neuron_pruning import prune_neurons
 from keras_grow.neurons import grow_neurons
-from keras_grow.partial_area import AreaChange, AreaRecord, prune_areas
+from keras_grow.partial_area import AreaChange, AreaRecord, make_partial_area, prune_areas
 from keras_grow.pruning import prune
 from keras_grow.report import LayerReport, Report, report
 from keras_grow.synthesis import (
@@ -41,6 +50,7 @@ from keras_grow.synthesis import (
 from keras_grow.units import NeuronRecord
 from keras_grow.version import __version__
 from keras_grow.weight_norm_initialization import initialize_weight_norm
+from keras_grow.widening import widen
 
 __all__ = [
     "ActiveFanIn",
@@ -52,6 +62,7 @@ __all__ = [
     "Course",
     "Epochs",
     "FanIn",
+    "FeatureMapRecord",
     "GradientMeter",
     "Growable",
     "GrowableConv1D",
@@ -83,19 +94,25 @@ __all__ = [
     "densities",
     "export_saved_model",
     "grow",
+    "grow_feature_maps",
     "grow_neurons",
     "growable_layers",
     "growth_gradients",
     "hebbian_gradients",
     "initialize_weight_norm",
     "make_growable",
+    "make_partial_area",
     "make_plain",
     "make_sparse",
     "neuron_initializers",
+    "neuron_scores",
     "prune",
     "prune_areas",
+    "prune_neurons",
+    "remove_dead_neurons",
     "report",
     "scores",
     "start_values",
     "synthesize",
+    "widen",
 ]

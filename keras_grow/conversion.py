@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_grow.compatibility import check_is_keras_model
+from keras_grow.cloning import check_convertible, clone_with, set_connections
 from keras_grow.connections.densities import DensityDistribution, FanIn, Uniform, check_density
 from keras_grow.layers.affine import Affine
 from keras_grow.layers.conv import GrowableConv1D, GrowableConv2D
@@ -18,6 +18,9 @@ from keras_grow.layers.plain_kernel import PlainKernel
 from keras_grow.layers.sparse_dense import SparseDense
 from keras_grow.layers.weight_norm_kernel import WeightNormKernel
 from keras_grow.optimizer_slots import Move, carry_over
+from keras_grow.topology import kernel_shape
+from keras_grow.units import connections_of
+from keras_grow.widening import carried_axes, places, translated
 
 # Plain layers, and what they become; their subclasses may compute something else.
 _GROWABLE: dict[type, type[PlainKernel]] = {
@@ -94,7 +97,7 @@ def make_growable(
     keras_grow.prune(growable, density=0.1)
     ```
     """
-    _check_convertible(model)
+    check_convertible(model)
     is_wanted = _selector(model, layers)
     chosen = _choose(model, is_wanted, (*_GROWABLE, SparseDense), layers)
     if isinstance(initial_density, DensityDistribution):
@@ -131,7 +134,7 @@ def make_growable(
 
     def transfer(old: keras.Layer, new: PlainKernel) -> None:
         if isinstance(old, SparseDense):
-            _set_connections(new, *old.active_connections())
+            set_connections(new, *old.active_connections())
         else:
             kernel = old.kernel.numpy()
             if zeros_are_dormant:
@@ -140,7 +143,7 @@ def make_growable(
         if new.bias is not None:
             new.bias.assign(old.bias)
 
-    return _convert(model, convert, transfer)
+    return clone_with(model, convert, transfer)
 
 
 def make_sparse(
@@ -179,7 +182,7 @@ def make_sparse(
     sparse.compile(keras_grow.convert_optimizer(pruned, sparse), pruned.loss)
     ```
     """
-    _check_convertible(model)
+    check_convertible(model)
     kinds: tuple[type, ...] = (keras.layers.Dense, DenseLike)
     if layers is None:
         kinds = (GrowableDense, SparseDense)
@@ -194,7 +197,7 @@ def make_sparse(
     def capacity_of(layer: keras.Layer) -> int | float | FanIn | None:
         return capacity.get(layer.name) if isinstance(capacity, Mapping) else capacity
 
-    connections = {id(layer): _connections(layer) for layer in chosen}
+    connections = {id(layer): connections_of(layer) for layer in chosen}
 
     def convert(layer: keras.Layer) -> keras.Layer | None:
         if id(layer) not in connections:
@@ -202,16 +205,16 @@ def make_sparse(
         count = len(connections[id(layer)][0])
         return SparseDense(
             **_config(layer),
-            initial_density=count / math.prod(_kernel_shape(layer)),
+            initial_density=count / math.prod(kernel_shape(layer)),
             capacity=capacity_of(layer),
         )
 
     def transfer(old: keras.Layer, new: SparseDense) -> None:
-        _set_connections(new, *connections[id(old)])
+        set_connections(new, *connections[id(old)])
         if new.bias is not None:
             new.bias.assign(old.bias)
 
-    return _convert(model, convert, transfer)
+    return clone_with(model, convert, transfer)
 
 
 def make_plain(model: keras.Model) -> keras.Model:
@@ -237,7 +240,7 @@ def make_plain(model: keras.Model) -> keras.Model:
     keras_grow.make_plain(model).save("plain.keras")
     ```
     """
-    _check_convertible(model)
+    check_convertible(model)
     growable_layers(model)
 
     def convert(layer: keras.Layer) -> keras.Layer | None:
@@ -255,7 +258,7 @@ def make_plain(model: keras.Model) -> keras.Model:
         if new.bias is not None:
             new.bias.assign(old.bias)
 
-    return _convert(model, convert, transfer)
+    return clone_with(model, convert, transfer)
 
 
 def convert_optimizer(
@@ -269,7 +272,7 @@ def convert_optimizer(
 
     Args:
         model: the model that was converted.
-        converted: what `make_growable`, `make_sparse` or `make_plain` made of it.
+        converted: what `make_growable`, `make_sparse`, `make_plain` or `widen` made of it.
         optimizer: the optimizer of a custom loop; by default the one `model` was compiled with.
 
     Raises:
@@ -297,31 +300,30 @@ def convert_optimizer(
             "`converted` must have been made from `model`. Received: models with layers "
             f"{names[0]} and {names[1]}"
         )
-    kernels: dict[int, Move] = {}
+    widths = carried_axes(model, converted)
+    moves: dict[int, Move] = {}
     for old, new in zip(layers, converted_layers, strict=True):
-        if isinstance(new, SparseDense) or type(old) is not type(new):
-            if not isinstance(new, (*_GROWABLE, Affine)):
-                continue  # The models themselves may be of different classes.
+        axes = widths.get(id(old), {})
+        is_other = isinstance(new, SparseDense) or type(old) is not type(new)
+        is_kernel_moved = is_other and isinstance(new, (*_GROWABLE, Affine))
+        if axes:
+            for a, b in zip(old.trainable_variables, new.trainable_variables, strict=True):
+                if not (is_kernel_moved and a is _weights(old)):
+                    moves[id(a)] = Move(a, b, places(a.shape, b.shape, axes))
+        if is_kernel_moved:  # The models themselves may be of different classes.
             if isinstance(old, WeightNormKernel):
                 raise ValueError(
                     "The optimizer's slots of v and g say nothing of the weights they make. "
                     f"Received: layer {old.name!r}, a {type(old).__name__} that was converted to "
                     f"{type(new).__name__}. Compile the converted model with a new optimizer."
                 )
-            common, _ = _connections(new if isinstance(new, Affine) else old)
-            move = Move(_weights(old), _weights(new), (_place(old, common), _place(new, common)))
-            kernels[id(move.old)] = move
+            is_kept = isinstance(new, Affine) and not axes
+            common, _ = connections_of(new if is_kept else old)
+            carried = translated(common, kernel_shape(old), kernel_shape(new), axes)
+            move = Move(_weights(old), _weights(new), (_place(old, common), _place(new, carried)))
+            moves[id(move.old)] = move
     pairs = zip(model.trainable_variables, converted.trainable_variables, strict=True)
-    return carry_over(optimizer, [kernels.get(id(old), Move(old, new)) for old, new in pairs])
-
-
-def _connections(layer: keras.Layer) -> tuple[tf.Tensor, tf.Tensor]:
-    """Flat indices of the connections of a plain or growable layer, and their weights."""
-    if isinstance(layer, Growable):
-        return layer.active_connections()
-    kernel = tf.reshape(layer.kernel.value, [-1])
-    indices = tf.where(kernel != 0)[:, 0]
-    return indices, tf.gather(kernel, indices)
+    return carry_over(optimizer, [moves.get(id(old), Move(old, new)) for old, new in pairs])
 
 
 def _weights(layer: keras.Layer) -> keras.Variable:
@@ -334,16 +336,6 @@ def _place(layer: keras.Layer, connections: tf.Tensor) -> tf.Tensor:
     if not isinstance(layer, SparseDense):
         return connections
     return tf.searchsorted(layer.active_connections()[0], connections, out_type=tf.int64)
-
-
-def _set_connections(layer: Growable, indices: tf.Tensor, values: tf.Tensor) -> None:
-    """Makes exactly the connections at `indices` active."""
-    layer.prune_connections(layer.active_connections()[0])
-    layer.grow_connections(indices, values)
-
-
-def _kernel_shape(layer: keras.Layer) -> tuple[int, ...]:
-    return layer.kernel_shape if isinstance(layer, Growable) else tuple(layer.kernel.shape)
 
 
 def _choose(model, is_wanted, kinds, layers) -> list[keras.Layer]:
@@ -384,25 +376,6 @@ def _config(layer: keras.Layer) -> dict:
     return {name: config[name] for name in _ARGUMENTS if name in config}
 
 
-def _check_convertible(model: keras.Model) -> None:
-    check_is_keras_model(model)
-    if not model.built:
-        raise ValueError(
-            "Only a built model has weights to keep. Received: an unbuilt model. Call it on a "
-            "batch, or build it."
-        )
-    if not _is_graph(model):
-        raise ValueError(
-            "Only Sequential and functional models can be converted. Received: "
-            f"{type(model).__name__}, a subclassed model. Use growable layers in its definition."
-        )
-
-
-def _is_graph(layer: keras.Layer) -> bool:
-    """Whether `layer` is a Sequential or functional model, which know their inputs."""
-    return isinstance(layer, keras.Model) and getattr(layer, "inputs", None) is not None
-
-
 def _selector(model, layers) -> Callable[[keras.Layer], bool]:
     if layers is None:
         return lambda layer: True
@@ -416,50 +389,3 @@ def _selector(model, layers) -> Callable[[keras.Layer], bool]:
             f"Received: {layers!r}, with layers {sorted(names)} in the model"
         )
     return lambda layer: layer in layers or layer.name in layers
-
-
-def _convert(model: keras.Model, convert: Callable, transfer: Callable) -> keras.Model:
-    """Clones the model, with `convert(layer)` in the place of layers for which it is not None."""
-    pairs: list[tuple[keras.Layer, keras.Layer, Callable]] = []
-    clones: dict[int, keras.Layer] = {}
-
-    def clone(layer: keras.Layer) -> keras.Layer:
-        # A shared layer is cloned once.
-        if id(layer) not in clones:
-            clones[id(layer)] = clone_anew(layer)
-        return clones[id(layer)]
-
-    def clone_anew(layer: keras.Layer) -> keras.Layer:
-        converted = convert(layer)
-        if converted is not None:
-            pairs.append((layer, converted, transfer))
-            return converted
-        if not any(convert(inner) is not None for inner in nested_layers(layer)):
-            copy = type(layer).from_config(layer.get_config())
-            pairs.append((layer, copy, lambda old, new: new.set_weights(old.get_weights())))
-            return copy
-        if _is_graph(layer):
-            return _clone_uncompiled(layer, clone)
-        if isinstance(layer, keras.layers.Wrapper):
-            arguments = {k: v for k, v in layer.get_config().items() if k != "layer"}
-            return type(layer)(clone(layer.layer), **arguments)
-        raise ValueError(
-            "Layers inside a layer of your own can't be exchanged. Received: layer "
-            f"{layer.name!r} of class {type(layer).__name__}. Write its definition with the "
-            "layers you want, or leave what is inside it out with `layers=`."
-        )
-
-    new_model = _clone_uncompiled(model, clone)
-    for old, new, move in pairs:
-        move(old, new)
-    return new_model
-
-
-def _clone_uncompiled(model: keras.Model, clone: Callable) -> keras.Model:
-    # Keras compiles a clone after the model's configuration, which fails for a loss that is a
-    # function of the user's own, and would start the optimizer afresh without a word.
-    is_compiled, model.compiled = model.compiled, False
-    try:
-        return keras.models.clone_model(model, clone_function=clone)
-    finally:
-        model.compiled = is_compiled

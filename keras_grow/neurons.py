@@ -16,18 +16,14 @@ from keras_grow.connections.neuron_initializers import (
 )
 from keras_grow.layers.dense_like import DenseLike
 from keras_grow.layers.growable import Growable
-from keras_grow.layers.mean_only_batch_normalization import MeanOnlyBatchNormalization
 from keras_grow.measuring.bridging import bridging_gradient
 from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.optimizer_slots import reset_slots, steps_made
 from keras_grow.topology import Consumer
-from keras_grow.units import NeuronChange, NeuronRecord, Units, set_entries
+from keras_grow.units import NeuronChange, NeuronRecord, Units, checked_count, mean_weight
 
 # Numbers of a bridging gradient: 512 MB in float32, and ranking them takes as much again.
 _LARGEST_GRADIENT = 2**27
-_NORMALIZATIONS = (keras.layers.BatchNormalization, MeanOnlyBatchNormalization)
-# What a new BatchNormalization layer starts with.
-_FRESH_STATISTICS = {"gamma": 1.0, "beta": 0.0, "moving_mean": 0.0, "moving_variance": 1.0}
 
 
 def grow_neurons(
@@ -87,13 +83,12 @@ def grow_neurons(
     started = time.perf_counter()
     initializer = BridgingGradient() if initializer is None else initializer
     check_policy(initializer, NeuronInitializer, "initializer")
-    if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count <= 0:
-        raise ValueError(f"`count` must be a positive integer. Received: count={count!r}")
+    count = checked_count(count)
     (grown,) = changeable_layers(model, [layer])
     units = Units(model, grown)
     consumer = _bridgeable(units)
     changeable_layers(model, [consumer.layer])
-    newborn = _dormant_units(units, int(count))
+    newborn = units.dormant(count)
     optimizer = optimizer_of(model, optimizer, [grown, consumer.layer])
     meter = GradientMeter() if meter is None else meter
     measured = bridging_gradient(model, data, grown, consumer.layer, meter, optimizer)
@@ -101,14 +96,14 @@ def grow_neurons(
         measured.gradient,
         measured.mean_input,
         len(newborn),
-        _mean_weight(grown),
-        _mean_weight(consumer.layer),
+        mean_weight(grown),
+        mean_weight(consumer.layer),
         steps_made(optimizer),
     )
     birth = _checked(initializer(bridge), bridge)
     num_incoming, num_outgoing = _be_born(birth, grown, consumer, newborn, optimizer)
     units.clear_bias(newborn, optimizer)
-    _start_statistics_afresh(consumer, newborn, optimizer)
+    units.start_statistics_afresh(newborn, optimizer)
     change = NeuronChange(
         grown.name, newborn, num_incoming, num_outgoing, int(units.living().sum())
     )
@@ -152,26 +147,6 @@ def _bridgeable(units: Units) -> Consumer:
             "instead: `keras_grow.grow` wakes units too, and never holds its gradient."
         )
     return consumer
-
-
-def _dormant_units(units: Units, count: int) -> np.ndarray:
-    dormant = np.flatnonzero(~units.living())
-    if len(dormant) < count:
-        name = units.layer.name
-        raise ValueError(
-            f"{count} neurons need {count} dormant units, without any active connection. Received: "
-            f"layer {name!r} with {len(dormant)} of them among {units.count}. Make a wider copy: "
-            f"`keras_grow.widen(model, {name!r}, {units.count + count - len(dormant)})`."
-        )
-    return dormant[:count]
-
-
-def _mean_weight(layer: Growable) -> float:
-    """Mean |w| of the active connections; that of Glorot's uniform initialiser without any."""
-    _, weights = layer.active_connections()
-    if len(weights):
-        return float(tf.reduce_mean(tf.abs(weights)))
-    return float(np.sqrt(6 / sum(layer.kernel_shape[-2:]))) / 2
 
 
 def _checked(birth: Birth, bridge: Bridge) -> Birth:
@@ -224,16 +199,3 @@ def _be_born(
     for each, indices, values in sides:
         reset_slots(optimizer, each.grow_connections(indices, values))
     return len(incoming), len(outgoing)
-
-
-def _start_statistics_afresh(
-    consumer: Consumer, newborn: np.ndarray, optimizer: keras.Optimizer | None
-) -> None:
-    for place in consumer.passed:
-        if not isinstance(place.layer, _NORMALIZATIONS):
-            continue
-        indices = tf.constant(place.indices[newborn].reshape(-1))
-        for name, value in _FRESH_STATISTICS.items():
-            variable = getattr(place.layer, name, None)
-            if variable is not None:
-                set_entries(variable, indices, value, optimizer)

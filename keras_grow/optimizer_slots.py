@@ -16,6 +16,8 @@ from keras import ops
 
 from keras_grow.layers.growable import StorageChange
 
+# The slot that averages weights (`use_ema=True`).
+_AVERAGE = "_model_variables_moving_average"
 # The slots that Adam and its relatives divide by: a running mean of the squared gradient.
 _SECOND_MOMENTS = ("_velocities", "_velocity_hats", "adam_velocities", "_accumulators", "_u")
 
@@ -62,7 +64,8 @@ def reset_slots(
             start = newborn_slots.get(name)
             if slot.shape != change.variable.shape or start is None or start.shape != fresh.shape:
                 continue
-            values = start.value[:, 0]
+            # Keras makes this one of zeros and fills it in the first step, which a late one is not.
+            values = weights if name == _AVERAGE else start.value[:, 0]
             if second_moment_starts_at_mean and name in _SECOND_MOMENTS:
                 positive = tf.cast(slot.value > 0, slot.value.dtype)
                 mean = tf.math.divide_no_nan(
@@ -72,6 +75,24 @@ def reset_slots(
             flat = tf.reshape(slot.value, [-1])
             flat = tf.tensor_scatter_nd_update(flat, change.indices[:, None], values)
             slot.assign(ops.reshape(flat, slot.shape))
+
+
+def shift_averages(
+    optimizer: keras.Optimizer | None, variable: keras.Variable, shift: tf.Tensor
+) -> None:
+    """Adds `shift`, of the variable's shape, to slots that hold averages of its past values.
+
+    Where all that a weight was is to be moved together with it, and the rest of its past is kept.
+    """
+    owner = None if optimizer is None else _optimizer_of(optimizer, variable)
+    if owner is None:
+        return
+    names = {_AVERAGE}
+    if isinstance(owner, getattr(keras.optimizers, "ScheduleFreeAdamW", ())):
+        names.add("_momentums")  # A weight beside the weight, not a mean of gradients.
+    for name, slot in _slots(owner, variable):
+        if name in names:
+            slot.assign_add(tf.cast(shift, slot.dtype))
 
 
 def step_counter(optimizer: keras.Optimizer) -> keras.Variable:

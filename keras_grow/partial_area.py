@@ -1,4 +1,4 @@
-"""Pruning of areas by NeST's Policy 5: which parts of its maps a convolution may leave out."""
+"""NeST's Policy 5: convolutions that leave out parts of their maps, and which parts."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -8,7 +8,9 @@ import keras
 import tensorflow as tf
 
 from keras_grow.change import NothingToChange
-from keras_grow.layers.growable import growable_layers
+from keras_grow.cloning import check_convertible, clone_with
+from keras_grow.layers.conv import GrowableConv2D
+from keras_grow.layers.growable import growable_layers, nested_layers
 from keras_grow.layers.observer import Observer, observing
 from keras_grow.layers.partial_area_conv import PartialAreaConv2D
 from keras_grow.measuring.loss import call_model, untouched
@@ -47,6 +49,60 @@ class AreaRecord:
     def __str__(self) -> str:
         changed = ", ".join(f"{change.name} {change.area:.1%}" for change in self.layers)
         return f"area computed: {changed}; {self.flops_before:,} FLOPs before, {self.flops:,} now"
+
+
+def make_partial_area(
+    model: keras.Model, layers: Sequence[str | keras.Layer] | None = None
+) -> keras.Model:
+    """A copy of `model` in which convolutions can leave out parts of their maps.
+
+    `GrowableConv2D` layers become `PartialAreaConv2D`, with weights, connections and function
+    kept. The copy is not compiled (`convert_optimizer` makes its optimizer), and `model` stays as
+    it was.
+
+    Args:
+        model: a built Sequential or functional model, for inputs of a known height and width.
+        layers: the layers to convert, or their names; by default every `GrowableConv2D`.
+
+    Returns:
+        A new model of the same kind.
+
+    Raises:
+        TypeError: if `model` is not a Keras 3 model.
+        ValueError: for a subclassed or unbuilt model, and one without layers to convert.
+
+    Example:
+
+    ```python
+    partial = keras_grow.make_partial_area(model)
+    partial.compile(keras_grow.convert_optimizer(model, partial), model.loss)
+    for _ in range(10):
+        keras_grow.prune_areas(partial, (x,), share=0.05)
+        partial.fit(x, y)
+    ```
+    """
+    check_convertible(model)
+    found = [layer for layer in nested_layers(model) if type(layer) is GrowableConv2D]
+    chosen = found
+    if layers is not None:
+        chosen = [layer for layer in found if layer in layers or layer.name in layers]
+    if not chosen or (layers is not None and len(chosen) != len(layers)):
+        raise ValueError(
+            f"Only GrowableConv2D layers can be converted. Received: layers={layers!r}, and a "
+            f"model with such layers {[layer.name for layer in found]}"
+        )
+
+    def convert(layer: keras.Layer) -> keras.Layer | None:
+        is_chosen = any(layer is each for each in chosen)
+        return PartialAreaConv2D.from_config(layer.get_config()) if is_chosen else None
+
+    def transfer(old: GrowableConv2D, new: PartialAreaConv2D) -> None:
+        for name in ("kernel_mask", "kernel", "bias"):
+            variable = getattr(new, name)
+            if variable is not None:
+                variable.assign(getattr(old, name))
+
+    return clone_with(model, convert, transfer)
 
 
 def prune_areas(

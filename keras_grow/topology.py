@@ -159,6 +159,11 @@ def consumers(model: keras.Model, layer: keras.Layer) -> tuple[Consumer, ...]:
     return tuple(sorted(found, key=lambda consumer: order[id(consumer.layer)]))
 
 
+def kernel_shape(layer: keras.Layer) -> tuple[int, ...]:
+    """The shape of the kernel of a growable, Dense or convolution layer, inputs and units last."""
+    return layer.kernel_shape if isinstance(layer, Growable) else tuple(layer.kernel.shape)
+
+
 def keeps_units_apart(activation: Any) -> bool:
     """Whether an activation computes each unit from itself alone, as softmax does not."""
     if activation is None:

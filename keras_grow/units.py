@@ -2,14 +2,20 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_grow.layers.growable import Growable, StorageChange
+from keras_grow.layers.mean_only_batch_normalization import MeanOnlyBatchNormalization
 from keras_grow.optimizer_slots import reset_slots
-from keras_grow.topology import UnitsNotFollowed, consumers
+from keras_grow.topology import UnitsNotFollowed, consumers, kernel_shape
+
+_NORMALIZATIONS = (keras.layers.BatchNormalization, MeanOnlyBatchNormalization)
+# What a new normalisation layer starts with.
+_FRESH_STATISTICS = {"gamma": 1.0, "beta": 0.0, "moving_mean": 0.0, "moving_variance": 1.0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,13 +110,25 @@ class Units:
         total = np.zeros(self.count, np.int64)
         for consumer in self.consumers:
             reader = consumer.layer
-            inputs = _inputs_of(reader, connections_of(reader))
-            total += _counts(inputs, _kernel_shape(reader)[-2])[consumer.indices].sum(axis=1)
+            inputs = inputs_of(reader, connections_of(reader)[0])
+            total += _counts(inputs, kernel_shape(reader)[-2])[consumer.indices].sum(axis=1)
         return total
 
     def living(self) -> np.ndarray:
         """Which units have a connection: bool of shape `(count,)`."""
         return (self.fan_in() > 0) | (self.fan_out() > 0)
+
+    def dormant(self, count: int) -> np.ndarray:
+        """The first `count` units without a connection; raises `ValueError` if there are fewer."""
+        dormant = np.flatnonzero(~self.living())
+        if len(dormant) < count:
+            name, wanted = self.layer.name, self.count + count - len(dormant)
+            raise ValueError(
+                f"{count} units can be born into {count} dormant ones, without any connection. "
+                f"Received: layer {name!r} with {len(dormant)} of them among {self.count}. Make a "
+                f"wider copy: `keras_grow.widen(model, {name!r}, {wanted})`."
+            )
+        return dormant[:count]
 
     def cut_incoming(self, units: np.ndarray, optimizer: keras.Optimizer | None) -> int:
         """Makes all incoming connections of `units` dormant, and their biases 0; says how many."""
@@ -125,10 +143,11 @@ class Units:
         """Makes all outgoing connections of `units` dormant, or 0; says how many."""
         cut = 0
         for consumer in self.consumers:
-            reader, connections = consumer.layer, connections_of(consumer.layer)
+            reader = consumer.layer
+            connections, _ = connections_of(reader)
             rows = consumer.indices[units].reshape(-1)
-            inputs = _inputs_of(reader, connections)
-            indices = connections[_is_in(inputs, rows, _kernel_shape(reader)[-2])]
+            inputs = inputs_of(reader, connections)
+            indices = connections[_is_in(inputs, rows, kernel_shape(reader)[-2])]
             cut += len(indices)
             if not len(indices):
                 continue
@@ -138,17 +157,48 @@ class Units:
                 set_entries(reader.kernel, indices, 0.0, optimizer)
         return cut
 
+    def start_statistics_afresh(self, units: np.ndarray, optimizer: keras.Optimizer | None) -> None:
+        """Gives units what a new normalisation layer on the way to their readers starts with."""
+        passed = {
+            id(place.layer): place for consumer in self.consumers for place in consumer.passed
+        }
+        for place in passed.values():
+            if not isinstance(place.layer, _NORMALIZATIONS):
+                continue
+            indices = tf.constant(place.indices[units].reshape(-1))
+            for name, value in _FRESH_STATISTICS.items():
+                variable = getattr(place.layer, name, None)
+                if variable is not None:
+                    set_entries(variable, indices, value, optimizer)
+
     def clear_bias(self, units: np.ndarray, optimizer: keras.Optimizer | None) -> None:
         """Sets the biases of `units` to 0, with fresh slots."""
         if self.layer.bias is not None:
             set_entries(self.layer.bias, tf.constant(units, tf.int64), 0.0, optimizer)
 
 
-def connections_of(layer: keras.Layer) -> tf.Tensor:
-    """Flat indices of a layer's active connections, or of its weights other than 0."""
+def checked_count(count: Any, name: str = "count") -> int:
+    """`count`, a number of things; raises `ValueError` unless it is a positive integer."""
+    if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count <= 0:
+        raise ValueError(f"`{name}` must be a positive integer. Received: {name}={count!r}")
+    return int(count)
+
+
+def mean_weight(layer: Growable) -> float:
+    """Mean |w| of the active connections; that of Glorot's uniform initialiser without any."""
+    _, weights = layer.active_connections()
+    if len(weights):
+        return float(tf.reduce_mean(tf.abs(weights)))
+    return float(np.sqrt(6 / sum(layer.kernel_shape[-2:]))) / 2
+
+
+def connections_of(layer: keras.Layer) -> tuple[tf.Tensor, tf.Tensor]:
+    """Flat indices of a layer's active connections, or of its weights other than 0; the weights."""
     if isinstance(layer, Growable):
-        return layer.active_connections()[0]
-    return tf.where(tf.reshape(layer.kernel.value, [-1]) != 0)[:, 0]
+        return layer.active_connections()
+    kernel = tf.reshape(layer.kernel.value, [-1])
+    indices = tf.where(kernel != 0)[:, 0]
+    return indices, tf.gather(kernel, indices)
 
 
 def set_entries(
@@ -177,14 +227,10 @@ def followed(model: keras.Model, layers: Sequence[Growable]) -> tuple[list[Units
     return found, tuple(others)
 
 
-def _inputs_of(layer: keras.Layer, connections: tf.Tensor) -> tf.Tensor:
+def inputs_of(layer: keras.Layer, connections: tf.Tensor) -> tf.Tensor:
     """Which input, of the kernel's axis -2, each connection leads out of."""
-    *_, num_inputs, num_units = _kernel_shape(layer)
+    *_, num_inputs, num_units = kernel_shape(layer)
     return connections // num_units % num_inputs
-
-
-def _kernel_shape(layer: keras.Layer) -> tuple[int, ...]:
-    return layer.kernel_shape if isinstance(layer, Growable) else tuple(layer.kernel.shape)
 
 
 def _counts(positions: tf.Tensor, size: int) -> np.ndarray:

@@ -102,6 +102,10 @@ def test_slots_of_changed_connections_start_afresh_and_all_others_stay(
     reset_slots(optimizer, changes)
     fresh = make_optimizer()
     fresh.build(model.trainable_variables)
+    for variable in fresh.variables:
+        is_average = getattr(optimizer, "use_ema", False) and "average" in variable.path
+        if is_average and variable.shape == layer.kernel.shape:
+            variable.assign(layer.kernel)  # As the first step does.
     was_reset = []
     for now, then, new in zip(_values(optimizer), before, _values(fresh), strict=True):
         if now.shape == tuple(layer.kernel.shape):
@@ -211,3 +215,14 @@ def test_late_in_training_a_grown_weight_makes_large_adam_steps_unless_it_starts
     else:
         assert first == pytest.approx(3.16, rel=1e-2)
         assert largest > 6
+
+
+def test_the_average_of_a_weight_that_wakes_late_starts_at_the_weight():
+    layer = GrowableDense(2, initial_density=0.5, seed=0)
+    model = keras.Sequential([keras.Input((2,)), layer])
+    model.compile(_optimizers.SGD(0.1, use_ema=True), "mse")
+    model.train_on_batch(np.ones((4, 2)), np.ones((4, 2)))
+    dormant = np.flatnonzero(~layer.kernel_mask.numpy())
+    reset_slots(model.optimizer, layer.grow_connections(dormant, np.full(2, 0.7)))
+    average = slots(model.optimizer, layer.kernel)["_model_variables_moving_average"].numpy()
+    np.testing.assert_allclose(average.reshape(-1)[dormant], 0.7)

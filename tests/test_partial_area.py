@@ -4,10 +4,13 @@ import pytest
 import tensorflow as tf
 
 from keras_grow import (
+    GrowableConv2D,
     GrowableDense,
     NothingToChange,
     PartialAreaConv2D,
+    convert_optimizer,
     export_saved_model,
+    make_partial_area,
     make_plain,
     prune_areas,
     report,
@@ -119,6 +122,30 @@ def test_the_exported_model_computes_the_same(model, x, tmp_path):
     export_saved_model(model, tmp_path / "served")
     served = tf.saved_model.load(tmp_path / "served")
     np.testing.assert_allclose(served.serve(x)["outputs"], model(x), rtol=0, atol=1e-6)
+
+
+def test_convolutions_are_converted_with_weights_function_and_slots(x):
+    network = keras.Sequential(
+        [
+            keras.Input(x.shape[1:]),
+            GrowableConv2D(3, 3, initial_density=0.4, name="convolution"),
+            keras.layers.Flatten(),
+            GrowableDense(2, name="outputs"),
+        ]
+    )
+    network.compile("adam", "mse")
+    y = np.zeros((32, 2))
+    network.fit(x, y, verbose=0)
+    partial = make_partial_area(network)
+    assert type(partial.get_layer("convolution")) is PartialAreaConv2D
+    np.testing.assert_allclose(partial(x), network(x), rtol=0, atol=1e-5)
+    assert partial.get_layer("convolution").num_active == 22
+    partial.compile(convert_optimizer(network, partial), "mse")
+    for each in (network, partial):
+        each.fit(x, y, epochs=2, shuffle=False, verbose=0)
+    np.testing.assert_allclose(partial(x), network(x), rtol=0, atol=1e-4)
+    with pytest.raises(ValueError, match=r"layers=\['outputs'\]"):
+        make_partial_area(network, ["outputs"])
 
 
 def test_no_plain_layer_computes_the_same(model):

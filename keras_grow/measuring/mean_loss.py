@@ -1,0 +1,41 @@
+"""The mean loss over growth data, by forward passes."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_grow.measuring.gradients import GradientMeter
+from keras_grow.measuring.growth_data import batch_size_of
+from keras_grow.measuring.loss import check_loss, total_loss, untouched
+from keras_grow.measuring.passes import sum_over_batches
+
+
+def loss_measurement(
+    model: keras.Model, meter: GradientMeter, optimizer: keras.Optimizer | None = None
+) -> Callable[[Any], float]:
+    """A function of growth data: the mean loss over it, with the model left untouched.
+
+    Args:
+        model: a built model, compiled unless the meter has a `loss`. Its weights may change
+            between calls without a new trace.
+        meter: the settings: loss, mode, batch size, progress.
+        optimizer: whose step random layers draw from.
+    """
+    loss_function = check_loss(model, meter.loss)
+
+    @tf.function(reduce_retracing=True)
+    def step(total, x, y, sample_weight, draw):
+        with untouched(model, optimizer, draw):
+            loss = total_loss(model, loss_function, x, y, sample_weight, meter.training)
+        return total + tf.cast(loss, tf.float64) * tf.cast(batch_size_of(x), tf.float64)
+
+    def step_on_batch(total, *batch):
+        return step(tf.zeros((), tf.float64) if total is None else total, *batch)
+
+    def measure(data: Any) -> float:
+        total, num_samples = sum_over_batches(step_on_batch, data, meter.batch_size, meter.verbose)
+        return float(total) / num_samples
+
+    return measure

@@ -1,0 +1,215 @@
+"""Pruning of neurons by NeST's Policy 4."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_grow.change import NothingToChange, changeable_layers, check_policy, optimizer_of
+from keras_grow.connections.neuron_scores import NeuronScore, OutputMagnitude, Outputs
+from keras_grow.layers.growable import Growable
+from keras_grow.measuring.gradients import GradientMeter
+from keras_grow.measuring.passes import sum_over_batches
+from keras_grow.topology import Consumer, kernel_shape
+from keras_grow.units import (
+    NeuronChange,
+    NeuronRecord,
+    Units,
+    checked_count,
+    connections_of,
+    followed,
+    inputs_of,
+)
+
+
+def prune_neurons(
+    model: keras.Model,
+    *,
+    count: int | None = None,
+    threshold: float | None = None,
+    layers: Sequence[str | Growable] | None = None,
+    score: NeuronScore | None = None,
+    data: Any = None,
+    meter: GradientMeter | None = None,
+    optimizer: keras.Optimizer | None = None,
+) -> NeuronRecord:
+    """Removes the neurons whose output matters least.
+
+    Ranks the living units of all layers by score, and makes every connection into and out of the
+    smallest dormant; where a plain Dense reads them, their weights become 0. Their biases become
+    0. Among equals the earlier layer's go first, then the lower index. Each layer keeps at least
+    its best unit, and the units of output layers never go. All of it is done or, where it raises,
+    nothing. A removed unit is a dormant one, in which `grow_neurons` may let another be born;
+    `remove_dead_neurons` then clears what it leaves behind in other layers.
+
+    Args:
+        model: a built Sequential or functional model.
+        count: positive integer, how many units to remove of all layers together.
+        threshold: instead of `count`, the score below which units are removed.
+        layers: growable layers, or their names; by default every trainable growable layer whose
+            units can be followed to other layers with weights.
+        score: what ranks units, by default `keras_grow.neuron_scores.OutputMagnitude()`.
+        data: data to measure outputs on, in the forms that `grow` takes; only `x` is used.
+        meter: the batch size and progress of the measurement, which is made in inference mode, by
+            default `keras_grow.GradientMeter()`.
+        optimizer: the optimizer of a custom loop, whose slots of pruned connections start afresh;
+            by default the one the model was compiled with, if any.
+
+    Returns:
+        A `NeuronRecord`: which units, and how many connections.
+
+    Raises:
+        TypeError, ValueError: for a model without hidden growable layers, layers whose units can't
+            be followed, more units than there are to remove, data that does not fit, and scores
+            that are not finite.
+        NothingToChange: if no unit's score is below `threshold`.
+
+    Example:
+
+    ```python
+    keras_grow.prune_neurons(model, count=50, data=(x,))
+    model.fit(x, y, epochs=5)  # Retrain what is left.
+    ```
+
+    Reference: Dai, Yin, Jha, "NeST", arXiv:1711.02017, Policy 4.
+    """
+    started = time.perf_counter()
+    score = OutputMagnitude() if score is None else score
+    check_policy(score, NeuronScore, "score")
+    if (count is None) == (threshold is None):
+        raise ValueError(
+            "Pass exactly one of `count` (units to remove) and `threshold` (the score below which "
+            f"they are removed). Received: count={count}, threshold={threshold}"
+        )
+    if data is None:
+        raise ValueError(
+            "The outputs of neurons are measured on data. Received: data=None. Pass `data=(x,)`, a "
+            "dataset or an iterable of batches."
+        )
+    candidates = changeable_layers(model, layers)
+    if layers is None:
+        groups, not_followed = followed(model, candidates)
+    else:
+        groups, not_followed = [Units(model, layer) for layer in candidates], ()
+    if not groups:
+        raise ValueError(
+            "The model has no hidden growable layer whose units could go. Received: growable "
+            f"layers {list(not_followed)}"
+        )
+    optimizer = optimizer_of(model, optimizer, [units.layer for units in groups])
+    meter = GradientMeter() if meter is None else meter
+    scores = [_scores(model, data, units, score, meter) for units in groups]
+    chosen = _choose(groups, scores, count, threshold)
+    counts = [
+        (units.cut_incoming(removed, optimizer), units.cut_outgoing(removed, optimizer))
+        for units, removed in zip(groups, chosen, strict=True)
+    ]
+    # Counted last: a unit that is cut may have been all that fed or read another.
+    changes = [
+        NeuronChange(units.layer.name, removed, *numbers, int(units.living().sum()))
+        for units, removed, numbers in zip(groups, chosen, counts, strict=True)
+    ]
+    return NeuronRecord(tuple(changes), not_followed, time.perf_counter() - started)
+
+
+def _choose(
+    groups: Sequence[Units],
+    scores: Sequence[np.ndarray],
+    count: int | None,
+    threshold: float | None,
+) -> list[np.ndarray]:
+    """The units to remove of each layer, ascending."""
+    removable = []
+    for units, values in zip(groups, scores, strict=True):
+        is_removable = units.living()
+        if np.any(is_removable):
+            is_removable[np.argmax(np.where(is_removable, values, -np.inf))] = False
+        removable.append(is_removable)
+    num_removable = int(sum(mask.sum() for mask in removable))
+    if threshold is not None:
+        chosen = [
+            np.flatnonzero(mask & (values < threshold))
+            for mask, values in zip(removable, scores, strict=True)
+        ]
+        if not any(len(units) for units in chosen):
+            raise NothingToChange(
+                f"No unit scores below the threshold. Received: threshold={threshold}, with scores "
+                f"from {min(map(np.min, scores)):.4g} to {max(map(np.max, scores)):.4g}"
+            )
+        return chosen
+    number = checked_count(count)
+    if number > num_removable:
+        raise ValueError(
+            f"Each layer keeps at least one of its units. Received: count={count}, with "
+            f"{num_removable} units to spare in {[units.layer.name for units in groups]}"
+        )
+    flat = np.concatenate(
+        [np.where(mask, values, np.inf) for mask, values in zip(removable, scores, strict=True)]
+    )
+    is_chosen = np.zeros(len(flat), bool)
+    is_chosen[np.argsort(flat, kind="stable")[:number]] = True
+    parts = np.split(is_chosen, np.cumsum([units.count for units in groups])[:-1])
+    return [np.flatnonzero(part) for part in parts]
+
+
+def _scores(
+    model: keras.Model, data: Any, units: Units, score: NeuronScore, meter: GradientMeter
+) -> np.ndarray:
+    """The score of each unit, float64; the largest of those by consumer."""
+    sums = _sums_of_inputs(model, data, units.consumers, meter)
+    largest = np.full(units.count, -np.inf)
+    for consumer, (total, squares, number) in zip(units.consumers, sums, strict=True):
+        outputs = Outputs(
+            _by_unit(total / number, consumer),
+            tf.sqrt(_by_unit(squares / number, consumer)),
+            _outgoing_norm(consumer),
+        )
+        values = np.asarray(score(outputs), np.float64)
+        if values.shape != largest.shape or not np.all(np.isfinite(values)):
+            raise ValueError(
+                "A neuron score must return one finite number per unit. Received: shape "
+                f"{values.shape}, expected {largest.shape}, for layer {units.layer.name!r}"
+            )
+        largest = np.maximum(largest, values)
+    return largest
+
+
+def _by_unit(per_input: tf.Tensor, consumer: Consumer) -> tf.Tensor:
+    return tf.reduce_mean(tf.gather(per_input, consumer.indices), axis=1)
+
+
+def _outgoing_norm(consumer: Consumer) -> tf.Tensor:
+    connections, weights = connections_of(consumer.layer)
+    inputs, num_inputs = inputs_of(consumer.layer, connections), kernel_shape(consumer.layer)[-2]
+    squares = tf.square(tf.cast(weights, tf.float64))
+    squares = tf.math.unsorted_segment_sum(squares, inputs, num_inputs)
+    return tf.sqrt(tf.reduce_sum(tf.gather(squares, consumer.indices), axis=1))
+
+
+def _sums_of_inputs(
+    model: keras.Model, data: Any, readers: Sequence[Consumer], meter: GradientMeter
+) -> list[list[tf.Tensor]]:
+    """Sums of |x| and of x^2 over rows of each consumer's inputs, and the number of rows."""
+    # A Sequential model shows its one input in a list only.
+    structure = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+    head = keras.Model(structure, [consumer.inputs for consumer in readers])
+
+    @tf.function(reduce_retracing=True)
+    def step(x):
+        sums = []
+        for inputs in tf.nest.flatten(head(x, training=False)):
+            rows = tf.reshape(tf.cast(inputs, tf.float64), [-1, inputs.shape[-1]])
+            number = tf.cast(tf.shape(rows)[0], tf.float64)
+            magnitudes, squares = tf.abs(rows), tf.square(rows)
+            sums.append([tf.reduce_sum(magnitudes, 0), tf.reduce_sum(squares, 0), number])
+        return sums
+
+    def step_on_batch(sums, x, y, sample_weight, draw):
+        new = step(x)
+        return new if sums is None else tf.nest.map_structure(tf.add, sums, new)
+
+    sums, _ = sum_over_batches(step_on_batch, data, meter.batch_size, meter.verbose)
+    return sums

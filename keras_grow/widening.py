@@ -1,0 +1,184 @@
+"""Wider copies of models: room for more units, with nothing else changed."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_grow.cloning import check_convertible, clone_with, set_connections
+from keras_grow.layers.conv_like import ConvLike
+from keras_grow.layers.growable import Growable, growable_layers, nested_layers
+from keras_grow.topology import consumers, kernel_shape
+
+Axes = Mapping[int, tuple[np.ndarray, np.ndarray]]
+"""For axes -1 and -2, where the entries of a layer's variables stood, and where they stand now."""
+
+
+def widen(model: keras.Model, layer: str | Growable, units: int) -> keras.Model:
+    """A copy of `model` in which `layer` has more units, with weights and connections kept.
+
+    The new units are dormant: no connection leads into or out of them, where a plain Dense reads
+    them its weights are 0, and their entries of a BatchNormalization on the way are those of a new
+    layer. The copy therefore computes the same function, and trains as `model` does, except that a
+    plain Dense may learn from new units whose activation is not 0 at 0, as it does from a bias.
+    New units wake by `grow_neurons` or `grow`. The copy is not compiled (`convert_optimizer` makes
+    its optimizer), and `model` stays as it was. A sparse layer keeps its number of slots;
+    `make_sparse` makes more.
+
+    Args:
+        model: a built Sequential or functional model.
+        layer: a growable layer of it, or its name, whose units (of a convolution, its maps) reach
+            other layers through layers that keep units apart (activations, dropout,
+            BatchNormalization, pooling, Flatten).
+        units: integer, more than the layer has.
+
+    Returns:
+        A new model of the same kind.
+
+    Raises:
+        TypeError: if `model` is not a Keras 3 model.
+        ValueError: for a subclassed or unbuilt model, a layer that is not growable or whose units
+            can't be followed, and fewer units than the layer has.
+
+    Example:
+
+    ```python
+    wider = keras_grow.widen(model, "hidden", 400)
+    wider.compile(keras_grow.convert_optimizer(model, wider), model.loss)
+    ```
+    """
+    check_convertible(model)
+    growable = growable_layers(model)
+    found = [each for each in growable if layer in (each, each.name)]
+    if len(found) != 1:
+        raise ValueError(
+            "`layer` must be a growable layer of the model, or its name. Received: "
+            f"{layer!r}, expected one of {[each.name for each in growable]}"
+        )
+    (old,) = found
+    num_old = old.kernel_shape[-1]
+    is_count = isinstance(units, (int, np.integer)) and not isinstance(units, bool)
+    if not is_count or units <= num_old:
+        raise ValueError(
+            f"`units` must be an integer above the {num_old} that layer {old.name!r} has. "
+            f"Received: units={units!r}"
+        )
+    readers = consumers(model, old)
+    num_new = int(units) - num_old
+    shapes = {id(old): (*old.kernel_shape[:-1], int(units))}
+    for reader in readers:
+        *window, inputs, outputs = kernel_shape(reader.layer)
+        inputs += num_new * reader.indices.shape[1]
+        shapes[id(reader.layer)] = (*window, inputs, outputs)
+    passed = {id(place.layer) for reader in readers for place in reader.passed}
+
+    def convert(layer: keras.Layer) -> keras.Layer | None:
+        if id(layer) not in shapes and not (id(layer) in passed and layer.weights):
+            return None
+        config = layer.get_config()
+        if layer is old:
+            config["filters" if isinstance(layer, ConvLike) else "units"] = int(units)
+        if isinstance(layer, Growable) and layer.is_sparse:
+            config["initial_density"] = layer.num_active / math.prod(shapes[id(layer)])
+        return type(layer).from_config(config)
+
+    # The axes that grew can only be told once the copy is there.
+    widened = clone_with(model, convert, lambda old, new: None)
+    carried = carried_axes(model, widened)
+    for before, after in zip(nested_layers(model), nested_layers(widened), strict=True):
+        if id(before) in carried:
+            _carry(before, after, carried[id(before)])
+    return widened
+
+
+def carried_axes(model: keras.Model, widened: keras.Model) -> Mapping[int, Axes]:
+    """How the variables of `model` lie in those of a wider copy.
+
+    Args:
+        model: a model.
+        widened: what `widen`, once or more often, made of it.
+
+    Returns:
+        A dict from the `id` of each layer of `model` whose variables grew to its `Axes`.
+    """
+    axes: dict[int, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
+    for old, new in zip(nested_layers(model), nested_layers(widened), strict=True):
+        if not (isinstance(old, Growable) and isinstance(new, Growable)):
+            continue
+        count = old.kernel_shape[-1]
+        if count == new.kernel_shape[-1]:
+            continue
+        if count > new.kernel_shape[-1]:
+            raise ValueError(
+                "`converted` must have been made from `model`. Received: layer "
+                f"{old.name!r} with {count} units, and {new.kernel_shape[-1]} in the copy"
+            )
+        units = np.arange(count)
+        axes.setdefault(id(old), {})[-1] = (units, units)
+        for reader, wider in zip(consumers(model, old), consumers(widened, new), strict=True):
+            sides = reader.indices.reshape(-1), wider.indices[:count].reshape(-1)
+            axes.setdefault(id(reader.layer), {})[-2] = sides
+            for place, wider_place in zip(reader.passed, wider.passed, strict=True):
+                sides = place.indices.reshape(-1), wider_place.indices[:count].reshape(-1)
+                axes.setdefault(id(place.layer), {})[-1] = sides
+    return axes
+
+
+def places(
+    old_shape: Sequence[int], new_shape: Sequence[int], axes: Axes
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Flat indices in a variable, and in the wider one, of the same entries; int64.
+
+    Axis -2 counts for variables that have one: a kernel's inputs, not its biases.
+    """
+    sides = []
+    for side, shape in enumerate((old_shape, new_shape)):
+        flat = np.arange(math.prod(shape), dtype=np.int64).reshape(shape)
+        for axis, positions in axes.items():
+            if len(shape) >= -axis:
+                flat = np.take(flat, positions[side], axis)
+        sides.append(tf.constant(flat.reshape(-1)))
+    return sides[0], sides[1]
+
+
+def translated(
+    connections: tf.Tensor, old_shape: Sequence[int], new_shape: Sequence[int], axes: Axes
+) -> tf.Tensor:
+    """Flat indices of the same connections in a wider kernel, given those in the narrower one.
+
+    What no axis names stays where it is. It serves layers that hold no array of the kernel's size.
+    """
+    inputs, units = connections // old_shape[-1], connections % old_shape[-1]
+    window, inputs = inputs // old_shape[-2], inputs % old_shape[-2]
+    moved = []
+    for axis, positions in ((-2, inputs), (-1, units)):
+        to = np.arange(old_shape[axis], dtype=np.int64)
+        if axis in axes:
+            old, new = axes[axis]
+            to[old] = new
+        moved.append(tf.gather(tf.constant(to), positions))
+    return (window * new_shape[-2] + moved[0]) * new_shape[-1] + moved[1]
+
+
+def _carry(old: keras.Layer, new: keras.Layer, axes: Axes) -> None:
+    """Brings the weights of a layer into its wider copy, whose other units are dormant."""
+    pairs = list(zip(old.weights, new.weights, strict=True))
+    if isinstance(old, Growable) and old.is_sparse:
+        indices, values = old.active_connections()
+        indices = translated(indices, old.kernel_shape, new.kernel_shape, axes)
+        set_connections(new, indices, values)
+        pairs = [] if old.bias is None else [(old.bias, new.bias)]
+    # A newborn finds 0 and False in kernels, masks and biases; in statistics, and in what else a
+    # layer has, what is new.
+    starts_empty = {id(variable) for variable in getattr(old, "kernel_variables", old.weights)}
+    starts_empty.add(id(getattr(old, "bias", None)))
+    if isinstance(old, keras.layers.BatchNormalization):
+        starts_empty = set()
+    for before, after in pairs:
+        from_places, to_places = places(before.shape, after.shape, axes)
+        values = tf.gather(tf.reshape(before.value, [-1]), from_places)
+        rest = tf.zeros_like(after.value) if id(before) in starts_empty else after.value
+        flat = tf.tensor_scatter_nd_update(tf.reshape(rest, [-1]), to_places[:, None], values)
+        after.assign(tf.reshape(flat, after.shape))
