@@ -319,7 +319,9 @@ def convert_optimizer(
                 )
             is_kept = isinstance(new, Affine) and not axes
             common, _ = connections_of(new if is_kept else old)
-            carried = translated(common, kernel_shape(old), kernel_shape(new), axes)
+            carried = common
+            if axes:
+                carried = translated(common, kernel_shape(old), kernel_shape(new), axes)
             move = Move(_weights(old), _weights(new), (_place(old, common), _place(new, carried)))
             moves[id(move.old)] = move
     pairs = zip(model.trainable_variables, converted.trainable_variables, strict=True)

@@ -105,15 +105,16 @@ def carried_axes(model: keras.Model, widened: keras.Model) -> Mapping[int, Axes]
     """
     axes: dict[int, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
     for old, new in zip(nested_layers(model), nested_layers(widened), strict=True):
-        if not (isinstance(old, Growable) and isinstance(new, Growable)):
+        # The copy may have been converted to plain layers since.
+        if not (isinstance(old, Growable) and isinstance(new, (Growable, keras.layers.Dense))):
             continue
-        count = old.kernel_shape[-1]
-        if count == new.kernel_shape[-1]:
+        count, count_now = kernel_shape(old)[-1], kernel_shape(new)[-1]
+        if count == count_now:
             continue
-        if count > new.kernel_shape[-1]:
+        if count > count_now:
             raise ValueError(
                 "`converted` must have been made from `model`. Received: layer "
-                f"{old.name!r} with {count} units, and {new.kernel_shape[-1]} in the copy"
+                f"{old.name!r} with {count} units, and {count_now} in the copy"
             )
         units = np.arange(count)
         axes.setdefault(id(old), {})[-1] = (units, units)

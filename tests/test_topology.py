@@ -1,7 +1,7 @@
 """Which layers read a layer's units: held by values, with one unit of the layer nudged at a time.
 
-`keras_grow.topology` relies on names that Keras does not make public. It was run on Keras 3.15.1
-here, and is meant for 3.10 to 3.15, whose calls it reads through the same names.
+`keras_grow.topology` relies on names that Keras does not make public. It was run on Keras 3.10.0,
+3.13.0 and 3.15.1.
 """
 
 import keras

@@ -186,6 +186,9 @@ def test_widening_and_converting_together_carry_the_optimizer_over():
     masked = make_growable(widen(make_sparse(model), "hidden", 12))
     plain = make_plain(widen(model, "hidden", 12))
     np.testing.assert_allclose(plain(X), model(X), atol=1e-6)
+    kernel, optimizer = model.get_layer("hidden").kernel, convert_optimizer(model, plain)
+    for name, slot in slots(optimizer, plain.get_layer("hidden").kernel).items():
+        np.testing.assert_array_equal(slot[:, :8], slots(model.optimizer, kernel)[name])
     model_losses = None
     copies = [sparse, masked]
     for copy in copies:
