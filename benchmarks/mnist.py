@@ -4,8 +4,8 @@
 
 For each seed, networks train from three starts through the same epochs: a sparse seed that grows
 by the gradient, one that grows at random, and a dense network; all are then pruned in the same
-stages. They see distorted copies of the images (`mnist_data`); the first and the last are trained
-on the plain images too. All 60,000 training images are used and the last epoch counts.
+stages. They see distorted copies of the images (`mnist_data`); the dense one is trained on the
+plain images too. All 60,000 training images are used and the last epoch counts.
 
 The recipe (`mnist_training.RECIPES`) was chosen with `--validate`, which trains on the first 50,000
 training images and reports the error on the other 10,000. Test images are evaluated once for each
@@ -16,6 +16,7 @@ interrupted benchmark goes on where it stopped.
 import argparse
 import concurrent.futures
 import json
+import os
 import pathlib
 import statistics
 from typing import Any
@@ -30,11 +31,11 @@ KINDS = {
         ("grown", True),
         ("random", True),
         ("dense", True),
-        ("grown", False),
         ("dense", False),
     ],
+    "lenet_5": [("grown", True)],
 }
-TITLES = {"lenet_300_100": "LeNet-300-100 on MNIST"}
+TITLES = {"lenet_300_100": "LeNet-300-100 on MNIST", "lenet_5": "LeNet-5 on MNIST"}
 
 
 def collect(
@@ -58,6 +59,7 @@ def collect(
                 data_dir=arguments.data_dir,
                 cache=str(arguments.scratch),
                 is_validation=arguments.validate,
+                num_threads=max(1, (os.cpu_count() or 1) // arguments.workers),
                 **arguments.changes,
             )
             result = {"seed": seed, "peak_bytes": done.peak_bytes, **done.result}
@@ -106,6 +108,8 @@ def costs_table(runs: dict) -> str:
                     "distorted" if is_distorted else "plain",
                     f"{stages[0]['weights']:,}",
                     f"{mean('biases'):.0f}",
+                    f"{mean('flops'):,.0f}",
+                    f"{mean('scaled_flops'):,.0f}",
                     f"{mean('error'):.2f}",
                     f"{mean('epochs'):.0f}",
                     f"{mean('cost'):.1f}",
@@ -113,7 +117,8 @@ def costs_table(runs: dict) -> str:
                     f"{mean('seconds'):.0f}",
                 ]
             )
-    header = ["start", "images", "weights", "living biases", "error, %", "epochs"]
+    header = ["start", "images", "weights", "living biases", "FLOPs", "FLOPs x input density"]
+    header += ["error, %", "epochs"]
     header += ["cost, dense epochs", "peak weights", "seconds"]
     return harness.table(header, rows)
 

@@ -32,6 +32,8 @@ class Recipe:
         epoch_size: images per epoch, all by default.
         sparse_below: the density from which on the network trains as one of sparse layers;
             a step that costs what is active is the faster one there.
+        area_rounds, area_share, area_epochs: of pruning the areas of convolutions after the last
+            stage: how often, the share of a map each time, and epochs of training after each.
     """
 
     network: str
@@ -48,6 +50,9 @@ class Recipe:
     num_growth_images: int = 10_000
     epoch_size: int | None = None
     sparse_below: float = 0.1
+    area_rounds: int = 0
+    area_share: float = 0.08
+    area_epochs: int = 2
 
 
 def _lenet_300_100(recipe: Recipe, options: dict) -> list[keras.Layer]:
@@ -86,17 +91,18 @@ RECIPES = {
         "lenet_300_100",
         widths=(300, 100),
         stages=(
-            (15_000, 8, 8),
-            (7_800, 12, 25),
-            (3_800, 14, 30),
-            (2_000, 12, 30),
+            (15_000, 8, 6),
+            (7_800, 12, 24),
+            (3_800, 16, 40),
+            (2_000, 14, 40),
         ),
     ),
     # Half of the widths, as NeST starts from fewer maps: a quarter of the time.
     "lenet_5": Recipe(
         "lenet_5",
         widths=(10, 25, 250),
-        stages=((12_000, 6, 6), (5_800, 8, 16), (2_600, 10, 16)),
+        stages=((12_000, 5, 5), (5_800, 8, 16), (2_600, 10, 16)),
+        area_rounds=6,
         growth_epochs=6,
         grown_density=0.5,
     ),
@@ -133,7 +139,7 @@ def train(
     data_dir: str | None = None,
     cache: str | None = None,
     is_validation: bool = False,
-    num_threads: int = 1,
+    num_threads: int | None = None,
     **changes: Any,
 ) -> dict:
     """Trains one network through all stages.
@@ -146,20 +152,22 @@ def train(
         data_dir: where `tensorflow_datasets` keeps MNIST.
         cache: a folder for distorted copies.
         is_validation: trains on all but the last 10,000 training images and reports on these.
-        num_threads: of TensorFlow.
+        num_threads: of TensorFlow, in a process that has not used it yet; by default its own.
         **changes: of the recipe.
 
     Returns:
-        "stages": what was found at the end of growth and of each stage: weights, biases of
-        living units, error in percent, and so far: epochs, the most active weights, seconds, and
+        "stages": what was found at the end of growth, of each stage, and of the pruning of
+        areas: weights, biases of living units, FLOPs, also scaled by the density of activations,
+        error in percent, and so far: epochs, the most active weights, seconds, and
         the cost of training, which is active weights x images, growth's dense gradients included,
         in epochs of the dense network. "grown_per_pixel": how many connections each pixel got in
         growth.
     """
     changes = changes if is_distorted else {**PLAIN, **changes}
     recipe = dataclasses.replace(RECIPES[network], **changes)
-    tf.config.threading.set_intra_op_parallelism_threads(num_threads)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
+    if num_threads is not None:
+        tf.config.threading.set_intra_op_parallelism_threads(num_threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
     keras.utils.set_random_seed(seed)
     x, y, x_test, y_test = mnist_data.load(data_dir)
     if is_validation:
@@ -182,8 +190,32 @@ def train(
     grown_inputs = None
     cost, peak, epochs, found = 0.0, 0, 0, []
     started = time.perf_counter()
+
+    def look(training_accuracy: float) -> None:
+        loss, accuracy = model.evaluate(*test, batch_size=1000, verbose=0)
+        counted = keras_grow.report(model, (growth_data[0][:2000],))
+        found.append(
+            {
+                "weights": counted.num_active,
+                "biases": counted.num_parameters - counted.num_active,
+                "flops": counted.flops,
+                "scaled_flops": counted.scaled_flops,
+                "error": round(100 * (1 - accuracy), 2),
+                "loss": loss,
+                "training_accuracy": training_accuracy,
+                "epochs": epochs,
+                "peak": peak,
+                "cost": float(cost),
+                "seconds": time.perf_counter() - started,
+            }
+        )
+
     for course in _courses(recipe, start, num_connections, seed):
-        has_masks = any(not layer.is_sparse for layer in keras_grow.growable_layers(model))
+        has_masks = any(
+            not layer.is_sparse
+            for layer in keras_grow.growable_layers(model)
+            if isinstance(layer, keras_grow.GrowableDense)
+        )
         if has_masks and keras_grow.report(model).density < recipe.sparse_below:
             sparse = keras_grow.make_sparse(model)
             model = _compiled(sparse, keras_grow.convert_optimizer(model, sparse))
@@ -197,21 +229,19 @@ def train(
         peak = max(peak, record.peak_connections)
         if grown_inputs is None:
             grown_inputs = _inputs_used(model) - seed_inputs
-        loss, accuracy = model.evaluate(*test, batch_size=1000, verbose=0)
-        counted = keras_grow.report(model)
-        found.append(
-            {
-                "weights": counted.num_active,
-                "biases": counted.num_parameters - counted.num_active,
-                "error": round(100 * (1 - accuracy), 2),
-                "loss": loss,
-                "training_accuracy": record.history["accuracy"][-1],
-                "epochs": epochs,
-                "peak": peak,
-                "cost": cost,
-                "seconds": time.perf_counter() - started,
-            }
-        )
+        look(record.history["accuracy"][-1])
+    if recipe.area_rounds:
+        partial = keras_grow.make_partial_area(model)
+        model = _compiled(partial, keras_grow.convert_optimizer(model, partial))
+        for step in range(recipe.area_rounds):
+            keras_grow.prune_areas(model, (growth_data[0][:2000],), share=recipe.area_share)
+            # A gentler learning rate, which falls to 0 with the rounds.
+            left = 1 - step / recipe.area_rounds
+            model.optimizer.learning_rate = recipe.learning_rate * left / 4
+            history = model.fit(batches, epochs=recipe.area_epochs, verbose=0).history
+            epochs += recipe.area_epochs
+            cost += recipe.area_epochs * found[-1]["weights"] / num_connections
+        look(history["accuracy"][-1])
     return {"stages": found, "grown_per_pixel": grown_inputs.tolist()}
 
 
