@@ -256,7 +256,10 @@ def _courses(recipe: Recipe, start: str, num_connections: int, seed: int):
     )
     for weights, pruning_epochs, retraining_epochs in recipe.stages:
         density = weights / num_connections
-        stage = keras_grow.PruningStage(density, pruning_epochs, retraining_epochs)
+        # Dead neurons stay, so that weights are exactly those of the table.
+        stage = keras_grow.PruningStage(
+            density, pruning_epochs, retraining_epochs, removes_dead_neurons=False
+        )
         yield keras_grow.Course(None, [stage])
 
 

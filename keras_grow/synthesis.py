@@ -1,4 +1,4 @@
-"""NeST's whole course on one model: growth of connections, then pruning in stages."""
+"""NeST's whole course on one model: growth of connections and neurons, pruning in stages."""
 
 import dataclasses
 import itertools
@@ -13,10 +13,13 @@ import numpy as np
 from keras_grow.callbacks.growth import GrowthCallback
 from keras_grow.callbacks.moments import Epochs
 from keras_grow.callbacks.pruning import PruningCallback
+from keras_grow.connections.neuron_initializers import NeuronInitializer
 from keras_grow.connections.scores import ActivationMagnitude, GradientMagnitude, Score
 from keras_grow.connections.start_values import StartValue
+from keras_grow.dead_neurons import remove_dead_neurons
 from keras_grow.layers.growable import growable_layers
 from keras_grow.measuring.gradients import GradientMeter
+from keras_grow.neurons import grow_neurons
 
 Judgement = Callable[[Mapping[str, float]], bool]
 """A function of the logs of an epoch, metrics of validation data included."""
@@ -24,11 +27,15 @@ Judgement = Callable[[Mapping[str, float]], bool]
 
 @dataclasses.dataclass(frozen=True)
 class GrowthPhase:
-    """Training while connections grow, a part before each epoch but the first.
+    """Training while connections and neurons grow, a part before each epoch but the first.
 
     Args:
-        density: the density to reach, in (0, 1].
+        density: the density to reach, in (0, 1], of all growable layers together.
         epochs: positive integer, how long; the density rises linearly.
+        neurons: how many neurons are born in all, by the names of layers, into their dormant
+            units (`keras_grow.widen` makes room). Their connections count in the density.
+        neuron_initializer: chooses these, by default
+            `keras_grow.neuron_initializers.BridgingGradient()`.
         until: growth, and the phase, end after the first epoch for whose logs this is true, such
             as `lambda logs: logs["val_accuracy"] > 0.98`; by default after all epochs.
         score, start_value: see `keras_grow.grow`.
@@ -39,10 +46,17 @@ class GrowthPhase:
     until: Judgement | None = None
     score: Score = dataclasses.field(default_factory=GradientMagnitude)
     start_value: StartValue | None = None
+    neurons: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    neuron_initializer: NeuronInitializer | None = None
 
     def __post_init__(self):
         _check_density(self.density)
         _check_epochs(self.epochs, 1, "epochs")
+        if self.neurons and self.epochs == 1:
+            raise ValueError(
+                "Neurons are born before each epoch but the first. Received: epochs=1, "
+                f"neurons={self.neurons}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,12 +71,15 @@ class PruningStage:
         pruning_epochs: positive integer, the rounds of pruning, an epoch of training each.
         retraining_epochs: non-negative integer, how long the network trains on as it is.
         score: what ranks connections, by default `keras_grow.scores.ActivationMagnitude()`.
+        removes_dead_neurons: whether the stage ends with `keras_grow.remove_dead_neurons`, which
+            leaves the function as it was and may leave fewer connections than `density`.
     """
 
     density: float
     pruning_epochs: int = 12
     retraining_epochs: int = 18
     score: Score = dataclasses.field(default_factory=ActivationMagnitude)
+    removes_dead_neurons: bool = True
 
     def __post_init__(self):
         _check_density(self.density)
@@ -185,7 +202,7 @@ def synthesize(
     meter: GradientMeter | None = None,
     verbose: str | int = "auto",
 ) -> SynthesisRecord:
-    """Grows a compiled model and prunes it in stages, training throughout.
+    """Grows a compiled model and prunes it in stages, training throughout: NeST's course.
 
     The model should start sparse, from its layers' `initial_density`; NeST starts at 10%. It is
     trained by `model.fit` with the optimizer it was compiled with. The optimizer's learning rate
@@ -286,8 +303,21 @@ class _Synthesis:
             start_value=phase.start_value,
             meter=self._meter,
         )
+        neurons = [
+            _NeuronGrowth(
+                name,
+                count,
+                first + 1,
+                share,
+                self._growth_data,
+                phase.neuron_initializer,
+                self._meter,
+            )
+            for name, count in phase.neurons.items()
+        ]
         until = [] if phase.until is None else [_StopWhen(phase.until)]
-        return self._fit("growth", phase.epochs, [growth, *until])
+        # Neurons first: connections then fill up to the density.
+        return self._fit("growth", phase.epochs, [*neurons, growth, *until])
 
     def _prune(self, stage: PruningStage) -> PhaseRecord:
         first, density_before = self._epoch, self._density()
@@ -305,7 +335,12 @@ class _Synthesis:
         )
         num_epochs = stage.pruning_epochs + stage.retraining_epochs
         annealing = _CosineAnnealing(first, num_epochs)
-        return self._fit("pruning", num_epochs, [pruning, annealing])
+        phase = self._fit("pruning", num_epochs, [pruning, annealing])
+        if stage.removes_dead_neurons:
+            remove_dead_neurons(self._model)
+            num_active = sum(layer.num_active for layer in growable_layers(self._model))
+            phase = dataclasses.replace(phase, num_active=num_active, density=self._density())
+        return phase
 
     def _fit(self, name: str, num_epochs: int, callbacks: list) -> PhaseRecord:
         history = self._model.fit(
@@ -338,6 +373,33 @@ class _Synthesis:
     def _restore(self, state: list[np.ndarray]) -> None:
         for variable, value in zip(self._variables(), state, strict=True):
             variable.assign(value)
+
+
+class _NeuronGrowth(keras.callbacks.Callback):
+    """Lets neurons be born in a layer, in equal parts before some epochs."""
+
+    def __init__(self, layer, count, first_epoch, num_epochs, data, initializer, meter):
+        super().__init__()
+        # Parts that add up to the count, the larger ones first.
+        self._counts = {
+            first_epoch + i: count // num_epochs + (i < count % num_epochs)
+            for i in range(num_epochs)
+        }
+        self._layer, self._data, self._initializer = layer, data, initializer
+        # A meter traces anew for other layers; each layer's own is traced once.
+        self._meter = GradientMeter(meter.loss, meter.training, meter.batch_size, meter.verbose)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        count = self._counts.get(epoch, 0)
+        if count:
+            grow_neurons(
+                self.model,
+                self._data,
+                self._layer,
+                count,
+                initializer=self._initializer,
+                meter=self._meter,
+            )
 
 
 class _StopWhen(keras.callbacks.Callback):

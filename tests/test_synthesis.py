@@ -21,8 +21,8 @@ class LearningRates(keras.callbacks.Callback):
 
 def _course(**settings):
     stages = [
-        PruningStage(0.3, pruning_epochs=2, retraining_epochs=1),
-        PruningStage(0.15, pruning_epochs=1, retraining_epochs=1),
+        PruningStage(0.3, 2, 1, removes_dead_neurons=False),
+        PruningStage(0.15, 1, 1, removes_dead_neurons=False),
     ]
     return Course(GrowthPhase(0.5, epochs=3), stages, **settings)
 
@@ -101,9 +101,48 @@ def test_a_dense_start_trains_and_is_pruned_from_a_dataset(blobs):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile("adam", loss)
     batches = tf.data.Dataset.from_tensor_slices(blobs).batch(32)
-    stage = PruningStage(0.5, 2, 0, score=scores.Magnitude())
+    stage = PruningStage(0.5, 2, 0, scores.Magnitude(), removes_dead_neurons=False)
     record = synthesize(model, batches, Course(GrowthPhase(1.0, 2), [stage]), verbose=0)
     assert record.history["connections"] == [66, 66, 37, 33]
+
+
+def test_a_stage_ends_without_dead_neurons_and_with_the_same_function(blobs, classifier):
+    outputs = []
+
+    class Outputs(keras.callbacks.Callback):
+        def on_train_end(self, logs=None):
+            outputs.append(self.model(blobs[0]).numpy())
+
+    course = Course(GrowthPhase(0.5, 2), [PruningStage(0.1, 1, 1)])
+    record = synthesize(classifier, blobs, course, callbacks=[Outputs()], verbose=0)
+    np.testing.assert_allclose(classifier(blobs[0]), outputs[-1], rtol=0, atol=1e-6)
+    hidden, classes = classifier.layers
+    fed = hidden.kernel_mask.numpy().any(axis=0)
+    read = classes.kernel_mask.numpy().any(axis=1)
+    np.testing.assert_array_equal(fed, read)
+    # 18 connections are left of 176, fewer without those of dead neurons.
+    assert record.history["connections"][-1] == 18
+    assert record.phases[-1].num_active == hidden.num_active + classes.num_active < 18
+
+
+def test_neurons_are_born_while_connections_grow(blobs):
+    seed = keras.Sequential(
+        [
+            keras.Input((8,)),
+            GrowableDense(4, "relu", initial_density=0.5, seed=0, name="hidden"),
+            GrowableDense(3, name="classes"),
+        ]
+    )
+    model = keras_grow.widen(seed, "hidden", 12)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss, metrics=["accuracy"])
+    born = Course(GrowthPhase(0.6, epochs=4, neurons={"hidden": 7}))
+    record = synthesize(model, blobs, born, verbose=0)
+    assert keras_grow.report(model).layers[0].living_units == 11
+    # 60% of 132 connections, those of the newborn among them.
+    assert record.phases[0].num_active == 79
+    with pytest.raises(ValueError, match="Received: epochs=1, neurons="):
+        GrowthPhase(epochs=1, neurons={"hidden": 1})
 
 
 def test_courses_halve_the_density():
