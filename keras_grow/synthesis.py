@@ -307,11 +307,10 @@ class _Synthesis:
             _NeuronGrowth(
                 name,
                 count,
-                first + 1,
-                share,
-                self._growth_data,
-                phase.neuron_initializer,
-                self._meter,
+                range(first + 1, first + 1 + share),
+                data=self._growth_data,
+                initializer=phase.neuron_initializer,
+                meter=self._meter,
             )
             for name, count in phase.neurons.items()
         ]
@@ -378,16 +377,13 @@ class _Synthesis:
 class _NeuronGrowth(keras.callbacks.Callback):
     """Lets neurons be born in a layer, in equal parts before some epochs."""
 
-    def __init__(self, layer, count, first_epoch, num_epochs, data, initializer, meter):
+    def __init__(self, layer, count, epochs, *, data, initializer, meter):
         super().__init__()
         # Parts that add up to the count, the larger ones first.
-        self._counts = {
-            first_epoch + i: count // num_epochs + (i < count % num_epochs)
-            for i in range(num_epochs)
-        }
+        part, rest = divmod(count, len(epochs))
+        self._counts = {epoch: part + (i < rest) for i, epoch in enumerate(epochs)}
         self._layer, self._data, self._initializer = layer, data, initializer
-        # A meter traces anew for other layers; each layer's own is traced once.
-        self._meter = GradientMeter(meter.loss, meter.training, meter.batch_size, meter.verbose)
+        self._meter = meter
 
     def on_epoch_begin(self, epoch, logs=None):
         count = self._counts.get(epoch, 0)

@@ -130,6 +130,7 @@ LAYERS = [
         constraint=keras.constraints.NonNeg(),
     ),
     ConvolutionCase(keras_grow.GrowableConv2D, stored="kernel"),
+    ConvolutionCase(keras_grow.PartialAreaConv2D, stored="kernel"),
     ConvolutionCase(keras_grow.WeightNormConv2D, stored="v"),
     ConvolutionCase(keras_grow.GrowableConv1D, stored="kernel", rank=1),
 ]
