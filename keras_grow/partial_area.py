@@ -83,14 +83,7 @@ def make_partial_area(
     """
     check_convertible(model)
     found = [layer for layer in nested_layers(model) if type(layer) is GrowableConv2D]
-    chosen = found
-    if layers is not None:
-        chosen = [layer for layer in found if layer in layers or layer.name in layers]
-    if not chosen or (layers is not None and len(chosen) != len(layers)):
-        raise ValueError(
-            f"Only GrowableConv2D layers can be converted. Received: layers={layers!r}, and a "
-            f"model with such layers {[layer.name for layer in found]}"
-        )
+    chosen = _named(found, layers, "Only GrowableConv2D layers can be converted.")
 
     def convert(layer: keras.Layer) -> keras.Layer | None:
         is_chosen = any(layer is each for each in chosen)
@@ -176,14 +169,22 @@ def _partial_area_layers(model, layers) -> list[PartialAreaConv2D]:
         for layer in growable_layers(model)
         if isinstance(layer, PartialAreaConv2D) and layer.trainable
     ]
+    need = (
+        "Areas are pruned in trainable PartialAreaConv2D layers; `keras_grow.make_partial_area` "
+        "makes them of GrowableConv2D."
+    )
+    return _named(found, layers, need)
+
+
+def _named(found: list, layers: Sequence[str | keras.Layer] | None, need: str) -> list:
+    """Those of the layers found that are asked for, all by default; raises `ValueError`."""
     chosen = found
     if layers is not None:
         chosen = [layer for layer in found if layer in layers or layer.name in layers]
     if not chosen or (layers is not None and len(chosen) != len(layers)):
         raise ValueError(
-            "Areas are pruned in trainable PartialAreaConv2D layers; "
-            "`keras_grow.make_partial_area(model)` makes them of GrowableConv2D. Received: layers="
-            f"{layers!r}, and a model with such layers {[layer.name for layer in found]}"
+            f"{need} Received: layers={layers!r}, and a model with such layers "
+            f"{[layer.name for layer in found]}"
         )
     return chosen
 
