@@ -9,7 +9,8 @@ plain images too. All 60,000 training images are used and the last epoch counts.
 
 The recipe (`mnist_training.RECIPES`) was chosen with `--validate`, which trains on the first 50,000
 training images and reports the error on the other 10,000. Test images are evaluated once for each
-network at the end of each stage. Runs are kept under `output/` as they finish, so that an
+network at the end of each stage; those of LeNet-300-100 had been evaluated for two networks of an
+earlier recipe with shorter stages. Runs are kept under `output/` as they finish, so that an
 interrupted benchmark goes on where it stopped.
 """
 
@@ -204,14 +205,16 @@ def main(argv: list[str] | None = None) -> None:
     runs = collect(network, KINDS[network], arguments.seeds, arguments)
     arguments.output.mkdir(parents=True, exist_ok=True)
     text: list[Any] = [
-        f"{__doc__.split(chr(10) * 2)[2]}".replace("\n", " "),
+        *(" ".join(paragraph.split()) for paragraph in __doc__.split("\n\n")[2:4]),
         "Error in percent at the last epoch of a stage: the mean, and each seed's. Weights are "
         "those of kernels; biases of units with an active input are counted beside them.",
         errors_table(runs),
         "## Cost",
         "Means over the seeds. Cost counts active weights x images, dense gradients of growth "
         "included, in epochs of the dense network; seconds are those of training with one thread "
-        "beside another such run.",
+        "beside another such run, which held at most "
+        f"{max(r.get('peak_bytes', 0) for results in runs.values() for r in results) / 2**30:.1f} "
+        "GiB beyond its imports.",
         costs_table(runs),
     ]
     figure = arguments.output / f"{network}_cost.png"

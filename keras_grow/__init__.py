@@ -16,6 +16,7 @@ from keras_grow.connections.tiled_gradient import TiledGradient
 from keras_grow.connections.tiled_search import TiledSearch
 from keras_grow.connections.view import Connections
 from keras_grow.conversion import convert_optimizer, make_growable, make_plain, make_sparse
+from keras_grow.course import Course, GrowthPhase, PruningStage
 from keras_grow.dead_neurons import remove_dead_neurons
 from keras_grow.export.saved_model import export_saved_model
 from keras_grow.feature_maps import FeatureMapRecord, grow_feature_maps
@@ -39,14 +40,7 @@ from keras_grow.neurons import grow_neurons
 from keras_grow.partial_area import AreaChange, AreaRecord, make_partial_area, prune_areas
 from keras_grow.pruning import prune
 from keras_grow.report import LayerReport, Report, report
-from keras_grow.synthesis import (
-    Course,
-    GrowthPhase,
-    PhaseRecord,
-    PruningStage,
-    SynthesisRecord,
-    synthesize,
-)
+from keras_grow.synthesis import PhaseRecord, SynthesisRecord, synthesize
 from keras_grow.units import NeuronRecord
 from keras_grow.version import __version__
 from keras_grow.weight_norm_initialization import initialize_weight_norm
