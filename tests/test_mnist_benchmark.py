@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from benchmarks import mnist, mnist_data, mnist_training
+from benchmarks import mnist, mnist_data, mnist_training, seed_size
 
 NUM_TRAINING = 1500
 
@@ -104,6 +104,22 @@ def test_convolutions_end_with_partial_areas(digits):
     assert pruned["weights"] == partial["weights"] == 6_000
     assert partial["flops"] < pruned["flops"] < grown["flops"]
     assert partial["scaled_flops"] < pruned["scaled_flops"]
+
+
+@pytest.mark.slow
+def test_the_study_of_the_seed_grows_until_good_and_keeps_the_last_good_network(
+    digits, monkeypatch
+):
+    monkeypatch.setattr(seed_size, "GROWN_ACCURACY", 0.6)
+    monkeypatch.setattr(seed_size, "ACCEPTED_ACCURACY", 0.7)
+    found = seed_size.study(0.4)
+    assert found["widths"] == (120, 40)
+    assert found["connections"] == 784 * 120 + 120 * 40 + 40 * 10
+    assert found["growth_epochs"] >= 1
+    accepted = [size for size, accuracy, is_accepted in found["stages"] if is_accepted]
+    assert all(accuracy >= 0.7 for _, accuracy, is_accepted in found["stages"] if is_accepted)
+    assert found["final"] == min([found["grown"], *accepted])
+    assert found["final"] < found["grown"]
 
 
 def test_the_tables_say_what_the_runs_found(tmp_path, monkeypatch):
