@@ -10,6 +10,7 @@ was accepted. One seed. Test images are evaluated once for each final network.
 """
 
 import argparse
+import concurrent.futures
 import dataclasses
 import itertools
 import pathlib
@@ -88,10 +89,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data-dir", help="where tensorflow_datasets keeps MNIST")
     parser.add_argument("--ratios", type=float, nargs="+", default=RATIOS)
     parser.add_argument("--epoch-size", type=int, help="images per epoch, by default all")
+    parser.add_argument("--workers", type=int, default=2, help="networks trained at a time")
     parser.add_argument("--output", type=pathlib.Path, default=harness.RESULTS)
     arguments = parser.parse_args(argv)
-    found = []
-    for ratio in arguments.ratios:
+
+    def run(ratio: float) -> dict:
         done = harness.run_alone(
             "benchmarks.seed_size:study",
             timeout=3600,
@@ -99,8 +101,12 @@ def main(argv: list[str] | None = None) -> None:
             data_dir=arguments.data_dir,
             epoch_size=arguments.epoch_size,
         )
-        found.append({**done.result, "seconds": done.seconds})
-        print(found[-1], flush=True)
+        result = {**done.result, "seconds": done.seconds}
+        print(result, flush=True)
+        return result
+
+    with concurrent.futures.ThreadPoolExecutor(arguments.workers) as pool:
+        found = list(pool.map(run, arguments.ratios))
     rows = [
         [
             f"{row['ratio']:.1f}",
