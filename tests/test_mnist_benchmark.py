@@ -158,6 +158,7 @@ def test_the_tables_say_what_the_runs_found(tmp_path, monkeypatch):
     # 40 connections on 384 pixels of the border.
     assert "got 44.0 connections by growth, one of the outer four rows and columns 0.10" in text
     assert "422 to 1" in text
+    assert "| 7,800 weights | 3,800 weights |" in text
     for figure in ("lenet_300_100_cost.png", "lenet_300_100_grown.png"):
         assert f"({figure})" in text
         assert (tmp_path / "out" / figure).stat().st_size > 1000
