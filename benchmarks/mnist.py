@@ -238,10 +238,11 @@ def main(argv: list[str] | None = None) -> None:
         "GiB beyond its imports.",
         costs_table(runs),
     ]
-    figure = arguments.output / f"{network}_cost.png"
-    sizes = [stage["weights"] for stage in runs[("grown", True)][0]["stages"][1:]]
-    draw_costs(runs, [sizes[len(sizes) // 3], sizes[-2]], figure)
-    text.append(f"![error against cost]({figure.name})")
+    if len(runs) > 1:
+        figure = arguments.output / f"{network}_cost.png"
+        sizes = [stage["weights"] for stage in runs[("grown", True)][0]["stages"][1:]]
+        draw_costs(runs, [sizes[len(sizes) // 3], sizes[-2]], figure)
+        text.append(f"![error against cost]({figure.name})")
     if network == "lenet_300_100":
         image, centre, border = grown_by_place(runs[("grown", True)])
         figure = arguments.output / f"{network}_grown.png"
