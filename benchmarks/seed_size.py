@@ -3,8 +3,8 @@
     python -m benchmarks.seed_size --data-dir DIR
 
 A LeNet-300-100 whose hidden widths are scaled by r, 10% of its connections active, grows by the
-gradient until it classifies 98% of the validation images (the last 10,000 training images; the
-first 50,000 train it), and is pruned stage by stage until retraining no longer brings 97.8% back.
+gradient until it classifies 97% of the validation images (the last 10,000 training images; the
+first 50,000 train it), and is pruned stage by stage until retraining no longer brings 97.2% back.
 Said of each r: the epochs of growth, the size after growth, and the final size: the smallest that
 was accepted. One seed. Test images are evaluated once for each final network.
 """
@@ -21,7 +21,7 @@ from benchmarks import harness
 
 COMMAND = "python -m benchmarks.seed_size"
 RATIOS = (0.2, 0.4, 0.6, 0.8, 1.0)
-GROWN_ACCURACY, ACCEPTED_ACCURACY = 0.98, 0.978
+GROWN_ACCURACY, ACCEPTED_ACCURACY = 0.97, 0.972
 # Densities rise by this share of all connections an epoch, and each stage leaves this share.
 GROWTH_PER_EPOCH, SHRINKAGE = 0.04, 0.7
 LEAST_WEIGHTS = 1500
@@ -63,7 +63,7 @@ def study(ratio: float, seed: int = 0, data_dir: str | None = None, epoch_size=N
         lambda size: size >= LEAST_WEIGHTS,
         (grown.num_active * SHRINKAGE**i for i in itertools.count(1)),
     )
-    stages = [keras_grow.PruningStage(size / num_connections, 4, 8) for size in sizes]
+    stages = [keras_grow.PruningStage(size / num_connections, 3, 6) for size in sizes]
     pruned = course(
         keras_grow.Course(
             None, stages, accept=lambda logs: logs["val_accuracy"] >= ACCEPTED_ACCURACY
