@@ -136,7 +136,20 @@ LAYERS = [
 ]
 
 
-@pytest.fixture(params=LAYERS, ids=lambda case: case.layer_class.__name__)
+# They share all but the way a kernel is applied with a layer above them.
+_ALIKE = (keras_grow.PartialAreaConv2D, keras_grow.GrowableConv1D)
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(
+            case,
+            marks=[pytest.mark.slow] if case.layer_class in _ALIKE else [],
+            id=case.layer_class.__name__,
+        )
+        for case in LAYERS
+    ]
+)
 def case(request):
     return request.param
 
