@@ -1,0 +1,72 @@
+"""Exports that stand at their path whole or not at all."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+
+import tensorflow as tf
+
+
+@contextlib.contextmanager
+def written_beside(
+    path: str | os.PathLike, may_replace: Callable[[str], bool], replaced: str
+) -> Iterator[str]:
+    """Gives a path beside `path` to write to; what was written there moves to `path` at the end.
+
+    If the block raises, nothing stands at `path` that did not stand there before.
+
+    Args:
+        path: the file or directory to write.
+        may_replace: says of what stands at `path`, if anything does, whether it may be replaced.
+        replaced: what may be replaced, for the error's words, such as "earlier SavedModels".
+
+    Raises:
+        ValueError: where something stands at `path` that may not be replaced.
+        OSError: where `path` can't be written: no permission, no space, no such drive.
+    """
+    path = os.path.abspath(os.fspath(path))
+    if os.path.lexists(path) and not may_replace(path):
+        raise ValueError(
+            f"An export replaces {replaced} only. Received: path={path!r}, where something else "
+            "stands. Choose another, or remove it."
+        )
+    folder = os.path.dirname(path)
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as scratch:
+            written = os.path.join(scratch, "new")
+            yield written
+            _move(written, path, os.path.join(scratch, "old"))
+    # TensorFlow has errors of its own for what the file system refuses.
+    except (OSError, tf.errors.OpError) as error:
+        reason = getattr(error, "strerror", None) or getattr(error, "message", None) or str(error)
+        raise OSError(
+            getattr(error, "errno", None),
+            "The export could not be written, and nothing was changed. Expected a folder that may "
+            f"be written to, with room for the export. Received: path={path!r}: {reason}",
+        ) from error
+
+
+def num_bytes(path: str | os.PathLike) -> int:
+    """The size of a file, or of all files in a directory."""
+    if os.path.isfile(path):
+        return os.path.getsize(path)
+    return sum(
+        os.path.getsize(os.path.join(folder, name))
+        for folder, _, names in os.walk(path)
+        for name in names
+    )
+
+
+def _move(written: str, path: str, aside: str) -> None:
+    # A directory can't be renamed over another that is not empty.
+    is_replacing = os.path.isdir(path)
+    if is_replacing:
+        os.rename(path, aside)
+    try:
+        os.replace(written, path)
+    except OSError:
+        if is_replacing:
+            os.rename(aside, path)
+        raise
