@@ -41,10 +41,10 @@ def written_beside(
     # TensorFlow has errors of its own for what the file system refuses.
     except (OSError, tf.errors.OpError) as error:
         reason = getattr(error, "strerror", None) or getattr(error, "message", None) or str(error)
-        raise OSError(
-            getattr(error, "errno", None),
+        kind = PermissionError if isinstance(error, PermissionError) else OSError
+        raise kind(
             "The export could not be written, and nothing was changed. Expected a folder that may "
-            f"be written to, with room for the export. Received: path={path!r}: {reason}",
+            f"be written to, with room for the export. Received: path={path!r}: {reason}"
         ) from error
 
 
