@@ -40,8 +40,8 @@ from keras_grow.neurons import grow_neurons
 from keras_grow.partial_area import AreaChange, AreaRecord, make_partial_area, prune_areas
 from keras_grow.pruning import prune
 from keras_grow.report import LayerReport, Report, report
+from keras_grow.structure.units import NeuronChange, NeuronRecord
 from keras_grow.synthesis import PhaseRecord, SynthesisRecord, synthesize
-from keras_grow.units import NeuronChange, NeuronRecord
 from keras_grow.version import __version__
 from keras_grow.weight_norm_initialization import initialize_weight_norm
 from keras_grow.widening import widen

@@ -14,8 +14,8 @@ from keras_grow.connections.tiled_search import TiledSearch
 from keras_grow.layers.growable import Evidence, Growable, growable_layers
 from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.measuring.inputs import mean_over_inputs
-from keras_grow.normalization import output_scales
 from keras_grow.optimizer_slots import check_is_elementwise, check_resettable, steps_made
+from keras_grow.structure.normalization import output_scales
 
 
 class NothingToChange(ValueError):

@@ -7,7 +7,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_grow.cloning import check_convertible, clone_with, set_connections
 from keras_grow.connections.densities import DensityDistribution, FanIn, Uniform, check_density
 from keras_grow.layers.affine import Affine
 from keras_grow.layers.conv import GrowableConv1D, GrowableConv2D
@@ -18,9 +17,10 @@ from keras_grow.layers.plain_kernel import PlainKernel
 from keras_grow.layers.sparse_dense import SparseDense
 from keras_grow.layers.weight_norm_kernel import WeightNormKernel
 from keras_grow.optimizer_slots import Move, carry_over
-from keras_grow.topology import kernel_shape
-from keras_grow.units import connections_of
-from keras_grow.widening import carried_axes, places, translated
+from keras_grow.structure.axes import places, translated
+from keras_grow.structure.cloning import check_convertible, clone_with, set_connections
+from keras_grow.structure.kernels import connections_of, kernel_shape
+from keras_grow.widening import carried_axes
 
 # Plain layers, and what they become; their subclasses may compute something else.
 _GROWABLE: dict[type, type[PlainKernel]] = {

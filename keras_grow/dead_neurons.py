@@ -10,8 +10,10 @@ import tensorflow as tf
 from keras_grow.change import optimizer_of
 from keras_grow.layers.growable import growable_layers
 from keras_grow.optimizer_slots import shift_averages
-from keras_grow.topology import Consumer, kernel_shape
-from keras_grow.units import NeuronChange, NeuronRecord, Units, connections_of, followed
+from keras_grow.structure.kernels import connections_of, kernel_shape
+from keras_grow.structure.passing import ZERO_PADDING
+from keras_grow.structure.topology import Consumer
+from keras_grow.structure.units import NeuronChange, NeuronRecord, Units, followed
 
 
 def remove_dead_neurons(
@@ -94,7 +96,7 @@ def _remove_unread(units: Units, so_far: _Removed, optimizer: keras.Optimizer | 
 def _fold_unfed(units: Units, so_far: _Removed, optimizer: keras.Optimizer | None) -> bool:
     """Folds units that nothing feeds into the biases behind them; says whether there was any."""
     unfed = np.flatnonzero((units.fan_in() == 0) & (units.fan_out() > 0))
-    if not len(unfed) or not all(_can_absorb(reader.layer) for reader in units.consumers):
+    if not len(unfed) or not all(map(_can_absorb, units.consumers)):
         return False
     for reader in units.consumers:
         bias = reader.layer.bias
@@ -108,9 +110,11 @@ def _fold_unfed(units: Units, so_far: _Removed, optimizer: keras.Optimizer | Non
     return True
 
 
-def _can_absorb(layer: keras.Layer) -> bool:
+def _can_absorb(reader: Consumer) -> bool:
     """Whether a constant input can go into the layer's biases; not where padding cuts it off."""
-    return layer.bias is not None and len(kernel_shape(layer)) == 2
+    is_framed = any(type(place.layer) in ZERO_PADDING for place in reader.passed)
+    layer = reader.layer
+    return layer.bias is not None and len(kernel_shape(layer)) == 2 and not is_framed
 
 
 def _contribution(units: Units, unfed: np.ndarray, reader: Consumer) -> tf.Tensor:

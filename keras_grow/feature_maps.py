@@ -16,7 +16,7 @@ from keras_grow.layers.growable import Growable, StorageChange
 from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.measuring.mean_loss import loss_measurement
 from keras_grow.optimizer_slots import reset_slots, steps_made
-from keras_grow.units import NeuronChange, Units, checked_count, mean_weight
+from keras_grow.structure.units import NeuronChange, Units, checked_count, mean_weight
 
 
 @dataclasses.dataclass(frozen=True)

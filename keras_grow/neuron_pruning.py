@@ -13,15 +13,14 @@ from keras_grow.connections.neuron_scores import NeuronScore, OutputMagnitude, O
 from keras_grow.layers.growable import Growable
 from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.measuring.passes import sum_over_batches
-from keras_grow.topology import Consumer, kernel_shape
-from keras_grow.units import (
+from keras_grow.structure.kernels import connections_of, inputs_of, kernel_shape
+from keras_grow.structure.topology import Consumer
+from keras_grow.structure.units import (
     NeuronChange,
     NeuronRecord,
     Units,
     checked_count,
-    connections_of,
     followed,
-    inputs_of,
 )
 
 

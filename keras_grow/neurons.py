@@ -19,8 +19,8 @@ from keras_grow.layers.growable import Growable
 from keras_grow.measuring.bridging import bridging_gradient
 from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.optimizer_slots import reset_slots, steps_made
-from keras_grow.topology import Consumer
-from keras_grow.units import NeuronChange, NeuronRecord, Units, checked_count, mean_weight
+from keras_grow.structure.topology import Consumer
+from keras_grow.structure.units import NeuronChange, NeuronRecord, Units, checked_count, mean_weight
 
 # Numbers of a bridging gradient: 512 MB in float32, and ranking them takes as much again.
 _LARGEST_GRADIENT = 2**27

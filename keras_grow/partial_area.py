@@ -8,7 +8,6 @@ import keras
 import tensorflow as tf
 
 from keras_grow.change import NothingToChange
-from keras_grow.cloning import check_convertible, clone_with
 from keras_grow.layers.conv import GrowableConv2D
 from keras_grow.layers.growable import growable_layers, nested_layers
 from keras_grow.layers.observer import Observer, observing
@@ -16,6 +15,7 @@ from keras_grow.layers.partial_area_conv import PartialAreaConv2D
 from keras_grow.measuring.loss import call_model, untouched
 from keras_grow.measuring.passes import sum_over_batches
 from keras_grow.report import report
+from keras_grow.structure.cloning import check_convertible, clone_with
 
 
 @dataclasses.dataclass(frozen=True)

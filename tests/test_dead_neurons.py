@@ -12,7 +12,7 @@ from keras_grow import (
     remove_dead_neurons,
 )
 from keras_grow.optimizer_slots import slots
-from keras_grow.units import Units
+from keras_grow.structure.units import Units
 
 _layers = keras.layers
 X = np.random.default_rng(0).normal(size=(32, 6, 4)).astype("float32")

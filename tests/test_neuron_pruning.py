@@ -15,7 +15,7 @@ from keras_grow import (
 )
 from keras_grow.connections.neuron_scores import Contribution, NeuronScore
 from keras_grow.optimizer_slots import slots
-from keras_grow.units import Units
+from keras_grow.structure.units import Units
 
 _layers = keras.layers
 

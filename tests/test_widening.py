@@ -18,8 +18,9 @@ from keras_grow import (
 )
 from keras_grow.connections.neuron_initializers import SingularVectors
 from keras_grow.optimizer_slots import slots, steps_made
-from keras_grow.units import Units
-from keras_grow.widening import carried_axes, places
+from keras_grow.structure.axes import places
+from keras_grow.structure.units import Units
+from keras_grow.widening import carried_axes
 
 _layers = keras.layers
 _RANDOM = np.random.default_rng(0)

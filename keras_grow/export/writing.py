@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pathlib
 import tempfile
 from collections.abc import Callable, Iterator
 
@@ -50,13 +51,9 @@ def written_beside(
 
 def num_bytes(path: str | os.PathLike) -> int:
     """The size of a file, or of all files in a directory."""
-    if os.path.isfile(path):
-        return os.path.getsize(path)
-    return sum(
-        os.path.getsize(os.path.join(folder, name))
-        for folder, _, names in os.walk(path)
-        for name in names
-    )
+    root = pathlib.Path(path)
+    files = [root] if root.is_file() else [file for file in root.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)
 
 
 def _move(written: str, path: str, aside: str) -> None:

@@ -33,7 +33,7 @@ def twins():
             models.append(keras.Sequential([keras.Input((20,)), *layers]))
         masked, sparse = models
         for layer, twin in zip(masked.layers, sparse.layers):
-            keras_grow.cloning.set_connections(twin, *layer.active_connections())
+            keras_grow.structure.cloning.set_connections(twin, *layer.active_connections())
             twin.bias.assign(layer.bias)
         for model in models:
             model.compile(keras.optimizers.get({"class_name": optimizer, "config": {}}), "mse")
@@ -173,7 +173,7 @@ def test_a_mixed_model_ranks_all_layers_together(data):
     masked = model_of(GrowableDense, GrowableDense, GrowableDense)
     mixed = model_of(GrowableDense, SparseDense, GrowableDense)
     for layer, twin in zip(masked.layers, mixed.layers):
-        keras_grow.cloning.set_connections(twin, *layer.active_connections())
+        keras_grow.structure.cloning.set_connections(twin, *layer.active_connections())
     records = [keras_grow.grow(model, data, count=40) for model in (masked, mixed)]
     for mine, theirs in zip(records[0].layers, records[1].layers):
         assert mine.count > 0

@@ -9,11 +9,12 @@ import numpy as np
 import tensorflow as tf
 
 from keras_grow.layers.growable import Growable, StorageChange
-from keras_grow.layers.mean_only_batch_normalization import MeanOnlyBatchNormalization
 from keras_grow.optimizer_slots import reset_slots
-from keras_grow.topology import UnitsNotFollowed, consumers, kernel_shape
+from keras_grow.structure.calls import UnitsNotFollowed
+from keras_grow.structure.kernels import connections_of, inputs_of, kernel_shape
+from keras_grow.structure.passing import NORMALIZATIONS
+from keras_grow.structure.topology import consumers
 
-_NORMALIZATIONS = (keras.layers.BatchNormalization, MeanOnlyBatchNormalization)
 # What a new normalisation layer starts with.
 _FRESH_STATISTICS = {"gamma": 1.0, "beta": 0.0, "moving_mean": 0.0, "moving_variance": 1.0}
 
@@ -163,7 +164,7 @@ class Units:
             id(place.layer): place for consumer in self.consumers for place in consumer.passed
         }
         for place in passed.values():
-            if not isinstance(place.layer, _NORMALIZATIONS):
+            if not isinstance(place.layer, NORMALIZATIONS):
                 continue
             indices = tf.constant(place.indices[units].reshape(-1))
             for name, value in _FRESH_STATISTICS.items():
@@ -192,15 +193,6 @@ def mean_weight(layer: Growable) -> float:
     return float(np.sqrt(6 / sum(layer.kernel_shape[-2:]))) / 2
 
 
-def connections_of(layer: keras.Layer) -> tuple[tf.Tensor, tf.Tensor]:
-    """Flat indices of a layer's active connections, or of its weights other than 0; the weights."""
-    if isinstance(layer, Growable):
-        return layer.active_connections()
-    kernel = tf.reshape(layer.kernel.value, [-1])
-    indices = tf.where(kernel != 0)[:, 0]
-    return indices, tf.gather(kernel, indices)
-
-
 def set_entries(
     variable: keras.Variable,
     indices: tf.Tensor,
@@ -225,12 +217,6 @@ def followed(model: keras.Model, layers: Sequence[Growable]) -> tuple[list[Units
         except UnitsNotFollowed:
             others.append(layer.name)
     return found, tuple(others)
-
-
-def inputs_of(layer: keras.Layer, connections: tf.Tensor) -> tf.Tensor:
-    """Which input, of the kernel's axis -2, each connection leads out of."""
-    *_, num_inputs, num_units = kernel_shape(layer)
-    return connections // num_units % num_inputs
 
 
 def _counts(positions: tf.Tensor, size: int) -> np.ndarray:

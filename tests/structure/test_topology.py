@@ -1,7 +1,7 @@
 """Which layers read a layer's units: held by values, with one unit of the layer nudged at a time.
 
-`keras_grow.topology` relies on names that Keras does not make public. It was run on Keras 3.10.0,
-3.13.0 and 3.15.1.
+`keras_grow.structure.calls` relies on names that Keras does not make public. It was run on Keras
+3.10.0, 3.13.0 and 3.15.1.
 """
 
 import keras
@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from keras_grow import GrowableDense, SparseDense
-from keras_grow.topology import UnitsNotFollowed, consumers, keeps_units_apart
+from keras_grow.structure.calls import UnitsNotFollowed
+from keras_grow.structure.passing import keeps_units_apart
+from keras_grow.structure.topology import consumers
 
 _layers = keras.layers
 

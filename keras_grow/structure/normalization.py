@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from keras_grow.layers.growable import Growable
-from keras_grow.topology import readers
+from keras_grow.structure.topology import readers
 
 
 def output_scales(model: keras.Model, layers: Sequence[Growable]) -> dict[Growable, tf.Tensor]:

@@ -15,7 +15,7 @@ from keras_grow import (
     prune,
     scores,
 )
-from keras_grow.normalization import output_scales
+from keras_grow.structure.normalization import output_scales
 
 
 def _network(layer_class=GrowableDense, **arguments):

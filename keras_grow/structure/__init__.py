@@ -1,0 +1,1 @@
+"""How layers are wired, and copies of models in which layers are exchanged or resized."""
