@@ -4,6 +4,7 @@ from keras_grow.callbacks.growth import GrowthCallback
 from keras_grow.callbacks.moments import Epochs, Steps
 from keras_grow.callbacks.pruning import PruningCallback
 from keras_grow.change import CapacityUsedUp, ChangeRecord, LayerChange, NothingToChange
+from keras_grow.compaction import Compaction, LayerCompaction, compact
 from keras_grow.connections import (
     densities,
     neuron_initializers,
@@ -15,7 +16,7 @@ from keras_grow.connections.densities import FanIn
 from keras_grow.connections.tiled_gradient import TiledGradient
 from keras_grow.connections.tiled_search import TiledSearch
 from keras_grow.connections.view import Connections
-from keras_grow.conversion import convert_optimizer, make_growable, make_plain, make_sparse
+from keras_grow.conversion import make_growable, make_plain, make_sparse
 from keras_grow.course import Course, GrowthPhase, PruningStage
 from keras_grow.dead_neurons import remove_dead_neurons
 from keras_grow.export.saved_model import export_saved_model
@@ -37,6 +38,7 @@ from keras_grow.measuring.gradients import GradientMeter, GrowthGradients, growt
 from keras_grow.measuring.hebbian import hebbian_gradients
 from keras_grow.neuron_pruning import prune_neurons
 from keras_grow.neurons import grow_neurons
+from keras_grow.optimizer_conversion import convert_optimizer
 from keras_grow.partial_area import AreaChange, AreaRecord, make_partial_area, prune_areas
 from keras_grow.pruning import prune
 from keras_grow.report import LayerReport, Report, report
@@ -52,6 +54,7 @@ __all__ = [
     "AreaRecord",
     "CapacityUsedUp",
     "ChangeRecord",
+    "Compaction",
     "Connections",
     "Course",
     "Epochs",
@@ -66,6 +69,7 @@ __all__ = [
     "GrowthGradients",
     "GrowthPhase",
     "LayerChange",
+    "LayerCompaction",
     "LayerReport",
     "MeanOnlyBatchNormalization",
     "NeuronChange",
@@ -85,6 +89,7 @@ __all__ = [
     "WeightNormConv2D",
     "WeightNormDense",
     "__version__",
+    "compact",
     "convert_optimizer",
     "densities",
     "export_saved_model",

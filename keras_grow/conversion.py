@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_grow.connections.densities import DensityDistribution, FanIn, Uniform, check_density
 from keras_grow.layers.affine import Affine
@@ -15,12 +14,8 @@ from keras_grow.layers.dense_like import DenseLike
 from keras_grow.layers.growable import Growable, growable_layers, nested_layers
 from keras_grow.layers.plain_kernel import PlainKernel
 from keras_grow.layers.sparse_dense import SparseDense
-from keras_grow.layers.weight_norm_kernel import WeightNormKernel
-from keras_grow.optimizer_slots import Move, carry_over
-from keras_grow.structure.axes import places, translated
 from keras_grow.structure.cloning import check_convertible, clone_with, set_connections
 from keras_grow.structure.kernels import connections_of, kernel_shape
-from keras_grow.widening import carried_axes
 
 # Plain layers, and what they become; their subclasses may compute something else.
 _GROWABLE: dict[type, type[PlainKernel]] = {
@@ -259,85 +254,6 @@ def make_plain(model: keras.Model) -> keras.Model:
             new.bias.assign(old.bias)
 
     return clone_with(model, convert, transfer)
-
-
-def convert_optimizer(
-    model: keras.Model, converted: keras.Model, optimizer: keras.Optimizer | None = None
-) -> keras.Optimizer:
-    """The optimizer with which a converted model goes on training where `model` stands.
-
-    It has the settings, the step and the loss scale of the optimizer of `model`, and the slots of
-    all weights that the conversion kept; the slots of other weights start afresh, and so do those
-    of a layer with weight normalisation that was converted.
-
-    Args:
-        model: the model that was converted.
-        converted: what `make_growable`, `make_sparse`, `make_plain` or `widen` made of it.
-        optimizer: the optimizer of a custom loop; by default the one `model` was compiled with.
-
-    Raises:
-        ValueError: if there is no optimizer, if it was built for other variables than the model's
-            trainable ones, and if `converted` was not made from `model`.
-
-    Example:
-
-    ```python
-    sparse = keras_grow.make_sparse(model)
-    sparse.compile(keras_grow.convert_optimizer(model, sparse), "mse")
-    ```
-    """
-    if optimizer is None:
-        optimizer = model.optimizer if model.compiled else None
-    if optimizer is None:
-        raise ValueError(
-            "There is no optimizer to convert. Received: a model that is not compiled, and "
-            "optimizer=None"
-        )
-    layers, converted_layers = nested_layers(model), nested_layers(converted)
-    names = [layer.name for layer in layers], [layer.name for layer in converted_layers]
-    if names[0][1:] != names[1][1:]:
-        raise ValueError(
-            "`converted` must have been made from `model`. Received: models with layers "
-            f"{names[0]} and {names[1]}"
-        )
-    widths = carried_axes(model, converted)
-    moves: dict[int, Move] = {}
-    for old, new in zip(layers, converted_layers, strict=True):
-        axes = widths.get(id(old), {})
-        is_other = isinstance(new, SparseDense) or type(old) is not type(new)
-        is_kernel_moved = is_other and isinstance(new, (*_GROWABLE, Affine))
-        if axes:
-            for a, b in zip(old.trainable_variables, new.trainable_variables, strict=True):
-                if not (is_kernel_moved and a is _weights(old)):
-                    moves[id(a)] = Move(a, b, places(a.shape, b.shape, axes))
-        if is_kernel_moved:  # The models themselves may be of different classes.
-            if isinstance(old, WeightNormKernel):
-                raise ValueError(
-                    "The optimizer's slots of v and g say nothing of the weights they make. "
-                    f"Received: layer {old.name!r}, a {type(old).__name__} that was converted to "
-                    f"{type(new).__name__}. Compile the converted model with a new optimizer."
-                )
-            is_kept = isinstance(new, Affine) and not axes
-            common, _ = connections_of(new if is_kept else old)
-            carried = common
-            if axes:
-                carried = translated(common, kernel_shape(old), kernel_shape(new), axes)
-            move = Move(_weights(old), _weights(new), (_place(old, common), _place(new, carried)))
-            moves[id(move.old)] = move
-    pairs = zip(model.trainable_variables, converted.trainable_variables, strict=True)
-    return carry_over(optimizer, [moves.get(id(old), Move(old, new)) for old, new in pairs])
-
-
-def _weights(layer: keras.Layer) -> keras.Variable:
-    """The trainable variable that holds the weights of a plain or growable layer."""
-    return layer.kernel_variables[0] if isinstance(layer, Growable) else layer.kernel
-
-
-def _place(layer: keras.Layer, connections: tf.Tensor) -> tf.Tensor:
-    """Where the weights of some connections stand in `_weights(layer)`."""
-    if not isinstance(layer, SparseDense):
-        return connections
-    return tf.searchsorted(layer.active_connections()[0], connections, out_type=tf.int64)
 
 
 def _choose(model, is_wanted, kinds, layers) -> list[keras.Layer]:

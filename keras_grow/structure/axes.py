@@ -17,7 +17,7 @@ Axes = Mapping[int, tuple[np.ndarray, np.ndarray]]
 def places(
     old_shape: Sequence[int], new_shape: Sequence[int], axes: Axes
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Flat indices in a variable, and in the wider one, of the same entries; int64.
+    """Flat indices in a variable, and in its copy, of the same entries; int64.
 
     Axis -2 counts for variables that have one: a kernel's inputs, not its biases.
     """
@@ -33,10 +33,11 @@ def places(
 
 def translated(
     connections: tf.Tensor, old_shape: Sequence[int], new_shape: Sequence[int], axes: Axes
-) -> tf.Tensor:
-    """Flat indices of the same connections in a wider kernel, given those in the narrower one.
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Which connections of a kernel its copy has too, and their flat indices there; int64.
 
-    What no axis names stays where it is. It serves layers that hold no array of the kernel's size.
+    An axis that is not named stays as it is. It serves layers that hold no array of the kernel's
+    size.
     """
     inputs, units = connections // old_shape[-1], connections % old_shape[-1]
     window, inputs = inputs // old_shape[-2], inputs % old_shape[-2]
@@ -45,18 +46,21 @@ def translated(
         to = np.arange(old_shape[axis], dtype=np.int64)
         if axis in axes:
             old, new = axes[axis]
+            to[:] = -1
             to[old] = new
         moved.append(tf.gather(tf.constant(to), positions))
-    return (window * new_shape[-2] + moved[0]) * new_shape[-1] + moved[1]
+    carried = tf.where((moved[0] >= 0) & (moved[1] >= 0))[:, 0]
+    there = (window * new_shape[-2] + moved[0]) * new_shape[-1] + moved[1]
+    return carried, tf.gather(there, carried)
 
 
 def carry(old: keras.Layer, new: keras.Layer, axes: Axes) -> None:
-    """Brings the weights of a layer into its wider copy, whose other units are dormant."""
+    """Brings the weights of a layer into its copy, whose new units, if any, are dormant."""
     pairs = list(zip(old.weights, new.weights, strict=True))
     if isinstance(old, Growable) and old.is_sparse:
         indices, values = old.active_connections()
-        indices = translated(indices, old.kernel_shape, new.kernel_shape, axes)
-        set_connections(new, indices, values)
+        carried, there = translated(indices, old.kernel_shape, new.kernel_shape, axes)
+        set_connections(new, there, tf.gather(values, carried))
         pairs = [] if old.bias is None else [(old.bias, new.bias)]
     # A newborn finds 0 and False in kernels, masks and biases; in statistics, and in what else a
     # layer has, what is new.

@@ -7,6 +7,7 @@ names the versions of Keras it was run on.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -49,3 +50,9 @@ def calls_of(model: keras.Model) -> list[Call]:
     for output in model.outputs:
         visit(output)
     return list(calls.values())
+
+
+def operation_type(function: Callable) -> type:
+    """The class of the operation that a function of two tensors leaves in a model's graph."""
+    tensors = keras.KerasTensor((1, 1)), keras.KerasTensor((1, 1))
+    return type(function(*tensors)._keras_history.operation)

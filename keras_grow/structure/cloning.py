@@ -1,6 +1,6 @@
 """Copies of Sequential and functional models in which layers are exchanged."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import tensorflow as tf
@@ -13,6 +13,7 @@ def clone_with(
     model: keras.Model,
     convert: Callable[[keras.Layer], keras.Layer | None],
     transfer: Callable[..., None],
+    input_shapes: Mapping[int, Sequence[tuple[int | None, ...]]] | None = None,
 ) -> keras.Model:
     """A copy of `model` with other layers in the place of some.
 
@@ -22,10 +23,13 @@ def clone_with(
             as they are, with their weights.
         transfer: called as `transfer(old, new)` for each pair of the others, once the copy is
             built; it brings the weights over.
+        input_shapes: the shapes of the inputs, in their order, with the batch, of those of `model`
+            and of the models nested in it that take others than before, by their `id`.
 
     Returns:
         A new model of the same kind, not compiled.
     """
+    input_shapes = input_shapes or {}
     pairs: list[tuple[keras.Layer, keras.Layer, Callable]] = []
     clones: dict[int, keras.Layer] = {}
 
@@ -36,16 +40,19 @@ def clone_with(
         return clones[id(layer)]
 
     def clone_anew(layer: keras.Layer) -> keras.Layer:
+        if not isinstance(layer, keras.Layer):  # An operation, such as `a + b` of two tensors.
+            return type(layer).from_config(layer.get_config())
         converted = convert(layer)
         if converted is not None:
             pairs.append((layer, converted, transfer))
             return converted
-        if not any(convert(inner) is not None for inner in nested_layers(layer)):
+        inside = nested_layers(layer)
+        if not any(id(inner) in input_shapes or convert(inner) is not None for inner in inside):
             copy = type(layer).from_config(layer.get_config())
             pairs.append((layer, copy, lambda old, new: new.set_weights(old.get_weights())))
             return copy
         if is_graph(layer):
-            return _clone_uncompiled(layer, clone)
+            return _clone_uncompiled(layer, clone, input_shapes.get(id(layer)))
         if isinstance(layer, keras.layers.Wrapper):
             arguments = {k: v for k, v in layer.get_config().items() if k != "layer"}
             return type(layer)(clone(layer.layer), **arguments)
@@ -55,7 +62,7 @@ def clone_with(
             "layers you want, or leave what is inside it out with `layers=`."
         )
 
-    new_model = _clone_uncompiled(model, clone)
+    new_model = _clone_uncompiled(model, clone, input_shapes.get(id(model)))
     for old, new, move in pairs:
         move(old, new)
     return new_model
@@ -87,11 +94,28 @@ def set_connections(layer: Growable, indices: tf.Tensor, values: tf.Tensor) -> N
     layer.grow_connections(indices, values)
 
 
-def _clone_uncompiled(model: keras.Model, clone: Callable) -> keras.Model:
+def _clone_uncompiled(
+    model: keras.Model, clone: Callable, input_shapes: Sequence[tuple] | None
+) -> keras.Model:
+    inputs = [
+        _input(model, tensor, tensor.shape if input_shapes is None else input_shapes[number])
+        for number, tensor in enumerate(model.inputs)
+    ]
+    if not isinstance(model, keras.Sequential):
+        inputs = keras.tree.pack_sequence_as(model.input, inputs)
     # Keras compiles a clone after the model's configuration, which fails for a loss that is a
     # function of the user's own, and would start the optimizer afresh without a word.
     is_compiled, model.compiled = model.compiled, False
     try:
-        return keras.models.clone_model(model, clone_function=clone)
+        return keras.models.clone_model(model, inputs, clone_function=clone)
     finally:
         model.compiled = is_compiled
+
+
+def _input(model: keras.Model, tensor: keras.KerasTensor, shape: tuple) -> keras.KerasTensor:
+    """A new input in the place of one of `model`; Keras's own copies forget the layer's name."""
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.InputLayer) and layer.output is tensor:
+            config = {**layer.get_config(), "batch_shape": shape}
+            return type(layer).from_config(config).output
+    return keras.Input(batch_shape=shape, dtype=tensor.dtype, name=tensor.name)

@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from keras_grow.layers.affine import Affine
 from keras_grow.layers.growable import Growable
 
 _PLAIN = (
@@ -37,3 +38,18 @@ def inputs_of(layer: keras.Layer, connections: tf.Tensor) -> tf.Tensor:
     """Which input, of the kernel's axis -2, each connection leads out of."""
     *_, num_inputs, num_units = kernel_shape(layer)
     return connections // num_units % num_inputs
+
+
+def why_not_resizable(layer: keras.Layer) -> str | None:
+    """Why a layer with a kernel can't have other inputs or units, `None` if it can."""
+    if isinstance(layer, Growable) and not isinstance(layer, Affine):
+        return "it is a growable layer of your own"
+    if getattr(layer, "groups", 1) != 1:
+        return "its input channels are split into groups"
+    if getattr(layer, "data_format", "channels_last") != "channels_last":
+        return "its units stand on another axis than the last"
+    if getattr(layer, "lora_enabled", False):
+        return "LoRA is enabled in it"
+    if getattr(layer, "quantization_mode", None) is not None:
+        return "it is quantised"
+    return None

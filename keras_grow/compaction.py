@@ -1,0 +1,246 @@
+"""Smaller models with the same function: units and inputs that no longer matter are removed."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_grow.layers.growable import Growable, nested_layers
+from keras_grow.layers.weight_norm_kernel import WeightNormKernel
+from keras_grow.structure.axes import Axes, carry
+from keras_grow.structure.cloning import check_convertible, clone_with
+from keras_grow.structure.constants import Kernel
+from keras_grow.structure.flow import Flow
+from keras_grow.structure.graph import Step, Stream
+from keras_grow.structure.kernels import kernel_shape
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerCompaction:
+    """What is left of a layer with a kernel.
+
+    Attributes:
+        name: the layer's name.
+        num_inputs, num_units: how many it had; of a convolution, input maps and maps.
+        inputs, units: int64 arrays, ascending: which of them are left.
+    """
+
+    name: str
+    num_inputs: int
+    num_units: int
+    inputs: np.ndarray
+    units: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Compaction:
+    """A compact model, and how it came about; its `str` is a table.
+
+    Attributes:
+        model: the compact model, not compiled. `keras_grow.convert_optimizer(old, compaction)`
+            makes the optimizer with which its training goes on.
+        layers: a `LayerCompaction` for each layer with a kernel, in the model's order.
+        input_indices: for each of the model's inputs an int64 array: which entries of its last
+            axis the outputs depend on. With `drop_inputs` the compact model takes these and no
+            others: `x[..., input_indices[0]]`.
+        drops_inputs: whether it does.
+        reasons: by layer name, why constant units that might have gone were left as they are.
+        axes, bias_shifts: for each layer of the model, nested ones included, where the entries of
+            its variables stood and stand, and what constants added to its biases;
+            `convert_optimizer` reads them.
+    """
+
+    model: keras.Model
+    layers: tuple[LayerCompaction, ...]
+    input_indices: tuple[np.ndarray, ...]
+    drops_inputs: bool
+    reasons: Mapping[str, str]
+    axes: tuple[Axes, ...] = dataclasses.field(repr=False)
+    bias_shifts: tuple[np.ndarray | None, ...] = dataclasses.field(repr=False)
+
+    def __str__(self) -> str:
+        rows = [["layer", "inputs", "units"]]
+        for layer in self.layers:
+            inputs = f"{len(layer.inputs):,} of {layer.num_inputs:,}"
+            rows.append([layer.name, inputs, f"{len(layer.units):,} of {layer.num_units:,}"])
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join(
+                cell.rjust(width) if i else cell.ljust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in rows
+        ]
+        lines[1:1] = ["-" * max(map(len, lines))]
+        for number, indices in enumerate(self.input_indices):
+            takes = "takes those" if self.drops_inputs else "takes all"
+            lines.append(f"input {number}: {len(indices):,} entries are used, the model {takes}")
+        lines += [f"{name}: {reason}" for name, reason in self.reasons.items()]
+        return "\n".join(lines)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Carried:
+    """How the variables of a layer lie in those of its compact copy.
+
+    Attributes:
+        axes: along axes -1 and -2.
+        absorbed: which of the old inputs went into the biases.
+        shift: what they added to the biases that are left, `None` if they are none.
+    """
+
+    axes: Axes
+    absorbed: np.ndarray
+    shift: np.ndarray | None
+
+
+_UNCHANGED = _Carried({}, np.zeros(0, np.int64), None)
+
+
+def compact(model: keras.Model, *, drop_inputs: bool = False) -> Compaction:
+    """A smaller model with the same function, without the units that no longer matter.
+
+    A mask saves nothing by itself. This removes, for good, units and feature maps that nothing
+    reads, and those that nothing feeds: these are constant, and what they add to the units that
+    read them goes into their biases. One removal may make room for another, and so it goes on,
+    through activations, BatchNormalization, dropout, Flatten, pooling, additions, concatenations,
+    shared layers and nested models. Layers that mix units or are not known (LayerNormalization,
+    attention, recurrent layers, layers of your own) keep all that they read and make. The layers
+    of the copy are of the same kinds and stay growable; `keras_grow.make_plain` makes them plain.
+
+    At inference the function is the same up to rounding. In training, dropout no longer acts on
+    units that are gone, nor do activity regularisers see them. A constant goes into the biases of
+    a convolution only where its padding can't be told from it.
+
+    Args:
+        model: a built Sequential or functional model, trained or not. In a plain layer, weights
+            other than 0 count as connections, so that models pruned by other tools serve too.
+        drop_inputs: whether the compact model takes only those entries of its inputs' last axes
+            that it uses. The caller then picks them, `x[..., compaction.input_indices[0]]`, best
+            where the data is prepared: picked inside the model, they would eat the gain.
+
+    Returns:
+        A `Compaction` with the new `model`; `model` itself stays as it was.
+
+    Raises:
+        TypeError: if `model` is not a Keras 3 model.
+        ValueError: for a subclassed or unbuilt model, one with weights that are NaN or infinite,
+            and one without a layer with a kernel.
+
+    Example:
+
+    ```python
+    compaction = keras_grow.compact(model)
+    print(compaction)
+    keras_grow.export_saved_model(compaction.model, "small")
+    ```
+    """
+    check_convertible(model)
+    layers = nested_layers(model)
+    for layer in layers:
+        if isinstance(layer, Growable) and layer.built:
+            layer.check_finite()
+    flow = Flow(model, keeps_inputs=not drop_inputs)
+    steps: dict[int, Step] = {}
+    for step in flow.graph.steps:
+        steps.setdefault(id(step.layer), step)
+    carried = {id(layer): _carried(flow, steps.get(id(layer)), layer) for layer in layers}
+    kernels = [layer for layer in layers if flow.kernel(layer) is not None]
+    if not kernels:
+        raise ValueError(
+            "The model has no layer whose units could be removed: a Dense, growable or convolution "
+            f"layer. Received: a model with layers {[layer.name for layer in layers[1:]]}"
+        )
+
+    def convert(layer: keras.Layer) -> keras.Layer | None:
+        if not carried.get(id(layer), _UNCHANGED).axes:
+            return None
+        config = layer.get_config()
+        kernel = flow.kernel(layer)
+        if kernel is not None:
+            (source,), (output,) = steps[id(layer)].inputs, steps[id(layer)].outputs
+            inputs, units = flow.kept(source), flow.kept(output)
+            config["filters" if "filters" in config else "units"] = len(units)
+            if isinstance(layer, Growable):
+                config["initial_density"] = _density_left(kernel, inputs, units)
+        return type(layer).from_config(config)
+
+    def transfer(old: keras.Layer, new: keras.Layer) -> None:
+        what = carried[id(old)]
+        carry(_without(old, steps[id(old)], what.absorbed), new, what.axes)
+        if what.shift is not None:
+            new.bias.assign_add(tf.cast(what.shift, new.bias.dtype))
+
+    input_shapes = {id(model): [_narrowed(flow, stream) for stream in flow.graph.inputs]}
+    for nested, streams in flow.graph.inputs_of_nested.items():
+        input_shapes[nested] = [_narrowed(flow, stream) for stream in streams]
+    return Compaction(
+        clone_with(model, convert, transfer, input_shapes),
+        tuple(_layer_compaction(flow, steps[id(layer)]) for layer in kernels),
+        flow.used_inputs,
+        drop_inputs,
+        flow.reasons,
+        tuple(carried[id(layer)].axes for layer in layers),
+        tuple(carried[id(layer)].shift for layer in layers),
+    )
+
+
+def _carried(flow: Flow, step: Step | None, layer: keras.Layer) -> _Carried:
+    """What becomes of the variables of a layer, first called in `step`."""
+    if step is None or not layer.weights or len(step.inputs) != 1 or len(step.outputs) != 1:
+        return _UNCHANGED
+    kept = {-2: flow.kept(step.inputs[0]), -1: flow.kept(step.outputs[0])}
+    counts = {-2: step.inputs[0].count, -1: step.outputs[0].count}
+    if flow.kernel(layer) is None:
+        # Of a normalisation every variable has one axis, that of the units.
+        kept.pop(-2)
+    axes = {
+        axis: (units, np.arange(len(units)))
+        for axis, units in kept.items()
+        if len(units) < counts[axis]
+    }
+    if flow.kernel(layer) is None or not axes:
+        return dataclasses.replace(_UNCHANGED, axes=axes)
+    absorbed, sums = flow.absorbed(layer)
+    shift = sums[kept[-1]]
+    return _Carried(axes, absorbed, shift if shift.any() else None)
+
+
+def _without(layer: keras.Layer, step: Step, inputs: np.ndarray) -> keras.Layer:
+    """A layer that computes what is left of `layer` once nothing leads out of some inputs.
+
+    Weights that are normalised together change when some of them go; of other layers, what leads
+    out of these inputs is simply not carried over.
+    """
+    if not isinstance(layer, WeightNormKernel) or not len(inputs):
+        return layer
+    copy = type(layer).from_config(layer.get_config())
+    copy.build(step.inputs[0].shape)
+    copy.set_weights(layer.get_weights())
+    connections, _ = copy.active_connections()
+    *_, num_inputs, num_units = copy.kernel_shape
+    is_gone = np.isin((connections // num_units % num_inputs).numpy(), inputs)
+    copy.prune_connections(connections[is_gone])
+    return copy
+
+
+def _density_left(kernel: Kernel, inputs: np.ndarray, units: np.ndarray) -> float:
+    """The density of a growable layer's kernel once only some inputs and units are left."""
+    num_left = np.sum(np.isin(kernel.inputs, inputs) & np.isin(kernel.units, units))
+    window = math.prod(kernel_shape(kernel.layer)[:-2])
+    return float(num_left / (window * len(inputs) * len(units)))
+
+
+def _narrowed(flow: Flow, stream: Stream) -> tuple[int | None, ...]:
+    """The shape of what is left of a tensor."""
+    return (*stream.shape[:-1], len(flow.kept(stream))) if stream.count else stream.shape
+
+
+def _layer_compaction(flow: Flow, step: Step) -> LayerCompaction:
+    (source,), (output,) = step.inputs, step.outputs
+    return LayerCompaction(
+        step.layer.name, source.count, output.count, flow.kept(source), flow.kept(output)
+    )

@@ -1,0 +1,88 @@
+"""What layers make of inputs that are constant, whatever the model is given."""
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_grow.layers.partial_area_conv import PartialAreaConv2D
+from keras_grow.structure.kernels import connections_of, inputs_of, kernel_shape
+from keras_grow.structure.passing import NORMALIZATIONS, POOLING, RESIZING, ZERO_PADDING
+
+
+class Kernel:
+    """The connections of a layer with a kernel, and what they make of constants."""
+
+    def __init__(self, layer: keras.Layer):
+        self.layer = layer
+        connections, weights = connections_of(layer)
+        self.inputs = inputs_of(layer, connections).numpy()
+        self.num_units = kernel_shape(layer)[-1]
+        self.units = (connections % self.num_units).numpy()
+        self.weights = tf.cast(weights, tf.float64).numpy()
+        # Where the window reaches over the edge it finds 0, not the constant.
+        self._is_framed = getattr(layer, "padding", "valid") != "valid"
+        self._is_partial = isinstance(layer, PartialAreaConv2D)
+
+    @property
+    def obstacle(self) -> str:
+        """Why constants other than 0 can't go into the layer's biases."""
+        if self.layer.bias is None:
+            return "it has no biases to take them"
+        if self._is_framed:
+            return "its padding is 0, not the constant"
+        if self._is_partial:
+            return "it leaves out parts of its maps"
+        return "they differ from call to call"
+
+    def can_absorb(self, constants: Sequence[np.ndarray]) -> np.ndarray:
+        """Which inputs may go: constants, the same in all calls; bool of shape `(inputs,)`."""
+        is_same = np.all([np.isfinite(each) & (each == constants[0]) for each in constants], axis=0)
+        if self.layer.bias is None or self._is_framed or self._is_partial:
+            return is_same & (constants[0] == 0)
+        return is_same
+
+    def sums(self, inputs: np.ndarray, constants: np.ndarray) -> np.ndarray:
+        """What constant inputs add to each unit's pre-activation; float64 of shape `(units,)`."""
+        values = np.zeros(kernel_shape(self.layer)[-2])
+        values[inputs] = constants
+        products = self.weights * values[self.inputs]
+        return np.bincount(self.units, products, minlength=self.num_units)
+
+    def outputs_of(self, constants: np.ndarray) -> np.ndarray:
+        """The constant outputs, given the constant inputs; NaN where they are not."""
+        is_constant = np.isfinite(constants)
+        if self._is_framed or self._is_partial:
+            is_constant &= constants == 0
+        fed = np.bincount(self.units[~is_constant[self.inputs]], minlength=self.num_units) > 0
+        inputs = np.flatnonzero(is_constant)
+        outputs = self.sums(inputs, constants[inputs])
+        dtype = self.layer.compute_dtype
+        outputs = tf.cast(outputs, dtype)
+        if self.layer.bias is not None:
+            outputs += tf.cast(self.layer.bias.value, dtype)
+        if self.layer.activation is not None:
+            outputs = self.layer.activation(outputs[None])[0]
+        outputs = tf.cast(outputs, tf.float64).numpy()
+        return np.where(fed | ~np.isfinite(outputs), np.nan, outputs)
+
+
+def constants_behind(layer: keras.Layer, rank: int, constants: np.ndarray) -> np.ndarray:
+    """What a layer that keeps units apart makes of constants at inference; NaN stays NaN."""
+    if type(layer) in ZERO_PADDING:
+        return np.where(constants == 0, 0.0, np.nan)
+    if type(layer) in (*POOLING, *RESIZING, keras.layers.Flatten):
+        return constants
+    is_constant = np.isfinite(constants)
+    if type(layer) in NORMALIZATIONS and getattr(layer, "gamma", None) is not None:
+        is_constant = is_constant | (layer.gamma.numpy() == 0)
+    if not is_constant.any():
+        return constants
+    values = np.where(np.isfinite(constants), constants, 0.0)
+    values = values.reshape([1] * (rank - 1) + [-1])
+    # The call is not the model's: what it adds to losses is dropped with the scope.
+    with keras.StatelessScope():
+        outputs = layer(tf.cast(values, layer.compute_dtype))
+    outputs = tf.cast(tf.reshape(outputs, [-1]), tf.float64).numpy()
+    return np.where(is_constant & np.isfinite(outputs), outputs, np.nan)

@@ -1,0 +1,378 @@
+"""Compact models compute what the model did, with nothing left that could have gone."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_grow
+from keras_grow import (
+    GrowableConv2D,
+    GrowableDense,
+    PartialAreaConv2D,
+    SparseDense,
+    WeightNormConv2D,
+    WeightNormDense,
+    compact,
+)
+
+_layers = keras.layers
+DENSITIES = (0.0, 0.3, 0.5, 0.7, 0.9)
+
+
+def difference(outputs, expected):
+    """The largest max|a - b| / max|b| of two models' outputs."""
+    pairs = zip(keras.tree.flatten(outputs), keras.tree.flatten(expected), strict=True)
+    return max(float(tf.reduce_max(abs(a - b)) / (tf.reduce_max(abs(b)) + 1e-30)) for a, b in pairs)
+
+
+def scramble(model, random, densities=DENSITIES):
+    """Random masks, down to empty ones, and random biases and statistics, a third of them 0."""
+    for layer in keras_grow.layers.growable.nested_layers(model):
+        if isinstance(layer, keras.Model):
+            continue
+        density = random.choice(densities)
+        if isinstance(layer, keras_grow.Growable):
+            indices, _ = layer.active_connections()
+            layer.prune_connections(indices[random.random(len(indices)) >= density])
+        elif isinstance(layer, (_layers.Dense, _layers.Conv2D)):
+            kernel = layer.kernel.numpy()
+            layer.kernel.assign(np.where(random.random(kernel.shape) < density, kernel, 0))
+        if isinstance(layer, PartialAreaConv2D):
+            layer.area_mask.assign(random.random(layer.area_mask.shape) < 0.8)
+        for name in ("bias", "beta", "moving_mean", "gamma"):
+            variable = getattr(layer, name, None)
+            if variable is not None and not callable(variable):
+                values = random.normal(size=variable.shape)
+                variable.assign(np.where(random.random(variable.shape) < 0.3, 0, values))
+    return model
+
+
+def _kernel_layer(random, units):
+    kind = random.integers(4)
+    activation = random.choice(["relu", "tanh", "linear", "sigmoid"])
+    use_bias = bool(random.random() < 0.8)
+    if kind == 0:
+        return WeightNormDense(units, activation, use_bias)
+    if kind == 1:
+        return SparseDense(units, activation, use_bias, initial_density=0.7, capacity=0.9)
+    if kind == 2:
+        return _layers.Dense(units, activation, use_bias)
+    return GrowableDense(units, activation, use_bias)
+
+
+def _convolution(random, filters):
+    options = {
+        "padding": str(random.choice(["valid", "same"])),
+        "activation": str(random.choice(["relu", "tanh", "linear"])),
+        "use_bias": bool(random.random() < 0.8),
+    }
+    kinds = [GrowableConv2D, GrowableConv2D, WeightNormConv2D, _layers.Conv2D, PartialAreaConv2D]
+    return kinds[random.integers(len(kinds))](filters, 3, **options)
+
+
+def _random_block(random, x, depth=0):
+    """A tensor made from `x` by what compaction follows, or by what it does not."""
+    width = int(random.integers(3, 7))
+    is_image = len(x.shape) == 4
+    make = _convolution if is_image and min(x.shape[1:3]) > 3 else _kernel_layer
+    choice = random.integers(12)
+    if choice == 0:
+        return _layers.BatchNormalization(scale=bool(random.random() < 0.7))(x)
+    if choice == 1:
+        return _layers.Activation(str(random.choice(["relu", "tanh"])))(_layers.Dropout(0.5)(x))
+    if choice == 2:  # A residual branch.
+        branch = make(random, x.shape[-1])
+        if isinstance(branch, _layers.Layer) and hasattr(branch, "padding"):
+            branch = type(branch).from_config({**branch.get_config(), "padding": "same"})
+        y = branch(x)
+        merge = random.choice([0, 1, 2])
+        return x + y if merge == 0 else [_layers.Add(), _layers.Multiply()][merge - 1]([x, y])
+    if choice == 3:
+        options = {"padding": "same"} if make is _convolution else {}
+        first, second = make(random, width), make(random, 3)
+        pair = [
+            type(layer).from_config({**layer.get_config(), **options}) for layer in (first, second)
+        ]
+        return _layers.Concatenate()([layer(x) for layer in pair])
+    if choice == 4:  # A shared layer, called on two tensors of the same width.
+        shared = _kernel_layer(random, x.shape[-1])
+        return _layers.Average()([shared(x), shared(shared(x))])
+    if choice == 5 and depth == 0:
+        inner = keras.Input(x.shape[1:])
+        nested = keras.Model(inner, _random_block(random, inner, 1), name=f"nest{width}")
+        return nested(x)
+    if choice == 6 and is_image:
+        kind = random.integers(3)
+        if kind == 0:
+            return _layers.ZeroPadding2D(1)(x)
+        if kind == 1:
+            return _layers.UpSampling2D(2)(x)
+        return _layers.MaxPooling2D(2, padding="same")(x)
+    if choice == 7:
+        return _layers.LayerNormalization()(x)
+    return make(random, width)(x)
+
+
+def _random_model(seed):
+    random = np.random.default_rng(seed)
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((6, 6, 2) if seed % 2 else (5,))
+    x = inputs
+    for _ in range(int(random.integers(3, 7))):
+        x = _random_block(random, x)
+    if seed % 2:
+        x = (_layers.Flatten() if random.random() < 0.6 else _layers.GlobalAveragePooling2D())(x)
+    x = _kernel_layer(random, 5)(x)
+    outputs = [GrowableDense(3, "softmax")(x)]
+    if random.random() < 0.3:
+        outputs.append(_layers.Dense(2)(x))
+    return scramble(keras.Model(inputs, outputs), random)
+
+
+def _inputs(model, count=16, seed=0):
+    shape = model.inputs[0].shape[1:]
+    return np.random.default_rng(seed).normal(size=(count, *shape)).astype("float32")
+
+
+def _check_equal(model):
+    x = _inputs(model)
+    expected = model(x)
+    compaction = compact(model)
+    assert difference(compaction.model(x), expected) < 1e-5
+    narrow = compact(model, drop_inputs=True)
+    np.testing.assert_array_equal(narrow.input_indices[0], compaction.input_indices[0])
+    assert difference(narrow.model(x[..., narrow.input_indices[0]]), expected) < 1e-5
+    return compaction
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_compact_random_model_computes_the_same(seed):
+    _check_equal(_random_model(seed))
+
+
+def _depends(model, layer, on_input):
+    """Which units of `layer` depend on the model's input, or move its output: by nudging them."""
+    x = _inputs(model, 64)
+    tail = keras.Model(model.inputs, layer.output)
+    if on_input:
+        values = tail(x).numpy().reshape(64, -1, layer.output.shape[-1])
+        return np.ptp(values, axis=0).max(axis=0) > 0
+    before, bias = model(x).numpy(), layer.bias.numpy()
+    moves = []
+    for unit in range(len(bias)):
+        layer.bias.assign(bias + 0.37 * (np.arange(len(bias)) == unit))
+        moves.append(np.any(model(x).numpy() != before))
+    layer.bias.assign(bias)
+    return np.array(moves)
+
+
+def _chain(seed):
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((7, 7, 2))
+    x = GrowableConv2D(5, 3, activation="tanh", name="a")(inputs)
+    x = _layers.AveragePooling2D(2)(_layers.BatchNormalization()(x))
+    parts = [WeightNormConv2D(4, 2, activation="tanh", name="b")(x), GrowableConv2D(3, 2)(x)]
+    x = _layers.Flatten()(_layers.Concatenate()(parts))
+    x = GrowableDense(12, "tanh", name="d")(x)
+    outputs = WeightNormDense(3, name="e")(_layers.Dense(9, "tanh", name="f")(x))
+    model = keras.Model(inputs, outputs)
+    return scramble(model, np.random.default_rng(seed), densities=(0.1, 0.2, 0.3))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_left_depends_on_the_input_and_moves_the_output_and_all_of_it_is_left(seed):
+    model = _chain(seed)
+    compaction = _check_equal(model)
+    for layer in compaction.layers[:-1]:
+        source = model.get_layer(layer.name)
+        matters = _depends(model, source, True) & _depends(model, source, False)
+        if matters.any():
+            np.testing.assert_array_equal(layer.units, np.flatnonzero(matters))
+        else:
+            assert len(layer.units) == 1
+    assert not compaction.reasons
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(12, 200))
+def test_a_compact_random_model_computes_the_same_at_length(seed):
+    _check_equal(_random_model(seed))
+
+
+def _dense(*kernels, activation="relu", biases=None):
+    """A Sequential model of growable layers with these kernels, zeros being dormant."""
+    model = keras.Sequential([keras.Input((len(kernels[0]),))])
+    for number, kernel in enumerate(kernels):
+        kernel = np.array(kernel, "float32")
+        layer = GrowableDense(kernel.shape[1], activation if number < len(kernels) - 1 else None)
+        model.add(layer)
+        layer.kernel_mask.assign(kernel != 0)
+        layer.kernel.assign(kernel)
+        if biases is not None:
+            layer.bias.assign(np.broadcast_to(biases[number], layer.bias.shape))
+    return model
+
+
+def test_a_unit_without_fan_out_vanishes_and_a_constant_one_goes_into_the_biases():
+    # Unit 0 is fed and read, 1 is fed and not read, 2 is read and not fed: it is relu(3) = 3.
+    model = _dense([[1, 1, 0], [2, 0, 0]], [[5, 0], [0, 0], [7, 0]], biases=[[0, 0, 3], [1, 2]])
+    compaction = compact(model)
+    hidden, outputs = compaction.model.layers
+    np.testing.assert_array_equal(hidden.effective_kernel(), [[1], [2]])
+    np.testing.assert_array_equal(outputs.effective_kernel(), [[5, 0]])
+    np.testing.assert_array_equal(outputs.bias, [1 + 7 * 3, 2])
+    np.testing.assert_array_equal(compaction.layers[0].units, [0])
+
+
+def test_unused_inputs_are_listed_and_dropped_on_request_only():
+    model = _dense([[0, 0], [2, 0], [3, 0], [0, 9]], [[5], [0]])
+    compaction = compact(model)
+    np.testing.assert_array_equal(compaction.input_indices[0], [1, 2])
+    assert compaction.model.input_shape == (None, 4)
+    narrow = compact(model, drop_inputs=True)
+    assert narrow.model.input_shape == (None, 2)
+    np.testing.assert_array_equal(narrow.model.layers[0].effective_kernel(), [[2], [3]])
+    assert "2 entries are used, the model takes those" in str(narrow)
+
+
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize("constant", [0.0, 2.0])
+def test_a_constant_map_goes_where_padding_can_not_be_told_from_it(padding, constant):
+    first = GrowableConv2D(2, 3, activation="relu", padding=padding)
+    second = GrowableConv2D(2, 3, padding=padding)
+    model = keras.Sequential([keras.Input((8, 8, 1)), first, second])
+    first.prune_connections(tf.range(0, 18, 2))  # All that lead into map 0.
+    first.bias.assign([constant, 0.5])
+    compaction = _check_equal(model)
+    goes = padding == "valid" or constant == 0
+    np.testing.assert_array_equal(compaction.layers[0].units, [1] if goes else [0, 1])
+    assert bool(compaction.reasons) is not goes
+    if not goes:
+        assert compaction.reasons[second.name] == (
+            "1 constant inputs stay: its padding is 0, not the constant"
+        )
+
+
+def test_what_may_mix_units_keeps_them_and_the_reason_is_said():
+    model = _dense([[1, 0], [2, 0]], [[5, 0], [0, 3]])
+    inputs = keras.Input((2,))
+    x = _layers.LayerNormalization(name="mixes")(model.layers[0](inputs))
+    compaction = _check_equal(keras.Model(inputs, model.layers[1](x)))
+    assert compaction.reasons == {
+        "mixes": "1 constant units stay, since it is not known to keep units apart"
+    }
+    assert "mixes: 1 constant units stay" in str(compaction)
+
+
+def test_a_constant_without_biases_to_go_into_stays():
+    model = _dense([[1, 0], [2, 0]], [[5, 1], [4, 3]], biases=[[0, 2], [0, 0]])
+    inputs = keras.Input((2,))
+    reader = GrowableDense(2, use_bias=False, name="reader")
+    compaction = _check_equal(keras.Model(inputs, reader(model.layers[0](inputs))))
+    assert list(compaction.layers[0].units) == [0, 1]
+    assert compaction.reasons == {"reader": "1 constant inputs stay: it has no biases to take them"}
+
+
+def test_a_network_that_is_constant_keeps_one_unit_of_each_layer():
+    model = _dense(np.zeros((4, 3)), np.zeros((3, 2)), np.ones((2, 2)), biases=[1, 2, 3])
+    compaction = _check_equal(model)
+    assert [len(layer.units) for layer in compaction.layers] == [1, 1, 2]
+
+
+def test_the_copy_is_of_the_same_kind_grows_on_and_the_source_is_left_alone(tmp_path):
+    model = scramble(_random_model(8), np.random.default_rng(1))
+    before = [variable.numpy() for variable in model.variables]
+    small = compact(model).model
+    for variable, value in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
+    assert [layer.name for layer in small.layers] == [layer.name for layer in model.layers]
+    assert [type(layer) for layer in small.layers] == [type(layer) for layer in model.layers]
+    small.compile("adam", "mse")
+    x = _inputs(small)
+    small.fit(x, [np.zeros(y.shape) for y in keras.tree.flatten(small(x))], verbose=0)
+    small.save(tmp_path / "small.keras")
+    loaded = keras.models.load_model(tmp_path / "small.keras")
+    assert difference(loaded(x), small(x)) == 0
+
+
+def test_plain_models_that_another_tool_pruned_are_compacted_too():
+    model = scramble(
+        keras.Sequential([keras.Input((9,)), _layers.Dense(8, "relu"), _layers.Dense(3)]),
+        np.random.default_rng(0),
+        densities=(0.2,),
+    )
+    compaction = _check_equal(model)
+    assert len(compaction.layers[0].units) < 8
+    assert [type(layer) for layer in compaction.model.layers] == [_layers.Dense] * 2
+
+
+def _with_unread_units(kind):
+    keras.utils.set_random_seed(3)
+    hidden = kind(12, "tanh", name="hidden")
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            hidden,
+            _layers.BatchNormalization(),
+            GrowableDense(9, "tanh"),
+            _layers.Dense(2),
+        ]
+    )
+    reader = model.layers[2]
+    indices, _ = reader.active_connections()
+    reader.prune_connections(indices[(indices // 9) % 3 == 0])  # Every third is read by none.
+    return model
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "adafactor"])
+@pytest.mark.parametrize("kind", [GrowableDense, WeightNormDense, SparseDense])
+def test_training_goes_on_as_if_nothing_had_gone(kind, optimizer):
+    if kind is SparseDense:
+        if optimizer == "adafactor":
+            pytest.skip("a sparse layer refuses it")
+        kind = lambda units, activation, name: SparseDense(  # noqa: E731
+            units, activation, initial_density=0.8, capacity=0.9, name=name
+        )
+    model = _with_unread_units(kind)
+    model.compile(optimizer, "mse")
+    x, y = _inputs(model, 40), np.random.default_rng(1).normal(size=(40, 2))
+    model.fit(x, y, epochs=2, shuffle=False, verbose=0)
+    compaction = compact(model)
+    assert len(compaction.layers[0].units) == 8
+    small = compaction.model
+    small.compile(keras_grow.convert_optimizer(model, compaction), "mse")
+    for each in (model, small):
+        each.fit(x, y, epochs=2, shuffle=False, verbose=0)
+    if optimizer != "adafactor":  # Its steps depend on the size of a kernel.
+        assert difference(small(x), model(x)) < 1e-5
+
+
+def test_averages_of_weights_keep_the_constants_that_went_into_the_biases():
+    model = _dense([[1, 0], [2, 0]], [[5, 0], [0, 3]], biases=[[0, 2], [1, 1]])
+    optimizer = keras.optimizers.SGD(0.0, use_ema=True, ema_momentum=0.5, ema_overwrite_frequency=1)
+    model.compile(optimizer, "mse")
+    x, y = _inputs(model), np.zeros((16, 2))
+    model.fit(x, y, epochs=2, verbose=0)
+    compaction = compact(model)
+    small = compaction.model
+    small.compile(keras_grow.convert_optimizer(model, compaction), "mse")
+    small.fit(x, y, epochs=2, verbose=0)
+    np.testing.assert_allclose(small.layers[-1].bias, [1, 1 + 3 * 2], rtol=1e-6)
+
+
+def test_what_can_not_be_compacted_is_refused():
+    with pytest.raises(ValueError, match="no layer whose units could be removed"):
+        compact(keras.Sequential([keras.Input((3,)), _layers.ReLU()]))
+    broken = _dense([[1.0]], [[1.0]])
+    broken.layers[0].kernel.assign([[np.nan]])
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        compact(broken)
+    with pytest.raises(ValueError, match="built"):
+        compact(keras.Sequential([GrowableDense(3)]))
+    with pytest.raises(TypeError, match="expected a `keras.Model`"):
+        compact("model")
+    other = _dense([[1.0, 2.0]], [[1.0], [1.0]])
+    other.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="must have been made from `model`"):
+        keras_grow.convert_optimizer(other, compact(_dense([[1.0]], [[1.0]])))
