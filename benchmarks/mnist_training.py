@@ -140,6 +140,7 @@ def train(
     cache: str | None = None,
     is_validation: bool = False,
     num_threads: int | None = None,
+    keep: str | None = None,
     **changes: Any,
 ) -> dict:
     """Trains one network through all stages.
@@ -153,6 +154,7 @@ def train(
         cache: a folder for distorted copies.
         is_validation: trains on all but the last 10,000 training images and reports on these.
         num_threads: of TensorFlow, in a process that has not used it yet; by default its own.
+        keep: a folder in which the network is saved after each stage, as `WEIGHTS.keras`.
         **changes: of the recipe.
 
     Returns:
@@ -209,6 +211,10 @@ def train(
                 "seconds": time.perf_counter() - started,
             }
         )
+        if keep is not None:
+            folder = pathlib.Path(keep)
+            folder.mkdir(parents=True, exist_ok=True)
+            model.save(folder / f"{counted.num_active}.keras")
 
     for course in _courses(recipe, start, num_connections, seed):
         has_masks = any(

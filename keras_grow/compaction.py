@@ -206,7 +206,9 @@ def _carried(flow: Flow, step: Step | None, layer: keras.Layer) -> _Carried:
         return dataclasses.replace(_UNCHANGED, axes=axes)
     absorbed, sums = flow.absorbed(layer)
     shift = sums[kept[-1]]
-    return _Carried(axes, absorbed, shift if shift.any() else None)
+    # Without biases only a unit that nothing reads, left where one must be, has lost anything.
+    has_shift = layer.bias is not None and shift.any()
+    return _Carried(axes, absorbed, shift if has_shift else None)
 
 
 def _without(layer: keras.Layer, step: Step, inputs: np.ndarray) -> keras.Layer:

@@ -100,7 +100,7 @@ def _random_block(random, x, depth=0):
         return _layers.Average()([shared(x), shared(shared(x))])
     if choice == 5 and depth == 0:
         inner = keras.Input(x.shape[1:])
-        nested = keras.Model(inner, _random_block(random, inner, 1), name=f"nest{width}")
+        nested = keras.Model(inner, _random_block(random, inner, 1))
         return nested(x)
     if choice == 6 and is_image:
         kind = random.integers(3)
