@@ -90,6 +90,12 @@ _WAYS = {
         _layers.Flatten(),
         _layers.BatchNormalization(),
     ],
+    "repeated": lambda: [
+        _layers.Flatten(),
+        _dense(5, "tanh", "hidden"),
+        _layers.RepeatVector(3),
+        _layers.Flatten(),
+    ],
     "without bias": lambda: [_dense(5, "sigmoid", "hidden", use_bias=False), _layers.Flatten()],
 }
 
@@ -121,6 +127,15 @@ def test_where_a_reader_has_no_bias_the_unit_stays_and_is_reported():
     assert record.count == 0
     np.testing.assert_array_equal(record.layers[0].left, [2])
     assert [weight.tobytes() for weight in model.get_weights()] == before
+
+
+def test_a_constant_behind_zero_padding_stays():
+    hidden = _dense(5, "tanh", "hidden")
+    model = _model(hidden, _layers.ZeroPadding1D(1), _layers.Flatten(), _dense(3))
+    _prune_units(hidden, fan_in=[2])
+    before = model(X).numpy()
+    assert remove_dead_neurons(model).layers[0].left.tolist() == [2]
+    np.testing.assert_array_equal(model(X), before)
 
 
 def test_a_unit_with_two_readers_is_folded_into_both():

@@ -70,6 +70,20 @@ _CASES = {
         GrowableDense(2),
     ],
     "averaged maps": lambda: [*_convolution(_layers.GlobalAveragePooling2D()), GrowableDense(2)],
+    "resized maps, flattened": lambda: [
+        *_convolution(
+            _layers.UpSampling2D(2),
+            _layers.Cropping2D(1),
+            _layers.Flatten(),
+        ),
+        GrowableDense(2),
+    ],
+    "repeated units": lambda: [
+        keras.Input((4,)),
+        GrowableDense(5),
+        _layers.RepeatVector(3),
+        _layers.Dense(2),
+    ],
     "maps to maps": lambda: [
         *_convolution(_layers.AveragePooling2D(2)),
         _layers.Conv2D(2, 2, name="reader"),
@@ -91,7 +105,9 @@ def test_the_inputs_of_each_unit_are_those_that_move_with_it(case, is_functional
     assert [sorted(unit) for unit in consumer.indices.tolist()] == _by_values(
         model, layer, consumer
     )
-    is_unit_by_unit = not any(word in case for word in ("flattened", "averaged", "maps to maps"))
+    is_unit_by_unit = not any(
+        word in case for word in ("flattened", "averaged", "maps to maps", "repeated")
+    )
     assert consumer.is_unit_by_unit == is_unit_by_unit
 
 
