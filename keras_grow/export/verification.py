@@ -84,11 +84,12 @@ def check(
     error, agreement = compare(tree.flatten(outputs), tree.flatten(expected))
     if (tolerance is not None and not error <= tolerance) or agreement < min_agreement:
         accepted = "any error" if tolerance is None else f"an error of at most {tolerance:.1e}"
+        knob = "smaller `min_agreement`" if tolerance is None else "larger `tolerance`"
         raise NotVerified(
             f"The {what} does not compute what the model does, and was not written. Expected "
             f"{accepted} and {min_agreement:.0%} of the predictions to be the same. Received: an "
-            f"error of {error:.1e} and {agreement:.2%} of the predictions. Pass a larger "
-            "`tolerance`, or other `data` to compare on, if that is what you expect."
+            f"error of {error:.1e} and {agreement:.2%} of the predictions. Pass a {knob}, or other "
+            "`data` to compare on, if that is what you expect."
         )
     return error, agreement
 
