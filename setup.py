@@ -8,9 +8,15 @@ from setuptools import find_packages, setup
 root = pathlib.Path(__file__).parent
 version = re.search(r'__version__ = "(.+)"', (root / "keras_grow/version.py").read_text())[1]
 
+litert = ["ai-edge-litert"]
+onnx = ["onnxruntime", "tf2onnx>=1.17"]  # Earlier ones don't run with NumPy 2.
 extras = {
+    "litert": litert,
+    "onnx": onnx,
     "tutorials": ["ipykernel", "matplotlib", "scikit-learn", "tensorflow-datasets"],
     "test": [
+        *litert,
+        *onnx,
         "hypothesis",
         "ipykernel",
         "matplotlib",
