@@ -5,8 +5,8 @@ from typing import Any
 
 import flatbuffers
 import numpy as np
-from tensorflow.lite.python import schema_py_generated as schema
 
+from keras_grow.export.litert_schema import schema
 from keras_grow.export.litert_sparsity import CompressedRows
 
 IDENTIFIER = b"TFL3"  # The bytes 4 to 8 of every LiteRT file.

@@ -4,7 +4,8 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from tensorflow.lite.python import schema_py_generated as schema
+
+from keras_grow.export.litert_schema import schema
 
 # A fully connected operator of LiteRT takes about 0.9 ns for each stored connection at batch 1,
 # and 0.04 to 0.13 ns for each of a dense kernel (one thread, x86-64 with AVX2 or better). Both

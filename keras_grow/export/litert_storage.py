@@ -3,9 +3,9 @@
 import dataclasses
 
 import numpy as np
-from tensorflow.lite.python import schema_py_generated as schema
 
 from keras_grow.export.litert_file import Kernel, LiteRTFile
+from keras_grow.export.litert_schema import schema
 from keras_grow.export.litert_sparsity import (
     CompressedRows,
     compress,
