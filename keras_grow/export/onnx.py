@@ -100,8 +100,7 @@ def export_onnx(
 
 def _module(name: str) -> ModuleType:
     try:
-        with silent():
-            return importlib.import_module(name)
+        return importlib.import_module(name)
     except ImportError as error:
         raise ImportError(
             f"ONNX files are made with tf2onnx and checked with onnxruntime. Received: {error}. "

@@ -1,6 +1,7 @@
 """Silence for converters that talk."""
 
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -15,35 +16,41 @@ def silent() -> Iterator[None]:
     They print from C++ too, past Python's streams, so that the process's own are redirected. What
     other threads print meanwhile is lost with it.
     """
-    loggers = [logging.getLogger(name) for name in ("tensorflow", "absl", "tf2onnx")]
-    levels = [logger.level for logger in loggers]
+    disabled, handlers = logging.root.manager.disable, list(logging.root.handlers)
+    # Not a file: a handler made meanwhile would go on writing to it once it is closed.
+    nowhere = io.StringIO()
+    logging.disable(logging.ERROR)
+    try:
+        with (
+            _without_output_from_c(),
+            contextlib.redirect_stdout(nowhere),
+            contextlib.redirect_stderr(nowhere),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        # The first message to the root logger gives it a handler, in whose place the user's own
+        # configuration would do nothing.
+        logging.root.handlers[:] = handlers
+        logging.disable(disabled)
+
+
+@contextlib.contextmanager
+def _without_output_from_c() -> Iterator[None]:
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
     saved = []
     for descriptor in (1, 2):
         with contextlib.suppress(OSError):  # A process without a console may have closed them.
             saved.append((descriptor, os.dup(descriptor)))
     try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
         with open(os.devnull, "w") as nowhere:
-            _flush()
             for descriptor, _ in saved:
                 os.dup2(nowhere.fileno(), descriptor)
-            with (
-                contextlib.redirect_stdout(nowhere),
-                contextlib.redirect_stderr(nowhere),
-                warnings.catch_warnings(),
-            ):
-                warnings.simplefilter("ignore")
-                yield
+        yield
     finally:
         for descriptor, copy in saved:
             os.dup2(copy, descriptor)
             os.close(copy)
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.flush()

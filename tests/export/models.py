@@ -108,7 +108,6 @@ def _sparse():
         [
             keras.Input((100,), name="x"),
             SparseDense(200, "relu", initial_density=0.03, seed=1),
-            SparseDense(100, "relu", initial_density=0.2, seed=2),
             SparseDense(3, "softmax", initial_density=0.5, seed=3, name="classes"),
         ]
     )
