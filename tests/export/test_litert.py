@@ -205,7 +205,18 @@ def test_the_density_decides_how_a_dense_layer_is_stored(density, code, words, t
     assert _operators(tmp_path / "m.tflite")[0] == code
 
 
-def test_a_kernel_that_a_convolution_does_not_share_is_named_behind_batch_normalisation(tmp_path):
+def test_constants_that_nothing_is_multiplied_by_stay_as_they_are(tmp_path):
+    table = keras.layers.Embedding(50, 64)
+    means = keras.layers.GlobalAveragePooling1D()
+    dense = GrowableDense(32, initial_density=0.04, seed=0)
+    model = keras.Sequential([keras.Input((7,), dtype="int32"), table, means, dense])
+    table.embeddings.assign(np.where(draw(50, 64) > 2, 1.0, 0.0))
+    export_litert(model, tmp_path / "m.tflite")
+    stored = {array.shape: is_sparse for array, is_sparse in _decoded(tmp_path / "m.tflite")}
+    assert stored == {(50, 64): False, (32, 64): True}
+
+
+def test_kernels_that_batch_normalisation_is_folded_into_are_named_for_their_layers(tmp_path):
     model, *_ = build(BUILDERS[1])
     storages = export_litert(model, tmp_path / "m.tflite").storages
     assert [words.split(" of ")[0] for words in storages.values()] == ["43", "461", "230", "24"]

@@ -114,7 +114,7 @@ def test_a_subclassed_model_is_exported_with_a_signature(tmp_path):
 
 def _float64():
     layers = [keras.Input((8,), dtype="float64"), GrowableDense(2, dtype="float64")]
-    return keras.Sequential(layers)
+    return stirred(keras.Sequential(layers))
 
 
 def test_nothing_is_printed_and_logging_stays_as_it_was(tmp_path, capfd, monkeypatch):
@@ -124,6 +124,14 @@ def test_nothing_is_printed_and_logging_stays_as_it_was(tmp_path, capfd, monkeyp
     assert capfd.readouterr() == ("", "")
     assert logging.root.handlers == []
     assert logging.root.isEnabledFor(logging.WARNING)
+    records = []
+    handler = logging.Handler()
+    handler.emit = records.append
+    monkeypatch.setattr(logging.root, "handlers", [handler])
+    export_onnx(_float64(), tmp_path / "m.onnx")
+    assert records == []
+    logging.warning("heard again")
+    assert len(records) == 1
 
 
 @pytest.mark.parametrize("missing", ["tf2onnx.convert", "onnx", "onnxruntime"])
