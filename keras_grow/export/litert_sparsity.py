@@ -9,8 +9,8 @@ from keras_grow.export.litert_schema import schema
 
 # A fully connected operator of LiteRT takes about 0.9 ns for each stored connection at batch 1,
 # and 0.04 to 0.13 ns for each of a dense kernel (ai-edge-litert 2.3.0 with XNNPACK, one thread of
-# an x86-64). Both cost alike at densities between 3% and 12%; at 5%, seven shapes from 64 x 64 to 4096 x 4096 took
-# 0.4 to 1.1 times what they take dense.
+# an x86-64). Both cost alike at densities between 3% and 12%; at 5%, seven shapes from 64 x 64 to
+# 4096 x 4096 took 0.4 to 1.1 times what they take dense.
 LARGEST_DENSITY_COMPUTED_SPARSELY = 0.05
 # Bytes of the tables around a sparse tensor, and of the operator that makes it dense.
 _OVERHEAD = 200
