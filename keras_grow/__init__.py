@@ -19,7 +19,9 @@ from keras_grow.connections.view import Connections
 from keras_grow.conversion import make_growable, make_plain, make_sparse
 from keras_grow.course import Course, GrowthPhase, PruningStage
 from keras_grow.dead_neurons import remove_dead_neurons
+from keras_grow.export import storages
 from keras_grow.export.saved_model import export_saved_model
+from keras_grow.export.verification import ExportRecord, NotVerified
 from keras_grow.feature_maps import FeatureMapRecord, grow_feature_maps
 from keras_grow.growing import grow
 from keras_grow.layers.conv import GrowableConv1D, GrowableConv2D
@@ -58,6 +60,7 @@ __all__ = [
     "Connections",
     "Course",
     "Epochs",
+    "ExportRecord",
     "FanIn",
     "FeatureMapRecord",
     "GradientMeter",
@@ -74,6 +77,7 @@ __all__ = [
     "MeanOnlyBatchNormalization",
     "NeuronChange",
     "NeuronRecord",
+    "NotVerified",
     "NothingToChange",
     "PartialAreaConv2D",
     "PhaseRecord",
@@ -113,6 +117,7 @@ __all__ = [
     "report",
     "scores",
     "start_values",
+    "storages",
     "synthesize",
     "widen",
 ]

@@ -20,7 +20,7 @@ def _public_objects():
                 is_own = getattr(inner, "__module__", "") == thing.__name__
                 if is_own and not inner_name.startswith("_"):
                     yield f"{name}.{inner_name}", inner
-        elif name not in ("__version__", "CapacityUsedUp", "NothingToChange"):
+        elif name not in ("__version__", "CapacityUsedUp", "NothingToChange", "NotVerified"):
             yield name, thing
 
 

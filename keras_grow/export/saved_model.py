@@ -1,185 +1,232 @@
 """A SavedModel of the grown network, which TensorFlow alone loads and serves."""
 
+import json
 import os
-import re
-import tempfile
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import tree
 
+from keras_grow.export import signature as signatures
+from keras_grow.export.reference import reference
+from keras_grow.export.served_kernels import ServedKernel
+from keras_grow.export.served_model import ServedModel, named_outputs
+from keras_grow.export.storages import Storage, check_batch_size, resolve
+from keras_grow.export.verification import ExportRecord, check
+from keras_grow.export.writing import num_bytes, written_beside
 from keras_grow.layers.growable import Growable, growable_layers
-from keras_grow.layers.observer import Observer, observing
-from keras_grow.measuring.loss import call_model
+from keras_grow.version import __version__
 
-
-class _PackedKernels(tf.Module, Observer):
-    """Serves kernels, and products with sparse kernels, from active connections alone."""
-
-    def __init__(self, layers: list[Growable]):
-        super().__init__(name="kernels")
-        self._position = {}
-        self.indices, self.values = [], []
-        for position, layer in enumerate(layers):
-            indices, values = layer.active_connections()
-            if layer.is_sparse:
-                # Sorted by (unit, input), as the product wants them.
-                num_inputs, num_units = layer.kernel_shape
-                indices = indices % num_units * num_inputs + indices // num_units
-                order = tf.argsort(indices)
-                indices, values = tf.gather(indices, order), tf.gather(values, order)
-            fits = layer.num_connections <= tf.int32.max
-            self._position[id(layer)] = position
-            self.indices.append(
-                tf.Variable(
-                    tf.cast(indices, tf.int32 if fits else tf.int64),
-                    trainable=False,
-                    name=f"{layer.name}/indices",
-                )
-            )
-            self.values.append(tf.Variable(values, trainable=False, name=f"{layer.name}/values"))
-
-    def _packed(self, layer):
-        position = self._position[id(layer)]
-        return self.indices[position].read_value(), self.values[position].read_value()
-
-    def kernel(self, layer):
-        if id(layer) not in self._position:
-            return None
-        indices, values = self._packed(layer)
-        size = tf.constant([layer.num_connections], indices.dtype)
-        return tf.reshape(tf.scatter_nd(indices[:, None], values, size), layer.kernel_shape)
-
-    def product(self, layer, inputs):
-        if id(layer) not in self._position:
-            return None
-        num_inputs, num_units = layer.kernel_shape
-        indices, values = self._packed(layer)
-        indices = tf.cast(indices, tf.int64)
-        indices = tf.stack([indices // num_inputs, indices % num_inputs], axis=1)
-        # TensorFlow multiplies sparse matrices in float32 and float64 only.
-        dtype = tf.float64 if layer.compute_dtype == "float64" else tf.float32
-        values = tf.cast(tf.cast(values, layer.compute_dtype), dtype)
-        kernel = tf.raw_ops.SparseTensorToCSRSparseMatrix(
-            indices=indices, values=values, dense_shape=[num_units, num_inputs]
-        )
-        rows = tf.reshape(tf.cast(inputs, dtype), [-1, num_inputs])
-        outputs = tf.transpose(tf.raw_ops.SparseMatrixMatMul(a=kernel, b=tf.transpose(rows)))
-        outputs = tf.reshape(outputs, tf.concat([tf.shape(inputs)[:-1], [num_units]], axis=0))
-        outputs = tf.ensure_shape(outputs, [*inputs.shape[:-1], num_units])
-        return tf.cast(outputs, layer.compute_dtype)
-
-
-class _ServedModel(tf.Module):
-    """The model at inference, free of Keras variables."""
-
-    def __init__(self, model: keras.Model, input_signature: Any):
-        super().__init__(name="served_model")
-        layers = growable_layers(model)
-        self.kernels = _PackedKernels(layers)
-        packed = {id(variable) for layer in layers for variable in layer.kernel_variables}
-        kept = [variable for variable in model.variables if id(variable) not in packed]
-        self.weights = [
-            tf.Variable(variable.value, trainable=False, name=variable.name) for variable in kept
-        ]
-        output_names = _output_names(model)
-
-        @tf.function(input_signature=tree.flatten(input_signature))
-        def serve(*inputs):
-            inputs = tree.pack_sequence_as(input_signature, inputs)
-            state = [(v, w.read_value()) for v, w in zip(kept, self.weights, strict=True)]
-            with keras.StatelessScope(state_mapping=state), observing(self.kernels):
-                outputs = call_model(model, inputs, training=False)
-            if isinstance(outputs, dict):
-                return outputs
-            outputs = tree.flatten(outputs)
-            names = output_names or [f"output_{i}" for i in range(len(outputs))]
-            return dict(zip(names, outputs, strict=True))
-
-        self.serve = serve
+_DTYPES = (None, "float32", "float16", "bfloat16", "float64")
+# Rounding errors of a step in the dtype in which a model computes, with room for some layers.
+_TOLERANCES = {"float16": 1e-2, "bfloat16": 5e-2}
+_TOLERANCE = 1e-5
+# Samples on which an export is compared with its model, besides a single one.
+_SAMPLES = 8
+# Samples of `data` that are computed at a time.
+_CHUNK = 256
+_FORMAT_VERSION = 1
 
 
 def export_saved_model(
-    model: keras.Model, path: str | os.PathLike, *, input_signature: Any = None
-) -> None:
+    model: keras.Model,
+    path: str | os.PathLike,
+    *,
+    storage: Storage | Mapping[str, Storage] | None = None,
+    dtype: str | None = None,
+    batch_size: int = 1,
+    data: Any = None,
+    tolerance: float | None = None,
+    input_signature: Any = None,
+) -> ExportRecord:
     """Writes a SavedModel of the grown network, which TensorFlow alone loads and serves.
 
-    Of each growable layer only the active connections are stored, as indices (int32 where they
-    fit) and values. Those of masked layers are scattered into a dense kernel when the model is
-    called; those of sparse layers are multiplied as a sparse matrix. Inputs and outputs of the
-    signature `serving_default`, and of `loaded.serve`, are named after the model's. The batch size
-    stays free. The model runs at inference and computes what `model(x, training=False)` does.
+    Of each growable layer only the active connections are stored, unless a dense kernel takes
+    less: a value, and mostly one byte for where it stands. What is made of them when the
+    SavedModel is loaded, a dense kernel or a sparse product, is chosen layer by layer. Inputs and
+    outputs of the signature `serving_default`, and of `loaded.serve`, are named after the model's.
+    The batch size stays free. The model runs at inference and computes what
+    `model(x, training=False)` does: the SavedModel is loaded and compared before it is moved to
+    `path`. How it is stored and compared also stands in it, in `assets.extra/keras_grow.json`.
 
     Args:
         model: a built model with growable layers.
         path: the directory to write. An earlier SavedModel there is replaced, in one step at the
             end: a half-written export never stands at `path`.
+        storage: how kernels are stored, an object of `keras_grow.storages`, or a mapping from
+            layer names to such objects; by default, and for layers that the mapping does not
+            name, `keras_grow.storages.Rule(batch_size)`.
+        dtype: of the stored kernels of growable layers, `"float16"`, `"bfloat16"`, `"float32"` or
+            `"float64"`; `None` stores each in its layer's own. Layers compute as they did.
+        batch_size: how many rows are served at a time, for which the rule chooses.
+        data: samples, as the model takes them, on which the export is compared with the model;
+            by default random numbers.
+        tolerance: the largest max|a - b| / max|b| of the export's outputs a and the model's b, its
+            kernels rounded to `dtype`. By default 1e-5; 1e-2 and 5e-2 where layers compute in
+            float16 and bfloat16.
         input_signature: for subclassed models, which do not know their inputs: the structure of
             `tf.TensorSpec` that the model takes, each with a name.
 
+    Returns:
+        An `ExportRecord`: the storage of each layer, the size, the error.
+
     Raises:
-        TypeError: if `model` is not a Keras 3 model.
+        TypeError: if `model` is not a Keras 3 model, or `storage` no storage.
         ValueError: for a model without growable layers, one whose inputs are not known, weights
-            that are NaN or infinite, a model that TensorFlow can't trace, and a `path` at which
-            something else than a SavedModel stands.
+            that are NaN or infinite, a model that TensorFlow can't trace, storages that do not fit
+            their layers or name none, and a `path` at which something else than a SavedModel
+            stands.
+        NotVerified: a `ValueError`, where the outputs differ by more than the tolerance.
+        OSError: where `path` can't be written.
+
+        Nothing is written then, and an earlier export stays as it was.
 
     Example:
 
     ```python
-    keras_grow.export_saved_model(model, "grown")
+    keras_grow.export_saved_model(model, "grown", dtype="float16")
     # Elsewhere, with nothing but TensorFlow:
     loaded = tf.saved_model.load("grown")  # Keep it: TensorFlow drops the weights with it.
     outputs = loaded.serve(x)
     ```
     """
-    for layer in growable_layers(model):
+    layers = growable_layers(model)
+    for layer in layers:
         layer.check_finite()
-    path = os.path.abspath(os.fspath(path))
-    if os.path.exists(path) and not os.path.exists(os.path.join(path, "saved_model.pb")):
-        raise ValueError(
-            "An export replaces earlier SavedModels only. Received: "
-            f"path={path!r}, where something else stands. Choose another, or remove it."
-        )
+    check_batch_size(batch_size)
+    if dtype not in _DTYPES:
+        raise ValueError(f"`dtype` must be one of {_DTYPES}. Received: dtype={dtype!r}")
+    storages = resolve(storage, layers, batch_size)
     if input_signature is None:
-        input_signature = _input_signature(model)
+        input_signature = signatures.input_signature(model)
+    with written_beside(path, _is_saved_model, "earlier SavedModels") as written:
+        kernels = [choose(layer, dtype) for choose, layer in zip(storages, layers, strict=True)]
+        _write(model, layers, kernels, input_signature, written)
+        if tolerance is None:
+            tolerance = _default_tolerance(layers)
+        compute = reference(model, layers, input_signature, dtype)
+        error, agreement = _compared(model, compute, input_signature, data, tolerance, written)
+        _describe(written, layers, kernels, error, tolerance)
+        size = num_bytes(written)
+    return ExportRecord(
+        path=os.path.abspath(os.fspath(path)),
+        format="SavedModel",
+        num_bytes=size,
+        storages=_by_name(layers, [kernel.words for kernel in kernels]),
+        error=error,
+        tolerance=tolerance,
+        agreement=agreement,
+    )
+
+
+def _is_saved_model(path: str) -> bool:
+    return os.path.exists(os.path.join(path, "saved_model.pb"))
+
+
+def _write(
+    model: keras.Model,
+    layers: Sequence[Growable],
+    kernels: Sequence[ServedKernel],
+    input_signature: Any,
+    path: str,
+) -> None:
     try:
-        served = _ServedModel(model, input_signature)
+        served = ServedModel(model, layers, kernels, input_signature)
         signature = served.serve.get_concrete_function()
     except Exception as error:  # Whatever the model's own code raises while it is traced.
         raise ValueError(
             "The model can't be exported: TensorFlow could not trace it at inference with the "
             f"signature {input_signature}. {error}"
         ) from error
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=os.path.dirname(path), prefix=".export-") as scratch:
-        written = os.path.join(scratch, "new")
-        tf.saved_model.save(served, written, signatures={"serving_default": signature})
-        if os.path.exists(path):
-            os.rename(path, os.path.join(scratch, "old"))
-        os.rename(written, path)
+    tf.saved_model.save(served, path, signatures={"serving_default": signature})
 
 
-def _input_signature(model: keras.Model) -> Any:
-    if getattr(model, "inputs", None) is None:
-        raise ValueError(
-            "A subclassed model does not know its inputs. Received: "
-            f"{type(model).__name__} without `inputs`. Pass `input_signature=`, such as "
-            '`tf.TensorSpec((None, 784), "float32", name="images")`.'
-        )
-    return tree.map_structure(
-        lambda tensor: tf.TensorSpec(
-            tensor.shape, tensor.dtype, name=re.sub(r"\W", "_", tensor.name)
-        ),
-        model.inputs[0] if isinstance(model, keras.Sequential) else model.input,
-    )
+def _default_tolerance(layers: Sequence[Growable]) -> float:
+    return max(_TOLERANCES.get(layer.compute_dtype, _TOLERANCE) for layer in layers)
 
 
-def _output_names(model: keras.Model) -> list[str] | None:
-    """Names of the outputs in their order, `None` where the model has no names for them."""
-    if isinstance(model, keras.Sequential):
-        return [model.layers[-1].name]
-    names = getattr(model, "output_names", None)
-    if names is None or len(set(names)) < len(names):
-        return None
-    return list(names)
+def _compared(
+    model: keras.Model,
+    compute: Any,
+    input_signature: Any,
+    data: Any,
+    tolerance: float,
+    path: str,
+) -> tuple[float, float]:
+    """Error and agreement of the SavedModel at `path`, on a single sample and on a batch."""
+    loaded = tf.saved_model.load(path)
+    outputs, expected = [], []
+    for inputs in _batches(input_signature, data):
+        computed = loaded.serve(*inputs)
+        wanted = named_outputs(model, compute(*inputs))
+        names = sorted(wanted)
+        outputs += [computed[name] for name in names]
+        expected += [wanted[name] for name in names]
+    return check(outputs, expected, tolerance, 0.0, "SavedModel")
+
+
+def _batches(input_signature: Any, data: Any) -> list[list[tf.Tensor]]:
+    """Flattened inputs: a single sample, which a sparse product treats in its own way, and more."""
+    specs = tree.flatten(input_signature)
+    if data is None:
+        counts = (1, _SAMPLES)
+        batches = [tree.flatten(signatures.random_inputs(input_signature, n)) for n in counts]
+    else:
+        arrays = [np.asarray(array) for array in tree.flatten(data)]
+        if len(arrays) != len(specs):
+            raise ValueError(
+                "`data` must be samples as the model takes them. Received: "
+                f"{len(arrays)} arrays, expected {len(specs)}: {specs}"
+            )
+        parts = [slice(0, 1), *(slice(i, i + _CHUNK) for i in range(0, len(arrays[0]), _CHUNK))]
+        batches = [[array[part] for array in arrays] for part in parts]
+    return [
+        [tf.cast(array, spec.dtype) for array, spec in zip(batch, specs, strict=True)]
+        for batch in batches
+    ]
+
+
+def _describe(
+    path: str,
+    layers: Sequence[Growable],
+    kernels: Sequence[ServedKernel],
+    error: float,
+    tolerance: float,
+) -> None:
+    """Writes beside the SavedModel what it holds, where TensorFlow wants such files."""
+    described = {
+        "format_version": _FORMAT_VERSION,
+        "keras_grow_version": __version__,
+        "layers": [
+            {
+                "name": layer.name,
+                "storage": kernel.kind,
+                "dtype": kernel.stored_dtype.name,
+                "shape": list(layer.kernel_shape),
+                "active_connections": layer.num_active,
+                "stored_bytes": kernel.stored_bytes,
+            }
+            for layer, kernel in zip(layers, kernels, strict=True)
+        ],
+        "error": error,
+        "tolerance": tolerance,
+    }
+    folder = os.path.join(path, "assets.extra")
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, "keras_grow.json"), "w", encoding="utf-8") as file:
+        json.dump(described, file, indent=1)
+
+
+def _by_name(layers: Sequence[Growable], words: Sequence[str]) -> dict[str, str]:
+    named: dict[str, str] = {}
+    for layer, word in zip(layers, words, strict=True):
+        # Layers of different nested models may have the same name.
+        name, count = layer.name, 1
+        while name in named:
+            count += 1
+            name = f"{layer.name} ({count})"
+        named[name] = word
+    return named

@@ -124,6 +124,9 @@ class Masked(Affine):
         return self._compute_effective_kernel() if replacement is None else replacement
 
     def _linear(self, inputs):
+        product = current_observer().product(self, inputs)
+        if product is not None:
+            return product
         kernel = ops.cast(self.effective_kernel(), self.compute_dtype)
         return self.apply_kernel(inputs, kernel)
 

@@ -24,7 +24,7 @@ class Observer:
         return None
 
     def product(self, layer: Any, inputs: Any) -> Any:
-        """`inputs @ kernel` to use instead of a sparse layer's own, or `None`."""
+        """The kernel applied to inputs, to use instead of the layer's own product, or `None`."""
         return None
 
     def inputs(self, layer: Any, inputs: Any) -> None:

@@ -1,0 +1,253 @@
+"""Kernels as a SavedModel holds and computes them; `storages` chooses among them."""
+
+import abc
+import functools
+import math
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_grow.export import gaps, row_table
+from keras_grow.export.at_load import AtLoad, shared
+from keras_grow.layers.growable import Growable
+
+
+class ServedKernel(tf.Module, abc.ABC):
+    """The kernel of one layer, in TensorFlow variables alone.
+
+    Args:
+        layer: whose kernel is stored, as it is now.
+        dtype: of the stored values; `None` stores them in the layer's own.
+
+    Attributes:
+        words: how the kernel is stored, in words.
+        stored_bytes: of its variables on disk.
+        at_load: what is computed when the SavedModel is loaded.
+    """
+
+    kind: str
+
+    def __init__(self, layer: Growable, dtype: str | None):
+        super().__init__(name=self.kind)
+        self.num_inputs, self.num_units = layer.fan_in, layer.kernel_shape[-1]
+        self.shape = layer.kernel_shape
+        self.compute_dtype = layer.compute_dtype
+        self._layer_is_sparse = layer.is_sparse
+        self.at_load: list[AtLoad] = []
+        self._store(layer, dtype)
+
+    @abc.abstractmethod
+    def _store(self, layer: Growable, dtype: str | None) -> None:
+        """Creates the variables."""
+
+    @property
+    @abc.abstractmethod
+    def stored_dtype(self) -> tf.DType:
+        """The dtype of the stored values."""
+
+    @property
+    def words(self) -> str:
+        """How the kernel is stored, such as "packed, float32"."""
+        return f"{self.kind}, {self.stored_dtype.name}"
+
+    @property
+    def stored_bytes(self) -> int:
+        """Of the variables that stand on disk with values."""
+        return sum(
+            variable.dtype.size * math.prod(variable.shape)
+            for variable in self.variables
+            if None not in variable.shape
+        )
+
+    def fill(self) -> None:
+        """Computes what a SavedModel computes when it is loaded, to be called here."""
+        for tensor in self.at_load:
+            tensor.fill()
+
+    def empty(self) -> None:
+        """Undoes `fill`: a SavedModel stores nothing of it."""
+        for tensor in self.at_load:
+            tensor.empty()
+
+    def _computed_at_load(self, compute: Any, dtype: tf.DType | str, shape: Any) -> AtLoad:
+        self.at_load.append(AtLoad(compute, dtype, shape))
+        return self.at_load[-1]
+
+    def kernel(self) -> tf.Tensor | None:
+        """The dense kernel in the compute dtype, or `None` where there is none."""
+        return None
+
+    def product(self, inputs: tf.Tensor) -> tf.Tensor | None:
+        """`inputs @ kernel` for inputs `(..., inputs)`; `None` where the layer multiplies itself.
+
+        The layer then multiplies with `kernel`.
+        """
+        return None
+
+
+class _WithDenseKernel(ServedKernel):
+    """Serves with a dense kernel, whatever is stored."""
+
+    def product(self, inputs):
+        if not self._layer_is_sparse:
+            return None  # Masked layers know best how to apply a kernel.
+        return tf.matmul(_dense(inputs, self.compute_dtype), self.kernel())
+
+
+class DenseKernel(_WithDenseKernel):
+    """The effective kernel as one variable."""
+
+    kind = "dense"
+
+    def _store(self, layer, dtype):
+        kernel = layer.effective_kernel()
+        self.values = _variable(kernel, dtype, f"{layer.name}/kernel")
+        self._kernel = None
+        if self.values.dtype != self.compute_dtype:
+            self._kernel = self._computed_at_load(
+                lambda: tf.cast(self.values.read_value(), self.compute_dtype),
+                self.compute_dtype,
+                self.shape,
+            )
+
+    @property
+    def stored_dtype(self):
+        return self.values.dtype
+
+    def kernel(self):
+        return self.values.read_value() if self._kernel is None else self._kernel.read()
+
+
+class PackedKernel(_WithDenseKernel):
+    """Active connections on disk, scattered into a dense kernel when the model is loaded."""
+
+    kind = "packed"
+
+    def _store(self, layer, dtype):
+        indices, values = layer.active_connections()
+        self.gaps = _gaps_variable(indices.numpy(), layer.name)
+        self.values = _variable(values, dtype, f"{layer.name}/values")
+        self._kernel = self._computed_at_load(self._scattered, self.compute_dtype, self.shape)
+
+    def _scattered(self):
+        stream, values = self.gaps.read_value(), self.values.read_value()
+        values = tf.cast(values, self.compute_dtype)
+        scatter = shared(_scattered, stream.dtype, values.dtype, tf.int64)
+        return tf.reshape(scatter(stream, values, [math.prod(self.shape)]), self.shape)
+
+    @property
+    def stored_dtype(self):
+        return self.values.dtype
+
+    def kernel(self):
+        return self._kernel.read()
+
+
+class SparseKernel(ServedKernel):
+    """Active connections on disk and in memory, multiplied as a sparse matrix.
+
+    Batches are multiplied by TensorFlow's compressed sparse rows, which it makes in every call
+    from the connections: it can't save or load such a matrix. A single row is multiplied by
+    `row_table`, which XLA compiles when the first one is served.
+    """
+
+    kind = "sparse"
+
+    def _store(self, layer, dtype):
+        indices, values = layer.active_connections()
+        # Sorted by unit: the product wants the kernel as (units, inputs).
+        indices = indices.numpy() % self.num_units * self.num_inputs + (
+            indices.numpy() // self.num_units
+        )
+        order = np.argsort(indices)
+        indices = indices[order]
+        self.gaps = _gaps_variable(indices, layer.name)
+        self.values = _variable(tf.gather(values, order), dtype, f"{layer.name}/values")
+        self._count = count = len(indices)
+        if not count:
+            return
+        # TensorFlow multiplies sparse matrices in float32 and float64 only.
+        self._dtype = tf.float64 if self.compute_dtype == "float64" else tf.float32
+        fan_in = np.bincount(indices // self.num_inputs, minlength=self.num_units)
+        self._plan = plan = row_table.RowPlan.of(fan_in)
+        self._places = self._computed_at_load(self._unit_and_input, tf.int64, [count, 2])
+        self._table_of_values = self._computed_at_load(
+            lambda: row_table.table_of_values(plan, self._values(), self._places.read()[:, 0]),
+            self._dtype,
+            plan.levels[0],
+        )
+        self._tables = [
+            self._computed_at_load(lambda level=level: self._made_table(level), tf.int32, shape)
+            for level, shape in enumerate(row_table.table_shapes(plan))
+        ]
+
+    @property
+    def stored_dtype(self):
+        return self.values.dtype
+
+    def _values(self):
+        # Rounded as the layer rounds its kernel.
+        values = tf.cast(self.values.read_value(), self.compute_dtype)
+        return tf.cast(values, self._dtype)
+
+    def _unit_and_input(self):
+        stream = self.gaps.read_value()
+        flat = shared(gaps.decode, stream.dtype)(stream)
+        return tf.stack([flat // self.num_inputs, flat % self.num_inputs], axis=1)
+
+    def _made_table(self, level):
+        units, inputs = tf.unstack(self._places.read(), axis=1)
+        return row_table.tables(self._plan, inputs, units, self.num_inputs)[level]
+
+    def product(self, inputs):
+        inputs = _dense(inputs, self.compute_dtype)
+        outputs_shape = tf.concat([tf.shape(inputs)[:-1], [self.num_units]], axis=0)
+        if not self._count:
+            outputs = tf.zeros(outputs_shape, self.compute_dtype)
+        else:
+            rows = tf.reshape(tf.cast(inputs, self._dtype), [-1, self.num_inputs])
+            if rows.shape[0] is None:
+                outputs = tf.cond(
+                    tf.equal(tf.shape(rows)[0], 1),
+                    lambda: self._of_one_row(rows),
+                    lambda: self._of_rows(rows),
+                )
+            else:
+                outputs = (self._of_one_row if rows.shape[0] == 1 else self._of_rows)(rows)
+            outputs = tf.cast(tf.reshape(outputs, outputs_shape), self.compute_dtype)
+        return tf.ensure_shape(outputs, [*inputs.shape[:-1], self.num_units])
+
+    def _of_one_row(self, rows):
+        product = functools.partial(row_table.row_product, self._plan)
+        compiled = tf.function(product, jit_compile=True, autograph=False)
+        tables = [table.read() for table in self._tables]
+        # Not a reshape: TensorFlow would conclude from it that there is always one row, outside
+        # of this branch too.
+        return compiled(rows[0], self._table_of_values.read(), *tables)[None]
+
+    def _of_rows(self, rows):
+        kernel = tf.raw_ops.SparseTensorToCSRSparseMatrix(
+            indices=self._places.read(),
+            values=self._values(),
+            dense_shape=[self.num_units, self.num_inputs],
+        )
+        return tf.transpose(tf.raw_ops.SparseMatrixMatMul(a=kernel, b=tf.transpose(rows)))
+
+
+def _scattered(stream: tf.Tensor, values: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    return tf.scatter_nd(gaps.decode(stream)[:, None], values, size)
+
+
+def _dense(inputs: Any, dtype: str) -> tf.Tensor:
+    inputs = tf.sparse.to_dense(inputs) if isinstance(inputs, tf.SparseTensor) else inputs
+    return tf.cast(inputs, dtype)
+
+
+def _variable(values: tf.Tensor, dtype: str | None, name: str) -> tf.Variable:
+    values = tf.cast(values, values.dtype if dtype is None else dtype)
+    return tf.Variable(values, trainable=False, name=name)
+
+
+def _gaps_variable(indices: np.ndarray, name: str) -> tf.Variable:
+    return tf.Variable(gaps.encode(indices), trainable=False, name=f"{name}/gaps")
