@@ -20,8 +20,9 @@ def encode(indices: np.ndarray) -> np.ndarray:
     """
     indices = np.asarray(indices, np.int64)
     gaps = np.diff(indices, prepend=-1) - 1
-    streams = [_split(gaps, dtype) for dtype in (np.uint8, np.uint16, np.uint32)]
-    return min(streams, key=lambda stream: stream.nbytes)
+    # Counted before any is made: in bytes, a gap of 10^12 takes four billion of them.
+    dtype = min((np.uint8, np.uint16, np.uint32), key=lambda dtype: _num_bytes(gaps, dtype))
+    return _split(gaps, dtype)
 
 
 def decode(stream: tf.Tensor) -> tf.Tensor:
@@ -30,6 +31,10 @@ def decode(stream: tf.Tensor) -> tf.Tensor:
     passed = tf.gather(tf.cumsum(tf.cast(stream, tf.int64)), ends)
     # An index takes a place itself, which gaps do not count.
     return passed + tf.range(tf.size(passed, out_type=tf.int64))
+
+
+def _num_bytes(gaps: np.ndarray, dtype: type) -> int:
+    return int(np.sum(gaps // np.iinfo(dtype).max + 1)) * np.dtype(dtype).itemsize
 
 
 def _split(gaps: np.ndarray, dtype: type) -> np.ndarray:

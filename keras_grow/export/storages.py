@@ -83,7 +83,7 @@ class Sparse(Storage):
     On disk as `Packed`; in memory some 30 bytes for each active connection. Batches are
     multiplied as a compressed sparse matrix, which TensorFlow builds in every call, so that
     small batches gain little. A single row is multiplied by a function that XLA compiles when
-    the first one is served; that takes about a second.
+    the first one is served, in some tenths of a second.
     """
 
     def __call__(self, layer: Growable, dtype: str | None = None) -> ServedKernel:
@@ -108,12 +108,15 @@ class Rule(Storage):
 
     - dense, one row: $0.02 n$ up to 2^20 connections, which stay in a processor's cache, and
       $0.1 n$ from 2^23, between them in proportion; more rows: $0.0095 b n$, and no less.
-    - sparse, one row: $60,000 + 0.35 (2 a + 8 u)$.
-    - sparse, more rows: $60,000 + (11.5 + 0.07 b) a$.
+    - sparse, one row: $60,000 + 0.3 (1.5 a + 8 u)$: the call of a compiled function, and a table
+      that pads the connections.
+    - sparse, more rows: $60,000 + (11.5 + 0.07 b) a$: building the matrix, and multiplying it;
+      $0.5 b$ where the inputs of the batch, more than 2^21 numbers, leave the cache.
 
-    The constants were measured on two cores of an AMD EPYC (Zen 4), TensorFlow 2.21: dense ones
-    are the lowest over all shapes, sparse ones the highest, so that a layer that is chosen to be
-    sparse is hardly ever slower for it. `Fastest` measures instead.
+    The constants were measured on two cores of an AMD EPYC (Zen 4), TensorFlow 2.21, on kernels
+    of 300 x 100 to 4096 x 4096, 65536 x 64 and 64 x 65536 at densities of 1 to 10%: dense ones are
+    the lowest, sparse ones the highest, so that a layer that is chosen to be sparse is hardly
+    ever slower for it. `Fastest` measures instead.
 
     Args:
         batch_size: positive integer, how many rows a layer multiplies at a time when it is
@@ -156,8 +159,9 @@ class Rule(Storage):
     def _sparse_time(self, layer: Growable) -> float:
         active, batch_size = layer.num_active, self.batch_size
         if batch_size == 1:
-            return 60_000 + 0.35 * (2 * active + 8 * layer.kernel_shape[-1])
-        return 60_000 + (11.5 + 0.07 * batch_size) * active
+            return 60_000 + 0.3 * (1.5 * active + 8 * layer.kernel_shape[-1])
+        is_in_cache = batch_size * layer.fan_in <= 2**21
+        return 60_000 + (11.5 + (0.07 if is_in_cache else 0.5) * batch_size) * active
 
 
 @dataclasses.dataclass(frozen=True)
