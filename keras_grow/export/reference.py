@@ -20,24 +20,28 @@ class _RoundedKernels(Observer):
     """Rounds the effective kernels of layers to a dtype."""
 
     def __init__(self, layers: Sequence[Growable], dtype: str):
-        self._layers = {id(layer): layer for layer in layers if layer.variable_dtype != dtype}
-        self._dtype = dtype
+        self._kernels, self._connections = {}, {}
+        for layer in layers:
+            if layer.variable_dtype == dtype:
+                continue
+            if layer.is_sparse:
+                # A dense kernel may not fit.
+                connections, values = layer.active_connections()
+                self._connections[id(layer)] = connections, _rounded(values, dtype)
+            else:
+                self._kernels[id(layer)] = _rounded(layer.effective_kernel(), dtype)
 
     def kernel(self, layer):
-        if id(layer) not in self._layers or layer.is_sparse:
-            return None
-        # Out of the observer's sight, the layer computes its own.
-        with observing(Observer()):
-            return self._rounded(layer.effective_kernel())
+        return self._kernels.get(id(layer))
 
     def product(self, layer, inputs):
-        if id(layer) not in self._layers or not layer.is_sparse:
+        if id(layer) not in self._connections:
             return None
-        connections, values = layer.active_connections()
+        connections, values = self._connections[id(layer)]
         num_inputs, num_units = layer.kernel_shape
         places = tf.stack([connections // num_units, connections % num_units], axis=1)
         dtype = tf.float64 if layer.compute_dtype == "float64" else tf.float32
-        values = tf.cast(tf.cast(self._rounded(values), layer.compute_dtype), dtype)
+        values = tf.cast(tf.cast(values, layer.compute_dtype), dtype)
         kernel = tf.SparseTensor(places, values, [num_inputs, num_units])
         rows = tf.reshape(tf.cast(inputs, dtype), [-1, num_inputs])
         outputs = tf.sparse.sparse_dense_matmul(rows, kernel)
@@ -45,8 +49,9 @@ class _RoundedKernels(Observer):
         outputs = tf.ensure_shape(outputs, [*inputs.shape[:-1], num_units])
         return tf.cast(outputs, layer.compute_dtype)
 
-    def _rounded(self, values):
-        return tf.cast(tf.cast(values, self._dtype), values.dtype)
+
+def _rounded(values: tf.Tensor, dtype: str) -> tf.Tensor:
+    return tf.cast(tf.cast(values, dtype), values.dtype)
 
 
 def reference(

@@ -80,11 +80,20 @@ MODELS = {
     "images": (_images, DENSE_ONLY),
     "series": (_series, DENSE_ONLY),
 }
+HALVES = {
+    "tenth": "float16",
+    "uneven": "bfloat16",
+    "sequence": "float16",
+    "sparse": "bfloat16",
+    "images": "float16",
+    "series": "bfloat16",
+}
 CASES = [
     (name, storage, dtype)
     for name, (_, fitting) in MODELS.items()
     for storage in fitting
-    for dtype in (None, "float16", "bfloat16")
+    for dtype in (None, HALVES.get(name, ""))
+    if dtype != ""
 ]
 
 
@@ -115,6 +124,11 @@ def _has_masks(model):
 
 def _largest(a, b):
     return np.max(np.abs(np.asarray(a) - b), initial=0) / max(np.max(np.abs(b), initial=0), 1e-30)
+
+
+def _served(path, inputs):
+    loaded = tf.saved_model.load(path)  # TensorFlow drops the weights with it.
+    return loaded.serve(inputs)["y"]
 
 
 # Loads many exports, with TensorFlow alone, and writes their outputs.
@@ -162,7 +176,7 @@ def test_half_a_kernel_is_rounded_and_not_left_as_it_is(tmp_path):
     model = _model("tenth")
     export_saved_model(model, tmp_path / "served", dtype="bfloat16")
     x = np.random.default_rng(0).normal(size=(4, 70)).astype("float32")
-    outputs = tf.saved_model.load(tmp_path / "served").serve(x)["y"]
+    outputs = _served(tmp_path / "served", x)
     assert 1e-4 < _largest(outputs, model(x)) < 1e-2
 
 
@@ -184,8 +198,8 @@ def test_layers_compute_in_their_own_precision(policy, tmp_path):
         "y": f"packed, {stored}",
     }
     x = np.random.default_rng(0).normal(size=(5, 20))
-    y = tf.saved_model.load(tmp_path / "served").serve(tf.cast(x, model.inputs[0].dtype))["y"]
-    assert y.dtype == model.compute_dtype if policy == "float64" else y.dtype.size == 2
+    y = _served(tmp_path / "served", tf.cast(x, model.inputs[0].dtype))
+    assert y.dtype == layers[-1].compute_dtype
     tolerance = {"mixed_float16": 1e-2, "mixed_bfloat16": 5e-2, "float64": 1e-14}[policy]
     expected = np.asarray(model(x.astype(model.inputs[0].dtype)), "float64")
     assert _largest(np.asarray(y, "float64"), expected) <= tolerance
@@ -217,8 +231,7 @@ def test_a_loaded_model_can_be_saved_again(tmp_path):
 def test_a_sparse_layer_serves_a_batch_of_none(tmp_path):
     model = _model("tenth")
     export_saved_model(model, tmp_path / "served", storage=storages.Sparse())
-    outputs = tf.saved_model.load(tmp_path / "served").serve(np.zeros((0, 70), "float32"))
-    assert outputs["y"].shape == (0, 40)
+    assert _served(tmp_path / "served", np.zeros((0, 70), "float32")).shape == (0, 40)
 
 
 def test_shared_layers_and_loops_are_served_sparsely(tmp_path):
@@ -292,7 +305,7 @@ def test_the_fastest_storage_is_measured(monkeypatch):
         kernel = storages.Fastest(batch_size=4)(layer)
         assert kernel.kind == chosen
         # Nothing of what was timed is written.
-        assert all(0 in tensor.variable.shape for tensor in kernel.at_load)
+        assert all(tf.size(tensor.variable) == 0 for tensor in kernel.at_load)
     monkeypatch.undo()
     assert storages.Fastest(seconds=0.01)(layer).kind in ("packed", "sparse")
 
