@@ -8,41 +8,47 @@ import tensorflow as tf
 
 
 class AtLoad(tf.Module):
-    """A tensor that is computed when the SavedModel is loaded.
+    """Tensors that are computed when the SavedModel is loaded.
 
-    On disk it is an empty variable. TensorFlow frees it with the loaded model, as any variable.
+    On disk they are empty variables. TensorFlow frees them with the loaded model, as any variable.
 
     Args:
-        compute: returns the tensor, from variables that the SavedModel holds.
-        dtype: its dtype.
-        shape: its shape, all sizes known.
+        compute: returns the tensors, from variables that the SavedModel holds.
+        specs: dtype and shape of each, all sizes known.
     """
 
-    def __init__(
-        self, compute: Callable[[], tf.Tensor], dtype: tf.DType | str, shape: Sequence[int]
-    ):
+    def __init__(self, compute: Callable[[], Sequence[tf.Tensor]], specs: Sequence[tf.TensorSpec]):
         super().__init__()
-        self._compute = compute
-        self._static_shape = tuple(shape)
-        empty = tf.zeros([0] * len(shape), dtype)
-        # Of any shape: on disk it has none of its entries.
-        free = tf.TensorShape([None] * len(shape))
-        self.variable = tf.Variable(empty, trainable=False, shape=free)
+        self._compute, self._specs = compute, list(specs)
+        # Of any shape: on disk they have none of their entries.
+        self.variables_at_load = [
+            tf.Variable(_empty(spec), trainable=False, shape=[None] * spec.shape.rank)
+            for spec in specs
+        ]
 
     def fill(self) -> None:
-        """Computes the tensor; the SavedModel does so by itself, through `Initializer`."""
-        self.variable.assign(self._compute())
+        """Computes the tensors; the SavedModel does so by itself, through `Initializer`."""
+        for variable, tensor in zip(self.variables_at_load, self._compute(), strict=True):
+            variable.assign(tensor)
 
     def empty(self) -> None:
         """Undoes `fill`."""
-        self.variable.assign(tf.zeros([0] * len(self._static_shape), self.variable.dtype))
+        for variable, spec in zip(self.variables_at_load, self._specs, strict=True):
+            variable.assign(_empty(spec))
 
-    def read(self) -> tf.Tensor:
-        """The tensor, of known shape; after `fill`."""
-        tensor = self.variable.read_value()
-        if not tf.executing_eagerly():
-            tensor.set_shape(self._static_shape)
-        return tensor
+    def read(self, position: int) -> tf.Tensor:
+        """One of the tensors, of known shape; after `fill`."""
+        tensor = self.variables_at_load[position].read_value()
+        return tensor if tf.executing_eagerly() else _of_shape(tensor, self._specs[position])
+
+
+def _empty(spec: tf.TensorSpec) -> tf.Tensor:
+    return tf.zeros([0] * spec.shape.rank, spec.dtype)
+
+
+def _of_shape(tensor: tf.Tensor, spec: tf.TensorSpec) -> tf.Tensor:
+    tensor.set_shape(spec.shape)  # Said to TensorFlow, which need not check it in every call.
+    return tensor
 
 
 class Initializer(tf.saved_model.experimental.TrackableResource):

@@ -58,21 +58,27 @@ class RowPlan:
         return length * num_pieces + ends + length // _UNROLLED * _PASS
 
 
-def tables(plan: RowPlan, inputs: tf.Tensor, units: tf.Tensor, num_inputs: int) -> list[tf.Tensor]:
+def tables(
+    plan: RowPlan, inputs: tf.Tensor, units: tf.Tensor, values: tf.Tensor, num_inputs: int
+) -> list[tf.Tensor]:
     """The tables of `row_product`, made by TensorFlow, so that a SavedModel can make them.
 
     Args:
         plan: of these connections.
         inputs, units: int64 of shape `(count,)`, what each connection joins, sorted by unit.
+        values: floats of shape `(count,)`, their weights.
         num_inputs: of the kernel.
 
     Returns:
-        int32 tensors: for each level a table of positions in what it sums, and at last the flat
-        positions of each unit's pieces, followed by the lengths of the levels.
+        The weights in the shape of the first table; then, as int32, for each level a table of
+        positions in what it sums; and at last the flat positions of each unit's pieces, followed
+        by the lengths of the levels.
     """
     sources, num_sources, made = inputs, num_inputs, []
-    for length, width in plan.levels:
+    for level, (length, width) in enumerate(plan.levels):
         places, counts = _places(units, length, plan.num_units)
+        if level == 0:
+            table_of_values = tf.scatter_nd(places, values, tf.constant([length, width], tf.int64))
         # What no connection fills reads the zero behind the sources.
         table = tf.fill([length, width], tf.constant(num_sources, tf.int32))
         made.append(tf.tensor_scatter_nd_update(table, places, tf.cast(sources, tf.int32)))
@@ -82,19 +88,13 @@ def tables(plan: RowPlan, inputs: tf.Tensor, units: tf.Tensor, num_inputs: int) 
     table = tf.fill([plan.max_pieces, plan.num_units], tf.constant(num_sources, tf.int32))
     table = tf.tensor_scatter_nd_update(table, places, tf.cast(sources, tf.int32))
     lengths = tf.constant([length for length, _ in plan.levels], tf.int32)
-    return [*made, tf.concat([tf.reshape(table, [-1]), lengths], axis=0)]
+    return [table_of_values, *made, tf.concat([tf.reshape(table, [-1]), lengths], axis=0)]
 
 
 def table_shapes(plan: RowPlan) -> list[tuple[int, ...]]:
     """The shapes of `tables`."""
-    return [*plan.levels, (plan.max_pieces * plan.num_units + len(plan.levels),)]
-
-
-def table_of_values(plan: RowPlan, values: tf.Tensor, units: tf.Tensor) -> tf.Tensor:
-    """The weights of connections sorted by unit, in the shape of the first of `tables`."""
-    length, width = plan.levels[0]
-    places, _ = _places(units, length, plan.num_units)
-    return tf.tensor_scatter_nd_update(tf.zeros([length, width], values.dtype), places, values)
+    num_ends = plan.max_pieces * plan.num_units + len(plan.levels)
+    return [plan.levels[0], *plan.levels, (num_ends,)]
 
 
 def row_product(plan: RowPlan, row: tf.Tensor, values: tf.Tensor, *tables: tf.Tensor) -> tf.Tensor:
@@ -103,8 +103,7 @@ def row_product(plan: RowPlan, row: tf.Tensor, values: tf.Tensor, *tables: tf.Te
     Args:
         plan: the shape of the tables.
         row: floats of shape `(inputs,)`.
-        values: of `table_of_values`, in the dtype of `row`.
-        tables: of `tables`.
+        values, *tables: of `tables`, the values in the dtype of `row`.
 
     Returns:
         Floats of shape `(units,)`.

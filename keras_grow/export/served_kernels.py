@@ -3,6 +3,7 @@
 import abc
 import functools
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,8 +71,10 @@ class ServedKernel(tf.Module, abc.ABC):
         for tensor in self.at_load:
             tensor.empty()
 
-    def _computed_at_load(self, compute: Any, dtype: tf.DType | str, shape: Any) -> AtLoad:
-        self.at_load.append(AtLoad(compute, dtype, shape))
+    def _computed_at_load(
+        self, compute: Callable[[], Sequence[tf.Tensor]], specs: Sequence[tf.TensorSpec]
+    ) -> AtLoad:
+        self.at_load.append(AtLoad(compute, specs))
         return self.at_load[-1]
 
     def kernel(self) -> tf.Tensor | None:
@@ -106,9 +109,8 @@ class DenseKernel(_WithDenseKernel):
         self._kernel = None
         if self.values.dtype != self.compute_dtype:
             self._kernel = self._computed_at_load(
-                lambda: tf.cast(self.values.read_value(), self.compute_dtype),
-                self.compute_dtype,
-                self.shape,
+                lambda: [tf.cast(self.values.read_value(), self.compute_dtype)],
+                [tf.TensorSpec(self.shape, self.compute_dtype)],
             )
 
     @property
@@ -116,7 +118,7 @@ class DenseKernel(_WithDenseKernel):
         return self.values.dtype
 
     def kernel(self):
-        return self.values.read_value() if self._kernel is None else self._kernel.read()
+        return self.values.read_value() if self._kernel is None else self._kernel.read(0)
 
 
 class PackedKernel(_WithDenseKernel):
@@ -128,20 +130,22 @@ class PackedKernel(_WithDenseKernel):
         indices, values = layer.active_connections()
         self.gaps = _gaps_variable(indices.numpy(), layer.name)
         self.values = _variable(values, dtype, f"{layer.name}/values")
-        self._kernel = self._computed_at_load(self._scattered, self.compute_dtype, self.shape)
+        self._kernel = self._computed_at_load(
+            self._scattered, [tf.TensorSpec(self.shape, self.compute_dtype)]
+        )
 
     def _scattered(self):
         stream, values = self.gaps.read_value(), self.values.read_value()
         values = tf.cast(values, self.compute_dtype)
         scatter = shared(_scattered, stream.dtype, values.dtype, tf.int64)
-        return tf.reshape(scatter(stream, values, [math.prod(self.shape)]), self.shape)
+        return [tf.reshape(scatter(stream, values, [math.prod(self.shape)]), self.shape)]
 
     @property
     def stored_dtype(self):
         return self.values.dtype
 
     def kernel(self):
-        return self._kernel.read()
+        return self._kernel.read(0)
 
 
 class SparseKernel(ServedKernel):
@@ -171,16 +175,15 @@ class SparseKernel(ServedKernel):
         self._dtype = tf.float64 if self.compute_dtype == "float64" else tf.float32
         fan_in = np.bincount(indices // self.num_inputs, minlength=self.num_units)
         self._plan = plan = row_table.RowPlan.of(fan_in)
-        self._places = self._computed_at_load(self._unit_and_input, tf.int64, [count, 2])
-        self._table_of_values = self._computed_at_load(
-            lambda: row_table.table_of_values(plan, self._values(), self._places.read()[:, 0]),
-            self._dtype,
-            plan.levels[0],
+        values, *tables = row_table.table_shapes(plan)
+        self._connections = self._computed_at_load(
+            self._places_and_tables,
+            [
+                tf.TensorSpec([count, 2], tf.int64),
+                tf.TensorSpec(values, self._dtype),
+                *(tf.TensorSpec(table, tf.int32) for table in tables),
+            ],
         )
-        self._tables = [
-            self._computed_at_load(lambda level=level: self._made_table(level), tf.int32, shape)
-            for level, shape in enumerate(row_table.table_shapes(plan))
-        ]
 
     @property
     def stored_dtype(self):
@@ -191,14 +194,12 @@ class SparseKernel(ServedKernel):
         values = tf.cast(self.values.read_value(), self.compute_dtype)
         return tf.cast(values, self._dtype)
 
-    def _unit_and_input(self):
+    def _places_and_tables(self):
         stream = self.gaps.read_value()
         flat = shared(gaps.decode, stream.dtype)(stream)
-        return tf.stack([flat // self.num_inputs, flat % self.num_inputs], axis=1)
-
-    def _made_table(self, level):
-        units, inputs = tf.unstack(self._places.read(), axis=1)
-        return row_table.tables(self._plan, inputs, units, self.num_inputs)[level]
+        units, inputs = flat // self.num_inputs, flat % self.num_inputs
+        tables = row_table.tables(self._plan, inputs, units, self._values(), self.num_inputs)
+        return [tf.stack([units, inputs], axis=1), *tables]
 
     def product(self, inputs):
         inputs = _dense(inputs, self.compute_dtype)
@@ -221,14 +222,15 @@ class SparseKernel(ServedKernel):
     def _of_one_row(self, rows):
         product = functools.partial(row_table.row_product, self._plan)
         compiled = tf.function(product, jit_compile=True, autograph=False)
-        tables = [table.read() for table in self._tables]
+        # All but the first are the tables.
+        tables = [self._connections.read(i + 1) for i in range(len(self._plan.levels) + 2)]
         # Not a reshape: TensorFlow would conclude from it that there is always one row, outside
         # of this branch too.
-        return compiled(rows[0], self._table_of_values.read(), *tables)[None]
+        return compiled(rows[0], *tables)[None]
 
     def _of_rows(self, rows):
         kernel = tf.raw_ops.SparseTensorToCSRSparseMatrix(
-            indices=self._places.read(),
+            indices=self._connections.read(0),
             values=self._values(),
             dense_shape=[self.num_units, self.num_inputs],
         )

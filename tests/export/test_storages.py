@@ -305,7 +305,9 @@ def test_the_fastest_storage_is_measured(monkeypatch):
         kernel = storages.Fastest(batch_size=4)(layer)
         assert kernel.kind == chosen
         # Nothing of what was timed is written.
-        assert all(tf.size(tensor.variable) == 0 for tensor in kernel.at_load)
+        at_load = [v for tensors in kernel.at_load for v in tensors.variables_at_load]
+        assert at_load
+        assert all(tf.size(variable) == 0 for variable in at_load)
     monkeypatch.undo()
     assert storages.Fastest(seconds=0.01)(layer).kind in ("packed", "sparse")
 
@@ -461,11 +463,10 @@ def test_the_tables_of_a_row_sum_every_connection_once(fan_in):
     units = np.repeat(np.arange(len(fan_in)), fan_in)
     parts = [np.sort(random.permutation(num_inputs)[:count]) for count in fan_in]
     inputs, values = np.concatenate(parts), random.normal(size=len(units))
-    tables = row_table.tables(plan, tf.constant(inputs), tf.constant(units), num_inputs)
+    tables = row_table.tables(plan, *map(tf.constant, (inputs, units, values)), num_inputs)
     assert [tuple(t.shape) for t in tables] == row_table.table_shapes(plan)
     row = random.normal(size=num_inputs)
-    table_of_values = row_table.table_of_values(plan, tf.constant(values), tf.constant(units))
-    product = row_table.row_product(plan, tf.constant(row), table_of_values, *tables)
+    product = row_table.row_product(plan, tf.constant(row), *tables)
     expected = np.bincount(units, row[inputs] * values, minlength=len(fan_in))
     np.testing.assert_allclose(product, expected, rtol=0, atol=1e-11)
     # Padding stays in proportion to the connections.
