@@ -20,6 +20,9 @@ from keras_grow.conversion import make_growable, make_plain, make_sparse
 from keras_grow.course import Course, GrowthPhase, PruningStage
 from keras_grow.dead_neurons import remove_dead_neurons
 from keras_grow.export import storages
+from keras_grow.export.litert import export_litert
+from keras_grow.export.measurement import FormMeasurement, Latency, Measurement, measure
+from keras_grow.export.onnx import export_onnx
 from keras_grow.export.saved_model import export_saved_model
 from keras_grow.export.verification import ExportRecord, NotVerified
 from keras_grow.feature_maps import FeatureMapRecord, grow_feature_maps
@@ -63,6 +66,7 @@ __all__ = [
     "ExportRecord",
     "FanIn",
     "FeatureMapRecord",
+    "FormMeasurement",
     "GradientMeter",
     "Growable",
     "GrowableConv1D",
@@ -71,10 +75,12 @@ __all__ = [
     "GrowthCallback",
     "GrowthGradients",
     "GrowthPhase",
+    "Latency",
     "LayerChange",
     "LayerCompaction",
     "LayerReport",
     "MeanOnlyBatchNormalization",
+    "Measurement",
     "NeuronChange",
     "NeuronRecord",
     "NotVerified",
@@ -96,6 +102,8 @@ __all__ = [
     "compact",
     "convert_optimizer",
     "densities",
+    "export_litert",
+    "export_onnx",
     "export_saved_model",
     "grow",
     "grow_feature_maps",
@@ -108,6 +116,7 @@ __all__ = [
     "make_partial_area",
     "make_plain",
     "make_sparse",
+    "measure",
     "neuron_initializers",
     "neuron_scores",
     "prune",

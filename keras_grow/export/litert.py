@@ -116,14 +116,20 @@ def export_litert(
         error, agreement = check(outputs, expected, tolerance, min_agreement, "LiteRT file")
         with open(written, "wb") as file:
             file.write(packed)
+    by_layer = _forms_by_layer(model, stored)
     return ExportRecord(
         path=os.path.abspath(os.fspath(path)),
         format="LiteRT",
         num_bytes=num_bytes(path),
-        storages=_storages(model, stored),
+        storages={name: _words(forms) for name, forms in by_layer.items()},
         error=error,
         tolerance=tolerance,
         agreement=agreement,
+        computed_sparsely=tuple(
+            name
+            for name, forms in by_layer.items()
+            if forms and all(form.is_computed_sparsely for form in forms)
+        ),
     )
 
 
@@ -221,14 +227,20 @@ def _interpreter(content: bytes) -> Any:
     return module.Interpreter(model_content=content)
 
 
-def _storages(model: keras.Model, stored: list[tuple[Kernel, Storage]]) -> dict[str, str]:
-    words = {}
+def _forms_by_layer(
+    model: keras.Model, stored: list[tuple[Kernel, Storage]]
+) -> dict[str, list[Storage]]:
+    """The forms of the constants that were made of each growable layer's kernel."""
+    found = {}
     for layer in nested_layers(model):
         if isinstance(layer, Growable):
             kernel = layer.effective_kernel().numpy()
-            forms = [str(form) for constant, form in stored if _is_made_of(constant, kernel)]
-            words[layer.name] = ", and ".join(dict.fromkeys(forms)) or "folded into other constants"
-    return words
+            found[layer.name] = [form for made, form in stored if _is_made_of(made, kernel)]
+    return found
+
+
+def _words(forms: list[Storage]) -> str:
+    return ", and ".join(dict.fromkeys(map(str, forms))) or "folded into other constants"
 
 
 def _is_made_of(constant: Kernel, kernel: np.ndarray) -> bool:

@@ -119,6 +119,11 @@ def export_saved_model(
         error=error,
         tolerance=tolerance,
         agreement=agreement,
+        computed_sparsely=tuple(
+            layer.name
+            for layer, kernel in zip(layers, kernels, strict=True)
+            if kernel.kind == "sparse"
+        ),
     )
 
 
@@ -160,8 +165,15 @@ def _compared(
     loaded = tf.saved_model.load(path)
     outputs, expected = [], []
     for inputs in _batches(input_signature, data):
-        computed = loaded.serve(*inputs)
-        wanted = named_outputs(model, compute(*inputs))
+        try:
+            computed = loaded.serve(*inputs)
+            wanted = named_outputs(model, compute(*inputs))
+        except tf.errors.OpError as error:
+            raise ValueError(
+                "The export can't be compared with the model: one of them could not compute the "
+                f"samples. Received: data={'None, so random numbers' if data is None else '...'}. "
+                f"Pass samples that the model takes as `data`. {error.message}"
+            ) from error
         names = sorted(wanted)
         outputs += [computed[name] for name in names]
         expected += [wanted[name] for name in names]
@@ -181,7 +193,10 @@ def _batches(input_signature: Any, data: Any) -> list[list[tf.Tensor]]:
                 "`data` must be samples as the model takes them. Received: "
                 f"{len(arrays)} arrays, expected {len(specs)}: {specs}"
             )
-        parts = [slice(0, 1), *(slice(i, i + _CHUNK) for i in range(0, len(arrays[0]), _CHUNK))]
+        size = specs[0].shape[0] or _CHUNK
+        parts = [slice(i, i + size) for i in range(0, len(arrays[0]), size)]
+        if specs[0].shape[0] is None:
+            parts.insert(0, slice(0, 1))
         batches = [[array[part] for array in arrays] for part in parts]
     return [
         [tf.cast(array, spec.dtype) for array, spec in zip(batch, specs, strict=True)]

@@ -26,6 +26,8 @@ class ExportRecord:
         tolerance: the largest error that was accepted; `None` for integer formats, which are
             judged by `agreement`.
         agreement: the share of the samples for which the largest output is the same one.
+        computed_sparsely: the names of the layers whose products cost what is active, not what
+            their kernels' shapes say, whatever the batch size.
     """
 
     path: str
@@ -35,6 +37,7 @@ class ExportRecord:
     error: float
     tolerance: float | None
     agreement: float
+    computed_sparsely: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         stored = "; ".join(f"{name}: {how}" for name, how in self.storages.items())

@@ -1,0 +1,462 @@
+"""What a grown network costs in each form in which it can be served, measured side by side."""
+
+import dataclasses
+import functools
+import json
+import math
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import tree
+
+from keras_grow.compaction import compact
+from keras_grow.conversion import make_plain
+from keras_grow.export import serving
+from keras_grow.export.litert import export_litert
+from keras_grow.export.onnx import export_onnx
+from keras_grow.export.quiet import silent
+from keras_grow.export.saved_model import export_saved_model
+from keras_grow.export.side_by_side import interleaved_seconds
+from keras_grow.export.signature import input_signature, random_inputs
+from keras_grow.export.verification import ExportRecord, compare
+from keras_grow.export.writing import num_bytes
+from keras_grow.layers.growable import Growable, growable_layers, nested_layers
+from keras_grow.measuring.loss import call_model
+
+FORMS = (
+    "dense SavedModel",
+    "dense LiteRT",
+    "masked model",
+    "compact model",
+    "SavedModel",
+    "LiteRT",
+    "LiteRT float16",
+    "LiteRT int8",
+    "ONNX",
+)
+DISPATCH = "TensorFlow's dispatch"
+# Samples at a time when outputs and classes are compared.
+_CHUNK = 256
+_SERVING = pathlib.Path(serving.__file__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Latency:
+    """Seconds of a call with a batch of one size: median and quartiles over `rounds` turns."""
+
+    batch_size: int
+    median: float
+    lower: float
+    upper: float
+    rounds: int
+
+
+@dataclasses.dataclass(frozen=True)
+class FormMeasurement:
+    """What one form of a network costs.
+
+    Attributes:
+        form: one of `measure`'s forms, or "TensorFlow's dispatch", a call that computes nothing.
+        disk_bytes: of all its files; of a model in memory, of its `.keras` file.
+        memory_bytes: by how much the resident memory of a process that has started the runtime
+            grew while it loaded the export and served two of the largest batches; `None` for
+            models in memory, where it was not asked for, and where the system does not say.
+        flops: 2 x the connections that are multiplied with, x positions, for one sample; `None`
+            where positions are not known.
+        latencies: a `Latency` for each batch size.
+        error: max|a - b| / max|b| of its outputs a and the model's b; `None` for the dense
+            original, which computes something else.
+        accuracy: the share of samples of the right class, `None` without classes.
+    """
+
+    form: str
+    disk_bytes: int | None
+    memory_bytes: int | None
+    flops: int | None
+    latencies: tuple[Latency, ...]
+    error: float | None
+    accuracy: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """The forms of a network, measured in one run; its `str` is a table in Markdown.
+
+    Attributes:
+        forms: a `FormMeasurement` for each.
+        left_out: why forms that were asked for are not there, by form.
+    """
+
+    forms: tuple[FormMeasurement, ...]
+    left_out: Mapping[str, str]
+
+    def __getitem__(self, form: str) -> FormMeasurement:
+        for measured in self.forms:
+            if measured.form == form:
+                return measured
+        raise KeyError(
+            f"There is no measurement of {form!r}. Received: {[m.form for m in self.forms]}; "
+            f"left out: {dict(self.left_out)}"
+        )
+
+    def as_dict(self) -> dict:
+        """The measurement as JSON takes it."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    def __str__(self) -> str:
+        sizes = [latency.batch_size for latency in self.forms[0].latencies]
+        header = ["form", "disk, kB", "memory, MB", "FLOPs"]
+        header += [f"batch {size}, ms" for size in sizes] + ["error", "accuracy"]
+        rows = [header, ["---", *["---:"] * (len(header) - 1)]]
+        for form in self.forms:
+            rows.append(
+                [
+                    form.form,
+                    "-" if form.disk_bytes is None else f"{form.disk_bytes / 1e3:,.1f}",
+                    "-" if form.memory_bytes is None else f"{form.memory_bytes / 1e6:,.1f}",
+                    "-" if form.flops is None else f"{form.flops:,}",
+                    *(
+                        f"{1e3 * x.median:.3g} ({1e3 * x.lower:.3g} to {1e3 * x.upper:.3g})"
+                        for x in form.latencies
+                    ),
+                    "-" if form.error is None else f"{form.error:.0e}",
+                    "-" if form.accuracy is None else f"{form.accuracy:.2%}",
+                ]
+            )
+        lines = ["| " + " | ".join(row) + " |" for row in rows]
+        return "\n".join(lines + [f"\n{form}: {why}" for form, why in self.left_out.items()])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Served:
+    """A form, ready to be called.
+
+    Attributes:
+        path: of its files.
+        runtime: that serves it, `None` for models in memory.
+        serve: computes outputs from inputs by name.
+        flops: of one sample.
+    """
+
+    path: str
+    runtime: str | None
+    serve: serving.Serve
+    flops: int | None
+
+
+def measure(
+    model: keras.Model,
+    data: Any = None,
+    *,
+    dense: keras.Model | None = None,
+    batch_sizes: Sequence[int] = (1, 32, 256),
+    forms: Sequence[str] = FORMS,
+    seconds: float = 3.0,
+    measures_memory: bool = True,
+) -> Measurement:
+    """Measures what a grown network costs in each form in which it can be served.
+
+    The forms are the dense original, as Keras exports it and as LiteRT file; the masked model
+    itself, and the compact one, in compiled functions; and the exports of the compact model. For
+    each batch size the forms are called in turns of about two milliseconds, so that they see the
+    same machine, and the medians and quartiles over the turns are given. TensorFlow and ONNX
+    Runtime have the threads that they take by default, LiteRT has one. TensorFlow takes some time
+    for a call that computes nothing, which is measured beside them.
+
+    Args:
+        model: a built Sequential or functional model with growable layers.
+        data: samples x, or a tuple (x, y) of samples and integer classes, which the largest
+            output is to meet; by default random samples. LiteRT's int8 is calibrated on the first
+            500.
+        dense: the dense original; by default a plain copy of `model`, dormant connections at
+            random, so that its outputs mean nothing.
+        batch_sizes: which to time.
+        forms: which of "dense SavedModel", "dense LiteRT", "masked model", "compact model",
+            "SavedModel", "LiteRT", "LiteRT float16", "LiteRT int8" and "ONNX".
+        seconds: how long to time each batch size, all forms together; each always has five turns.
+        measures_memory: whether to measure the memory of exports, in a fresh process each, which
+            takes some seconds.
+
+    Returns:
+        A `Measurement`. Forms that can't be made, because a runtime is not installed or can't
+        express the model, are named in `left_out` with the reason.
+
+    Raises:
+        TypeError, ValueError: for a model without growable layers, a subclassed one, unknown forms,
+            batch sizes that are not positive integers and data that does not fit.
+
+    Example:
+
+    ```python
+    print(keras_grow.measure(model, (x_test, y_test)))
+    ```
+    """
+    growable_layers(model)
+    unknown = [form for form in forms if form not in FORMS]
+    if unknown or not forms:
+        raise ValueError(f"`forms` must be some of {FORMS}. Received: forms={tuple(forms)!r}")
+    if not batch_sizes or any(not isinstance(s, int) or s <= 0 for s in batch_sizes):
+        raise ValueError(
+            f"`batch_sizes` must be positive integers. Received: batch_sizes={batch_sizes!r}"
+        )
+    samples, classes = _samples(model, data, max(batch_sizes))
+    with tempfile.TemporaryDirectory(prefix="keras_grow-") as folder:
+        maker = _Maker(model, dense, samples, batch_sizes[0], folder)
+        served: dict[str, _Served] = {}
+        left_out: dict[str, str] = {}
+        for form in forms:
+            try:
+                served[form] = maker.make(form)
+            except (ValueError, ImportError) as error:
+                left_out[form] = str(error)
+        expected = maker.expected(samples)
+        latencies = _latencies(
+            [one.serve for one in served.values()], samples, batch_sizes, seconds
+        )
+        largest = _first(samples, max(batch_sizes))
+        measured = []
+        for (form, one), times in zip(served.items(), latencies[:-1], strict=True):
+            outputs = _outputs(one.serve, samples, maker.output_names)
+            is_other = form.startswith("dense") and dense is None
+            measured.append(
+                FormMeasurement(
+                    form,
+                    num_bytes(one.path),
+                    _memory_bytes(one, largest) if measures_memory else None,
+                    one.flops,
+                    times,
+                    None if form.startswith("dense") else compare(outputs, expected)[0],
+                    None if classes is None or is_other else _accuracy(outputs[0], classes),
+                )
+            )
+    measured.append(FormMeasurement(DISPATCH, None, None, 0, latencies[-1], None, None))
+    return Measurement(tuple(measured), left_out)
+
+
+class _Maker:
+    """Makes the forms of a model, and the compact model that they share."""
+
+    def __init__(
+        self,
+        model: keras.Model,
+        dense: keras.Model | None,
+        samples: serving.Arrays,
+        batch_size: int,
+        folder: str,
+    ):
+        self._model, self._samples = model, samples
+        self._batch_size, self._folder = batch_size, folder
+        self._compact = compact(model).model
+        self._dense = _dense_like(model) if dense is None else dense
+        self._signature = input_signature(model)
+        # As every format names them.
+        self.output_names = list(_compiled(model).structured_outputs)
+
+    def make(self, form: str) -> _Served:
+        """A form, ready to be called; raises `ValueError` or `ImportError` where it can't be."""
+        if form == "masked model":
+            return self._in_memory(self._model, form)
+        if form == "compact model":
+            return self._in_memory(self._compact, form)
+        path = os.path.join(self._folder, form.replace(" ", "_"))
+        if form == "dense SavedModel":
+            with silent():
+                self._dense.export(path, verbose=False)
+            return self._exported(path, "SavedModel", _flops(self._dense))
+        runtime = "LiteRT" if form == "dense LiteRT" else form.split()[0]
+        source = self._dense if form == "dense LiteRT" else self._compact
+        record = self._export(form, source, path)
+        return self._exported(path, runtime, _flops(source, record.computed_sparsely))
+
+    def expected(self, samples: serving.Arrays) -> list[np.ndarray]:
+        """The outputs of the model itself."""
+        return _outputs(_call(_compiled(self._model)), samples, self.output_names)
+
+    def _export(self, form: str, source: keras.Model, path: str) -> ExportRecord:
+        exports: dict[str, Callable[[], ExportRecord]] = {
+            "SavedModel": lambda: export_saved_model(source, path, batch_size=self._batch_size),
+            "dense LiteRT": lambda: export_litert(source, path),
+            "LiteRT": lambda: export_litert(source, path),
+            "LiteRT float16": lambda: export_litert(source, path, dtype="float16"),
+            "LiteRT int8": lambda: export_litert(
+                source, path, dtype="int8", calibration_data=self._calibration_data()
+            ),
+            "ONNX": lambda: export_onnx(source, path),
+        }
+        return exports[form]()
+
+    def _calibration_data(self) -> Any:
+        few = [values[:500] for values in self._samples.values()]
+        return tree.pack_sequence_as(self._signature, few)
+
+    def _in_memory(self, model: keras.Model, form: str) -> _Served:
+        path = os.path.join(self._folder, f"{form.split()[0]}.keras")
+        model.save(path)
+        return _Served(path, None, _call(_compiled(model)), _flops(model))
+
+    def _exported(self, path: str, runtime: str, flops: int | None) -> _Served:
+        with silent():
+            serve = serving.OPEN[runtime](path)
+        return _Served(path, runtime, serve, flops)
+
+
+def _dense_like(model: keras.Model) -> keras.Model:
+    """A plain copy of a model with small random weights in the place of zeros."""
+    plain = make_plain(model)
+    random = np.random.default_rng(0)
+    for layer in nested_layers(plain):
+        kernel = getattr(layer, "kernel", None)
+        if isinstance(kernel, keras.Variable):
+            values = kernel.numpy()
+            noise = random.normal(scale=0.01, size=values.shape)
+            kernel.assign(np.where(values == 0, noise, values))
+    return plain
+
+
+def _compiled(model: keras.Model) -> Any:
+    """The model at inference as a concrete function of inputs by name, outputs by name."""
+    signature = input_signature(model)
+    names = list(model.output_names) if hasattr(model, "output_names") else None
+
+    @tf.function(input_signature=tree.flatten(signature), autograph=False)
+    def serve(*inputs):
+        outputs = call_model(model, tree.pack_sequence_as(signature, list(inputs)), training=False)
+        if isinstance(outputs, dict):
+            return outputs
+        flat = tree.flatten(outputs)
+        return dict(zip(names or [f"output_{i}" for i in range(len(flat))], flat, strict=True))
+
+    return serve.get_concrete_function()
+
+
+def _call(function: Any) -> serving.Serve:
+    def call(inputs: serving.Arrays) -> dict[str, np.ndarray]:
+        outputs = function(*[tf.constant(value) for value in inputs.values()])
+        return {name: value.numpy() for name, value in outputs.items()}
+
+    return call
+
+
+def _samples(
+    model: keras.Model, data: Any, count: int
+) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+    """Samples by input name, at least `count` of them, and their classes, if they have."""
+    signature = input_signature(model)
+    x, classes = data if isinstance(data, tuple) and len(data) == 2 else (data, None)
+    if x is None:
+        x = random_inputs(signature, count)
+    specs, arrays = tree.flatten(signature), tree.flatten(x)
+    if len(specs) != len(arrays):
+        raise ValueError(
+            f"`data` must be samples for the model's {len(specs)} inputs, or a tuple of these and "
+            f"their classes. Received: {len(arrays)} arrays"
+        )
+    named = {
+        spec.name: np.asarray(array, tf.as_dtype(spec.dtype).as_numpy_dtype)
+        for spec, array in zip(specs, arrays, strict=True)
+    }
+    if classes is not None:
+        classes = np.asarray(classes).reshape(-1)
+        if len(classes) != len(arrays[0]):
+            raise ValueError(
+                "`data` must hold one class for each sample. Received: "
+                f"{len(classes)} classes for {len(arrays[0])} samples"
+            )
+    return named, classes
+
+
+def _first(samples: serving.Arrays, count: int) -> dict[str, np.ndarray]:
+    """The first samples, again from the start where there are too few."""
+    return {
+        name: np.ascontiguousarray(np.resize(values, (count, *values.shape[1:])))
+        for name, values in samples.items()
+    }
+
+
+def _latencies(
+    serves: Sequence[serving.Serve],
+    samples: serving.Arrays,
+    batch_sizes: Sequence[int],
+    seconds: float,
+) -> list[tuple[Latency, ...]]:
+    """For each form, and at last for a call that computes nothing, a latency of each size."""
+    nothing = _call(_nothing(samples))
+    found: list[list[Latency]] = [[] for _ in (*serves, nothing)]
+    for size in batch_sizes:
+        batch = _first(samples, size)
+        calls = [functools.partial(serve, batch) for serve in (*serves, nothing)]
+        for latencies, times in zip(found, interleaved_seconds(calls, seconds), strict=True):
+            lower, median, upper = np.quantile(times, [0.25, 0.5, 0.75]).tolist()
+            latencies.append(Latency(size, median, lower, upper, len(times)))
+    return [tuple(latencies) for latencies in found]
+
+
+def _nothing(samples: serving.Arrays) -> Any:
+    """A function of the inputs that gives back the first entry of each sample."""
+    signature = [tf.TensorSpec([None, *v.shape[1:]], v.dtype) for v in samples.values()]
+
+    @tf.function(input_signature=signature, autograph=False)
+    def nothing(*inputs):
+        return {"first": tf.reshape(inputs[0], [tf.shape(inputs[0])[0], -1])[:, :1]}
+
+    return nothing.get_concrete_function()
+
+
+def _outputs(
+    serve: serving.Serve, samples: serving.Arrays, names: Sequence[str]
+) -> list[np.ndarray]:
+    """The outputs for all samples, in the order of `names`."""
+    count = len(next(iter(samples.values())))
+    parts = []
+    for start in range(0, count, _CHUNK):
+        outputs = serve({name: values[start : start + _CHUNK] for name, values in samples.items()})
+        ordered = names if set(names) == set(outputs) else list(outputs)
+        parts.append([outputs[name] for name in ordered])
+    return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+
+
+def _accuracy(outputs: np.ndarray, classes: np.ndarray) -> float:
+    return float(np.mean(np.argmax(outputs, axis=-1) == classes))
+
+
+def _flops(model: keras.Model, sparse: Sequence[str] = ()) -> int | None:
+    """FLOPs of one sample, where the products of some layers cost what is active."""
+    total = 0
+    for layer in nested_layers(model):
+        if isinstance(layer, Growable):
+            positions, count = layer.num_positions, layer.num_connections
+            if layer.is_sparse or layer.name in sparse:
+                count = layer.num_active
+        elif isinstance(getattr(layer, "kernel", None), keras.Variable):
+            shape = layer.output.shape[1:-1] if hasattr(layer, "filters") else ()
+            positions = None if None in shape else math.prod(shape)
+            count = math.prod(layer.kernel.shape)
+        else:
+            continue
+        if positions is None:
+            return None
+        total += 2 * count * positions
+    return total
+
+
+def _memory_bytes(served: _Served, inputs: serving.Arrays) -> int | None:
+    if served.runtime is None or not os.path.exists("/proc/self/status"):
+        return None
+    with tempfile.TemporaryDirectory(prefix="keras_grow-") as folder:
+        file = os.path.join(folder, "inputs.npz")
+        np.savez(file, allow_pickle=False, **inputs)
+        # Without -P, the modules beside the script would hide others of their names.
+        command = [sys.executable, "-P", str(_SERVING), served.runtime, served.path, file]
+        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        raise RuntimeError(f"A process that serves {served.path} failed. {done.stderr[-2000:]}")
+    return int(done.stdout.splitlines()[-1])
