@@ -168,11 +168,11 @@ class SparseKernel(ServedKernel):
         indices = indices[order]
         self.gaps = _gaps_variable(indices, layer.name)
         self.values = _variable(tf.gather(values, order), dtype, f"{layer.name}/values")
+        # TensorFlow multiplies sparse matrices in float32 and float64 only.
+        self._dtype = tf.float64 if self.compute_dtype == "float64" else tf.float32
         self._count = count = len(indices)
         if not count:
             return
-        # TensorFlow multiplies sparse matrices in float32 and float64 only.
-        self._dtype = tf.float64 if self.compute_dtype == "float64" else tf.float32
         fan_in = np.bincount(indices // self.num_inputs, minlength=self.num_units)
         self._plan = plan = row_table.RowPlan.of(fan_in)
         values, *tables = row_table.table_shapes(plan)
@@ -203,21 +203,25 @@ class SparseKernel(ServedKernel):
 
     def product(self, inputs):
         inputs = _dense(inputs, self.compute_dtype)
+        if inputs.shape.rank == 2:  # Of a single row, each operation more is felt.
+            return tf.cast(self._product(tf.cast(inputs, self._dtype)), self.compute_dtype)
+        rows = tf.reshape(tf.cast(inputs, self._dtype), [-1, self.num_inputs])
         outputs_shape = tf.concat([tf.shape(inputs)[:-1], [self.num_units]], axis=0)
-        if not self._count:
-            outputs = tf.zeros(outputs_shape, self.compute_dtype)
-        else:
-            rows = tf.reshape(tf.cast(inputs, self._dtype), [-1, self.num_inputs])
-            if rows.shape[0] is None:
-                outputs = tf.cond(
-                    tf.equal(tf.shape(rows)[0], 1),
-                    lambda: self._of_one_row(rows),
-                    lambda: self._of_rows(rows),
-                )
-            else:
-                outputs = (self._of_one_row if rows.shape[0] == 1 else self._of_rows)(rows)
-            outputs = tf.cast(tf.reshape(outputs, outputs_shape), self.compute_dtype)
+        outputs = tf.cast(tf.reshape(self._product(rows), outputs_shape), self.compute_dtype)
         return tf.ensure_shape(outputs, [*inputs.shape[:-1], self.num_units])
+
+    def _product(self, rows):
+        if not self._count:
+            return tf.zeros([tf.shape(rows)[0], self.num_units], self._dtype)
+        if rows.shape[0] is not None:
+            return (self._of_one_row if rows.shape[0] == 1 else self._of_rows)(rows)
+        outputs = tf.cond(
+            tf.equal(tf.shape(rows)[0], 1),
+            lambda: self._of_one_row(rows),
+            lambda: self._of_rows(rows),
+        )
+        outputs.set_shape([None, self.num_units])
+        return outputs
 
     def _of_one_row(self, rows):
         product = functools.partial(row_table.row_product, self._plan)
