@@ -11,10 +11,11 @@ import tensorflow as tf
 from keras import tree
 
 from keras_grow.export import signature as signatures
+from keras_grow.export.choosing import resolve
 from keras_grow.export.reference import reference
 from keras_grow.export.served_kernels import ServedKernel
 from keras_grow.export.served_model import ServedModel, named_outputs
-from keras_grow.export.storages import Storage, check_batch_size, resolve
+from keras_grow.export.storages import Storage
 from keras_grow.export.verification import ExportRecord, check
 from keras_grow.export.writing import num_bytes, written_beside
 from keras_grow.layers.growable import Growable, growable_layers
@@ -96,7 +97,6 @@ def export_saved_model(
     layers = growable_layers(model)
     for layer in layers:
         layer.check_finite()
-    check_batch_size(batch_size)
     if dtype not in _DTYPES:
         raise ValueError(f"`dtype` must be one of {_DTYPES}. Received: dtype={dtype!r}")
     storages = resolve(storage, layers, batch_size)

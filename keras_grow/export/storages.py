@@ -3,7 +3,6 @@
 import abc
 import dataclasses
 import math
-from collections.abc import Mapping
 
 import tensorflow as tf
 
@@ -141,7 +140,7 @@ class Rule(Storage):
     batch_size: int = 1
 
     def __post_init__(self):
-        check_batch_size(self.batch_size)
+        _check_batch_size(self.batch_size)
 
     def __call__(self, layer: Growable, dtype: str | None = None) -> ServedKernel:
         if _can_be_sparse(layer):
@@ -184,7 +183,7 @@ class Fastest(Storage):
     seconds: float = 1.0
 
     def __post_init__(self):
-        check_batch_size(self.batch_size)
+        _check_batch_size(self.batch_size)
 
     def __call__(self, layer: Growable, dtype: str | None = None) -> ServedKernel:
         if not _can_be_sparse(layer):
@@ -200,41 +199,7 @@ class Fastest(Storage):
         return min(near, key=lambda kernel: kernel.stored_bytes)
 
 
-def resolve(
-    storage: Storage | Mapping[str, Storage] | None, layers: list[Growable], batch_size: int
-) -> list[Storage]:
-    """A storage for each layer; those that `storage` does not name are left to the rule.
-
-    Args:
-        storage: one for all layers, one by layer name, or `None`.
-        layers: the growable layers of a model.
-        batch_size: what the rule chooses for.
-
-    Raises:
-        TypeError: for what is no storage.
-        ValueError: for names of no layer.
-    """
-    rule = Rule(batch_size)
-    named = storage if isinstance(storage, Mapping) else {}
-    chosen = rule if storage is None or isinstance(storage, Mapping) else storage
-    for value in (chosen, *named.values()):
-        if not isinstance(value, Storage):
-            raise TypeError(
-                "`storage` must be an object such as keras_grow.storages.Packed(), or a mapping "
-                f"from layer names to such objects. Received: {value!r}"
-            )
-    names = [layer.name for layer in layers]
-    unknown = sorted(set(named) - set(names))
-    if unknown:
-        raise ValueError(
-            "`storage` must name growable layers of the model. "
-            f"Received: {unknown}, where the growable layers are {names}"
-        )
-    return [named.get(name, chosen) for name in names]
-
-
-def check_batch_size(batch_size: int) -> None:
-    """Raises `ValueError` unless `batch_size` is a positive integer."""
+def _check_batch_size(batch_size: int) -> None:
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size <= 0:
         raise ValueError(
             "`batch_size` must be a positive integer, the rows that a layer multiplies at a time. "

@@ -1,0 +1,39 @@
+"""Which storage is whose: one for all layers, or one by name."""
+
+from collections.abc import Mapping
+
+from keras_grow.export.storages import Rule, Storage
+from keras_grow.layers.growable import Growable
+
+
+def resolve(
+    storage: Storage | Mapping[str, Storage] | None, layers: list[Growable], batch_size: int
+) -> list[Storage]:
+    """A storage for each layer; those that `storage` does not name are left to the rule.
+
+    Args:
+        storage: one for all layers, one by layer name, or `None`.
+        layers: the growable layers of a model.
+        batch_size: what the rule chooses for.
+
+    Raises:
+        TypeError: for what is no storage.
+        ValueError: for names of no layer, and a batch size that is not a positive integer.
+    """
+    rule = Rule(batch_size)
+    named = storage if isinstance(storage, Mapping) else {}
+    chosen = rule if storage is None or isinstance(storage, Mapping) else storage
+    for value in (chosen, *named.values()):
+        if not isinstance(value, Storage):
+            raise TypeError(
+                "`storage` must be an object such as keras_grow.storages.Packed(), or a mapping "
+                f"from layer names to such objects. Received: {value!r}"
+            )
+    names = [layer.name for layer in layers]
+    unknown = sorted(set(named) - set(names))
+    if unknown:
+        raise ValueError(
+            "`storage` must name growable layers of the model. "
+            f"Received: {unknown}, where the growable layers are {names}"
+        )
+    return [named.get(name, chosen) for name in names]
