@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_grow.compatibility import check_is_keras_model
-from keras_grow.export.litert_file import IDENTIFIER, Kernel, LiteRTFile
-from keras_grow.export.litert_storage import Storage, choose, choose_integers, store
+from keras_grow.export.litert_format.file import IDENTIFIER, Kernel, LiteRTFile
+from keras_grow.export.litert_format.storage import Storage, choose, choose_integers, store
 from keras_grow.export.quiet import silent
 from keras_grow.export.samples import Batch, batches, expected_outputs, outputs_of
 from keras_grow.export.signature import input_signature as signature_of

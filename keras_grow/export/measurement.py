@@ -50,7 +50,13 @@ _SERVING = pathlib.Path(serving.__file__)
 
 @dataclasses.dataclass(frozen=True)
 class Latency:
-    """Seconds of a call with a batch of one size: median and quartiles over `rounds` turns."""
+    """Seconds of a call, over turns of about two milliseconds.
+
+    Attributes:
+        batch_size: how many samples the call had.
+        median, lower, upper: the quartiles of the turns' means.
+        rounds: how many turns there were.
+    """
 
     batch_size: int
     median: float

@@ -12,9 +12,9 @@ from keras import tree
 
 from keras_grow.export import signature as signatures
 from keras_grow.export.choosing import resolve
-from keras_grow.export.reference import reference
-from keras_grow.export.served_kernels import ServedKernel
-from keras_grow.export.served_model import ServedModel, named_outputs
+from keras_grow.export.served.kernels import ServedKernel
+from keras_grow.export.served.model import ServedModel, named_outputs
+from keras_grow.export.served.reference import reference
 from keras_grow.export.storages import Storage
 from keras_grow.export.verification import ExportRecord, check
 from keras_grow.export.writing import num_bytes, written_beside

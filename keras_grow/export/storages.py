@@ -6,7 +6,7 @@ import math
 
 import tensorflow as tf
 
-from keras_grow.export.served_kernels import (
+from keras_grow.export.served.kernels import (
     DenseKernel,
     PackedKernel,
     ServedKernel,

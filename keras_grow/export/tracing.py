@@ -26,8 +26,8 @@ class _ConstantKernels(Observer):
 
     def product(self, layer, inputs):
         kernel = self.kernel(layer)
-        if kernel is None:
-            return None
+        if kernel is None or not layer.is_sparse:
+            return None  # Masked layers know best how to apply a kernel.
         dtype = layer.compute_dtype
         return ops.matmul(ops.cast(inputs, dtype), ops.cast(kernel, dtype))
 

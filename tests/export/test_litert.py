@@ -12,8 +12,9 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
 from keras_grow import GrowableConv2D, GrowableDense, make_partial_area
-from keras_grow.export import litert, litert_sparsity
+from keras_grow.export import litert
 from keras_grow.export.litert import export_litert
+from keras_grow.export.litert_format import sparsity
 from keras_grow.export.verification import NotVerified
 from tests.export.models import BUILDERS, Subclassed, build, draw, stirred
 
@@ -442,7 +443,7 @@ def test_a_file_that_computes_something_else_is_refused_and_the_earlier_one_stay
     path = tmp_path / "m.tflite"
     export_litert(_mlp([30, 20], [0.04]), path)
     earlier = path.read_bytes()
-    compress = litert_sparsity.compress
+    compress = sparsity.compress
 
     def shifted(tensor, axis=-1):
         rows = compress(tensor, axis)
@@ -450,7 +451,7 @@ def test_a_file_that_computes_something_else_is_refused_and_the_earlier_one_stay
         return rows
 
     with monkeypatch.context() as patch:
-        patch.setattr(litert_sparsity, "compress", shifted)
+        patch.setattr(sparsity, "compress", shifted)
         for dtype in ("float32", "float16", "int8"):
             with pytest.raises(NotVerified, match="does not compute what the model does"):
                 export_litert(_mlp([60, 50], [0.3]), path, dtype=dtype)

@@ -24,9 +24,9 @@ from keras_grow import (
     export_saved_model,
     storages,
 )
-from keras_grow.export import gaps, row_table
-from keras_grow.export.at_load import AtLoad
-from keras_grow.export.served_kernels import SparseKernel
+from keras_grow.export.served import gaps, row_table
+from keras_grow.export.served.at_load import AtLoad
+from keras_grow.export.served.kernels import SparseKernel
 
 ALL = [storages.Dense(), storages.Packed(), storages.Sparse()]
 DENSE_ONLY = ALL[:2]

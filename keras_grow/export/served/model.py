@@ -7,8 +7,8 @@ import keras
 import tensorflow as tf
 from keras import tree
 
-from keras_grow.export.at_load import Initializer
-from keras_grow.export.served_kernels import ServedKernel
+from keras_grow.export.served.at_load import Initializer
+from keras_grow.export.served.kernels import ServedKernel
 from keras_grow.export.signature import output_names
 from keras_grow.layers.growable import Growable
 from keras_grow.layers.observer import Observer, observing

@@ -6,8 +6,8 @@ from typing import Any
 import flatbuffers
 import numpy as np
 
-from keras_grow.export.litert_schema import schema
-from keras_grow.export.litert_sparsity import CompressedRows
+from keras_grow.export.litert_format.schema import schema
+from keras_grow.export.litert_format.sparsity import CompressedRows
 
 IDENTIFIER = b"TFL3"  # The bytes 4 to 8 of every LiteRT file.
 _DTYPES: dict[int, np.dtype] = {

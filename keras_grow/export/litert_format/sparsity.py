@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_grow.export.litert_schema import schema
+from keras_grow.export.litert_format.schema import schema
 
 # A fully connected operator of LiteRT takes about 0.9 ns for each stored connection at batch 1,
 # and 0.04 to 0.13 ns for each of a dense kernel (ai-edge-litert 2.3.0 with XNNPACK, one thread of

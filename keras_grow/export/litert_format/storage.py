@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 
-from keras_grow.export.litert_file import Kernel, LiteRTFile
-from keras_grow.export.litert_schema import schema
-from keras_grow.export.litert_sparsity import (
+from keras_grow.export.litert_format.file import Kernel, LiteRTFile
+from keras_grow.export.litert_format.schema import schema
+from keras_grow.export.litert_format.sparsity import (
     CompressedRows,
     compress,
     is_faster_sparse,

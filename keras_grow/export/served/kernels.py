@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_grow.export import gaps, row_table
-from keras_grow.export.at_load import AtLoad, shared
+from keras_grow.export.served import gaps, row_table
+from keras_grow.export.served.at_load import AtLoad, shared
 from keras_grow.layers.growable import Growable
 
 

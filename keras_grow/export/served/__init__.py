@@ -1,0 +1,1 @@
+"""Kernels and models as a SavedModel holds and computes them, in TensorFlow alone."""
