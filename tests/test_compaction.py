@@ -9,134 +9,18 @@ import keras_grow
 from keras_grow import (
     GrowableConv2D,
     GrowableDense,
-    PartialAreaConv2D,
     SparseDense,
     WeightNormConv2D,
     WeightNormDense,
     compact,
 )
+from tests.random_models import difference, inputs_of, random_model, scramble
 
 _layers = keras.layers
-DENSITIES = (0.0, 0.3, 0.5, 0.7, 0.9)
-
-
-def difference(outputs, expected):
-    """The largest max|a - b| / max|b| of two models' outputs."""
-    pairs = zip(keras.tree.flatten(outputs), keras.tree.flatten(expected), strict=True)
-    return max(float(tf.reduce_max(abs(a - b)) / (tf.reduce_max(abs(b)) + 1e-30)) for a, b in pairs)
-
-
-def scramble(model, random, densities=DENSITIES):
-    """Random masks, down to empty ones, and random biases and statistics, a third of them 0."""
-    for layer in keras_grow.layers.growable.nested_layers(model):
-        if isinstance(layer, keras.Model):
-            continue
-        density = random.choice(densities)
-        if isinstance(layer, keras_grow.Growable):
-            indices, _ = layer.active_connections()
-            layer.prune_connections(indices[random.random(len(indices)) >= density])
-        elif isinstance(layer, (_layers.Dense, _layers.Conv2D)):
-            kernel = layer.kernel.numpy()
-            layer.kernel.assign(np.where(random.random(kernel.shape) < density, kernel, 0))
-        if isinstance(layer, PartialAreaConv2D):
-            layer.area_mask.assign(random.random(layer.area_mask.shape) < 0.8)
-        for name in ("bias", "beta", "moving_mean", "gamma"):
-            variable = getattr(layer, name, None)
-            if variable is not None and not callable(variable):
-                values = random.normal(size=variable.shape)
-                variable.assign(np.where(random.random(variable.shape) < 0.3, 0, values))
-    return model
-
-
-def _kernel_layer(random, units):
-    kind = random.integers(4)
-    activation = random.choice(["relu", "tanh", "linear", "sigmoid"])
-    use_bias = bool(random.random() < 0.8)
-    if kind == 0:
-        return WeightNormDense(units, activation, use_bias)
-    if kind == 1:
-        return SparseDense(units, activation, use_bias, initial_density=0.7, capacity=0.9)
-    if kind == 2:
-        return _layers.Dense(units, activation, use_bias)
-    return GrowableDense(units, activation, use_bias)
-
-
-def _convolution(random, filters):
-    options = {
-        "padding": str(random.choice(["valid", "same"])),
-        "activation": str(random.choice(["relu", "tanh", "linear"])),
-        "use_bias": bool(random.random() < 0.8),
-    }
-    kinds = [GrowableConv2D, GrowableConv2D, WeightNormConv2D, _layers.Conv2D, PartialAreaConv2D]
-    return kinds[random.integers(len(kinds))](filters, 3, **options)
-
-
-def _random_block(random, x, depth=0):
-    """A tensor made from `x` by what compaction follows, or by what it does not."""
-    width = int(random.integers(3, 7))
-    is_image = len(x.shape) == 4
-    make = _convolution if is_image and min(x.shape[1:3]) > 3 else _kernel_layer
-    choice = random.integers(12)
-    if choice == 0:
-        return _layers.BatchNormalization(scale=bool(random.random() < 0.7))(x)
-    if choice == 1:
-        return _layers.Activation(str(random.choice(["relu", "tanh"])))(_layers.Dropout(0.5)(x))
-    if choice == 2:  # A residual branch.
-        branch = make(random, x.shape[-1])
-        if isinstance(branch, _layers.Layer) and hasattr(branch, "padding"):
-            branch = type(branch).from_config({**branch.get_config(), "padding": "same"})
-        y = branch(x)
-        merge = random.choice([0, 1, 2])
-        return x + y if merge == 0 else [_layers.Add(), _layers.Multiply()][merge - 1]([x, y])
-    if choice == 3:
-        options = {"padding": "same"} if make is _convolution else {}
-        first, second = make(random, width), make(random, 3)
-        pair = [
-            type(layer).from_config({**layer.get_config(), **options}) for layer in (first, second)
-        ]
-        return _layers.Concatenate()([layer(x) for layer in pair])
-    if choice == 4:  # A shared layer, called on two tensors of the same width.
-        shared = _kernel_layer(random, x.shape[-1])
-        return _layers.Average()([shared(x), shared(shared(x))])
-    if choice == 5 and depth == 0:
-        inner = keras.Input(x.shape[1:])
-        nested = keras.Model(inner, _random_block(random, inner, 1))
-        return nested(x)
-    if choice == 6 and is_image:
-        kind = random.integers(3)
-        if kind == 0:
-            return _layers.ZeroPadding2D(1)(x)
-        if kind == 1:
-            return _layers.UpSampling2D(2)(x)
-        return _layers.MaxPooling2D(2, padding="same")(x)
-    if choice == 7:
-        return _layers.LayerNormalization()(x)
-    return make(random, width)(x)
-
-
-def _random_model(seed):
-    random = np.random.default_rng(seed)
-    keras.utils.set_random_seed(seed)
-    inputs = keras.Input((6, 6, 2) if seed % 2 else (5,))
-    x = inputs
-    for _ in range(int(random.integers(3, 7))):
-        x = _random_block(random, x)
-    if seed % 2:
-        x = (_layers.Flatten() if random.random() < 0.6 else _layers.GlobalAveragePooling2D())(x)
-    x = _kernel_layer(random, 5)(x)
-    outputs = [GrowableDense(3, "softmax")(x)]
-    if random.random() < 0.3:
-        outputs.append(_layers.Dense(2)(x))
-    return scramble(keras.Model(inputs, outputs), random)
-
-
-def _inputs(model, count=16, seed=0):
-    shape = model.inputs[0].shape[1:]
-    return np.random.default_rng(seed).normal(size=(count, *shape)).astype("float32")
 
 
 def _check_equal(model):
-    x = _inputs(model)
+    x = inputs_of(model)
     expected = model(x)
     compaction = compact(model)
     assert difference(compaction.model(x), expected) < 1e-5
@@ -148,12 +32,12 @@ def _check_equal(model):
 
 @pytest.mark.parametrize("seed", range(12))
 def test_a_compact_random_model_computes_the_same(seed):
-    _check_equal(_random_model(seed))
+    _check_equal(random_model(seed))
 
 
 def _depends(model, layer, on_input):
     """Which units of `layer` depend on the model's input, or move its output: by nudging them."""
-    x = _inputs(model, 64)
+    x = inputs_of(model, 64)
     tail = keras.Model(model.inputs, layer.output)
     if on_input:
         values = tail(x).numpy().reshape(64, -1, layer.output.shape[-1])
@@ -197,7 +81,7 @@ def test_what_is_left_depends_on_the_input_and_moves_the_output_and_all_of_it_is
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12, 200))
 def test_a_compact_random_model_computes_the_same_at_length(seed):
-    _check_equal(_random_model(seed))
+    _check_equal(random_model(seed))
 
 
 def _dense(*kernels, activation="relu", biases=None):
@@ -281,7 +165,7 @@ def test_a_network_that_is_constant_keeps_one_unit_of_each_layer():
 
 
 def test_the_copy_is_of_the_same_kind_grows_on_and_the_source_is_left_alone(tmp_path):
-    model = scramble(_random_model(8), np.random.default_rng(1))
+    model = scramble(random_model(8), np.random.default_rng(1))
     before = [variable.numpy() for variable in model.variables]
     small = compact(model).model
     for variable, value in zip(model.variables, before, strict=True):
@@ -289,7 +173,7 @@ def test_the_copy_is_of_the_same_kind_grows_on_and_the_source_is_left_alone(tmp_
     assert [layer.name for layer in small.layers] == [layer.name for layer in model.layers]
     assert [type(layer) for layer in small.layers] == [type(layer) for layer in model.layers]
     small.compile("adam", "mse")
-    x = _inputs(small)
+    x = inputs_of(small)
     small.fit(x, [np.zeros(y.shape) for y in keras.tree.flatten(small(x))], verbose=0)
     small.save(tmp_path / "small.keras")
     loaded = keras.models.load_model(tmp_path / "small.keras")
@@ -336,7 +220,7 @@ def test_training_goes_on_as_if_nothing_had_gone(kind, optimizer):
         )
     model = _with_unread_units(kind)
     model.compile(optimizer, "mse")
-    x, y = _inputs(model, 40), np.random.default_rng(1).normal(size=(40, 2))
+    x, y = inputs_of(model, 40), np.random.default_rng(1).normal(size=(40, 2))
     model.fit(x, y, epochs=2, shuffle=False, verbose=0)
     compaction = compact(model)
     assert len(compaction.layers[0].units) == 8
@@ -352,7 +236,7 @@ def test_averages_of_weights_keep_the_constants_that_went_into_the_biases():
     model = _dense([[1, 0], [2, 0]], [[5, 0], [0, 3]], biases=[[0, 2], [1, 1]])
     optimizer = keras.optimizers.SGD(0.0, use_ema=True, ema_momentum=0.5, ema_overwrite_frequency=1)
     model.compile(optimizer, "mse")
-    x, y = _inputs(model), np.zeros((16, 2))
+    x, y = inputs_of(model), np.zeros((16, 2))
     model.fit(x, y, epochs=2, verbose=0)
     compaction = compact(model)
     small = compaction.model

@@ -8,6 +8,9 @@ import tensorflow as tf
 from keras_grow.compatibility import check_is_keras_model
 from keras_grow.layers.growable import Growable, nested_layers
 
+# Arguments of an InputLayer that its tensor says.
+_TOLD_BY_TENSOR = ("batch_shape", "dtype")
+
 
 def clone_with(
     model: keras.Model,
@@ -113,9 +116,10 @@ def _clone_uncompiled(
 
 
 def _input(model: keras.Model, tensor: keras.KerasTensor, shape: tuple) -> keras.KerasTensor:
-    """A new input in the place of one of `model`; Keras's own copies forget the layer's name."""
+    """A new input in the place of one of `model`; it keeps both names."""
     for layer in model.layers:
         if isinstance(layer, keras.layers.InputLayer) and layer.output is tensor:
-            config = {**layer.get_config(), "batch_shape": shape}
-            return type(layer).from_config(config).output
+            config = {k: v for k, v in layer.get_config().items() if k not in _TOLD_BY_TENSOR}
+            new = keras.KerasTensor(shape, tensor.dtype, tensor.sparse, name=tensor.name)
+            return type(layer)(**config, input_tensor=new).output
     return keras.Input(batch_shape=shape, dtype=tensor.dtype, name=tensor.name)
