@@ -458,7 +458,7 @@ def _memory_bytes(served: _Served, inputs: serving.Arrays) -> int | None:
         return None
     with tempfile.TemporaryDirectory(prefix="keras_grow-") as folder:
         file = os.path.join(folder, "inputs.npz")
-        np.savez(file, allow_pickle=False, **inputs)
+        np.savez(file, **dict(inputs))  # type: ignore[arg-type]
         # Without -P, the modules beside the script would hide others of their names.
         command = [sys.executable, "-P", str(_SERVING), served.runtime, served.path, file]
         environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
