@@ -37,4 +37,7 @@ with tempfile.TemporaryDirectory() as folder:
     keras_grow.export_saved_model(model, f"{folder}/served")
     served = tf.saved_model.load(f"{folder}/served").signatures["serving_default"]
     np.testing.assert_allclose(served(x=x)["y"], model(x), rtol=0, atol=1e-6)
+    compaction = keras_grow.compact(model)
+    print(compaction)
+    print(keras_grow.export_litert(compaction.model, f"{folder}/model.tflite"))
 print(f"keras_grow {keras_grow.__version__} works from {location.parent.name}")

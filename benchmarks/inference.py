@@ -3,12 +3,12 @@
     python -m benchmarks.inference --data-dir DIR
 
 measures LeNet-300-100 of 3,800 weights on MNIST, grown and pruned by `benchmarks.mnist_training` (a
-quarter of an hour, kept under `output/`; `--network FILE` takes a `.keras` file instead), and
-single layers of several sizes and densities, in about ten minutes. `--quick` leaves out the large
-layers and takes an untrained network.
+quarter of an hour, kept under `output/`), and single layers of several sizes and densities, in
+about ten minutes. `--quick` leaves out the large layers and takes an untrained network.
 """
 
 import argparse
+import math
 import os
 import pathlib
 import tempfile
@@ -29,6 +29,7 @@ from keras_grow.export.writing import num_bytes
 COMMAND = "python -m benchmarks.inference"
 WEIGHTS = 3_800
 BATCH_SIZES = (1, 32, 256)
+CALLS = 10
 # Inputs, units.
 SHAPES = [(784, 300), (1024, 1024), (4096, 4096)]
 DENSITIES = [0.01, 0.05, 0.1]
@@ -39,32 +40,28 @@ STORAGES = {
 }
 
 
-def grown_network(arguments: argparse.Namespace) -> keras.Model:
-    """LeNet-300-100 of 3,800 weights, as a model of masked layers."""
+def kept_network(arguments: argparse.Namespace, weights: int) -> keras.Model:
+    """LeNet-300-100 of so many weights, as a model of masked layers; untrained in a quick run."""
     if arguments.quick:
         keras.utils.set_random_seed(0)
         hidden = [keras_grow.GrowableDense(units, "relu") for units in (300, 100)]
         network = keras.Sequential([keras.Input((784,)), *hidden, keras_grow.GrowableDense(10)])
-        keras_grow.prune(network, count=266_200 - WEIGHTS)
+        keras_grow.prune(network, count=266_200 - weights)
         return network
-    path = arguments.network
-    if path is None:
-        folder = arguments.scratch / "kept"
-        path = folder / f"{WEIGHTS}.keras"
-        if not path.exists():
-            harness.run_alone(
-                "benchmarks.mnist_training:train",
-                timeout=4 * 3600,
-                network="lenet_300_100",
-                start="grown",
-                is_distorted=True,
-                seed=0,
-                data_dir=arguments.data_dir,
-                cache=str(arguments.scratch),
-                keep=str(folder),
-                stages=[[15_000, 8, 6], [7_800, 12, 24], [WEIGHTS, 16, 40]],
-            )
-    network = keras.models.load_model(path)
+    if not (arguments.kept / f"{weights}.keras").exists():
+        harness.run_alone(
+            "benchmarks.mnist_training:train",
+            timeout=4 * 3600,
+            network="lenet_300_100",
+            start="grown",
+            is_distorted=True,
+            seed=0,
+            data_dir=arguments.data_dir,
+            cache=str(arguments.kept),
+            keep=str(arguments.kept),
+            stages=[[15_000, 8, 6], [7_800, 12, 24], [WEIGHTS, 16, 40]],
+        )
+    network = keras.models.load_model(arguments.kept / f"{weights}.keras")
     has_sparse = any(layer.is_sparse for layer in keras_grow.growable_layers(network))
     return keras_grow.make_growable(network) if has_sparse else network
 
@@ -102,6 +99,46 @@ def litert(path: pathlib.Path, inputs: np.ndarray) -> Callable[[], Any]:
     return lambda: serve({names[0]: inputs})
 
 
+def with_fewer_neurons(arguments: argparse.Namespace) -> keras.Model:
+    """A network of 15,000 weights, pruned to 64 and 32 hidden neurons and then to 3,800 weights.
+
+    Five rounds remove neurons, and five more weights, with three epochs of training after each.
+    """
+    network, data, classes, epochs = kept_network(arguments, 15_000), None, None, 3
+    if arguments.quick:
+        data, epochs = np.random.default_rng(0).random((256, 784), "float32"), 0
+    else:
+        from benchmarks import mnist_data
+
+        images, classes, _, _ = mnist_data.load(arguments.data_dir)
+        data = images.astype("float32") / 255
+        network.compile(
+            keras.optimizers.Adam(1e-3),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            steps_per_execution=59,
+        )
+    layers = keras_grow.growable_layers(network)[:2]
+    units = [row.living_units for row in keras_grow.report(network).layers[:2]]
+    rounds = 10
+    for done in range(rounds):
+        if done < 5:
+            for layer, start, goal in zip(layers, units, (64, 32), strict=True):
+                living = {row.name: row.living_units for row in keras_grow.report(network).layers}
+                count = living[layer.name] - round(start + (goal - start) * (done + 1) / 5)
+                if count > 0:
+                    keras_grow.prune_neurons(
+                        network, count=count, layers=[layer], data=(data[:10_000],)
+                    )
+        else:
+            active = keras_grow.report(network).num_active
+            keras_grow.prune(network, count=(active - WEIGHTS) // (rounds - done))
+        for epoch in range(epochs):
+            share = (done * epochs + epoch) / (rounds * epochs)
+            network.optimizer.learning_rate = 1e-3 * (1 + math.cos(math.pi * share)) / 2
+            network.fit(data, classes, batch_size=128, verbose=0)
+    return network
+
+
 def compare_with_dense(network: keras.Model, images: np.ndarray, seconds: float) -> list[dict]:
     """Ratios of the time of the dense original's SavedModel and LiteRT file to other forms'."""
     dense = dense_like(network)
@@ -116,9 +153,9 @@ def compare_with_dense(network: keras.Model, images: np.ndarray, seconds: float)
         compact = keras_grow.compact(network).model
         keras_grow.export_litert(compact, root / "compact.tflite")
         keras_grow.export_litert(compaction.model, root / "narrow.tflite")
-        keras_grow.export_saved_model(compact, root / "compact")
-        keras_grow.export_saved_model(compaction.model, root / "narrow")
         for size in BATCH_SIZES:
+            keras_grow.export_saved_model(compact, root / "compact", batch_size=size)
+            keras_grow.export_saved_model(compaction.model, root / "narrow", batch_size=size)
             x = np.resize(images, (size, images.shape[1]))
             narrow = np.ascontiguousarray(x[:, few])
             with silent():
@@ -131,12 +168,17 @@ def compare_with_dense(network: keras.Model, images: np.ndarray, seconds: float)
                     "compact LiteRT, used inputs only": litert(root / "narrow.tflite", narrow),
                     "nothing (TensorFlow's dispatch)": dispatch(x),
                 }
-            for baseline in ("dense SavedModel", "dense LiteRT"):
+                controls = {
+                    "dense SavedModel": saved_model(root / "dense", x),
+                    "dense LiteRT": litert(root / "dense.tflite", x),
+                }
+            for baseline, control in controls.items():
                 times = harness.compare(
                     {name: repeated(call) for name, call in calls.items()},
                     baseline,
                     rounds=200,
                     max_seconds=seconds,
+                    control=repeated(control),
                 )
                 for name, timing in times.items():
                     found.append(_row(name, baseline, size, timing))
@@ -151,11 +193,11 @@ def dispatch(inputs: np.ndarray) -> Callable[[], Any]:
     return lambda: function(tensor).numpy()
 
 
-def repeated(call: Callable[[], Any], count: int = 10) -> Callable[[], None]:
-    """Ten calls in a row: a fast one finds its data where its last call left them."""
+def repeated(call: Callable[[], Any]) -> Callable[[], None]:
+    """Ten calls in a row: in use, too, a call finds its data where the last one left them."""
 
     def calls():
-        for _ in range(count):
+        for _ in range(CALLS):
             call()
 
     return calls
@@ -246,11 +288,9 @@ def _accuracy(form: str, path: pathlib.Path, data: tuple[np.ndarray, np.ndarray]
     return right / len(x)
 
 
-def layers_side_by_side(
-    shapes: list[tuple[int, int]], seconds: float
-) -> tuple[list[dict], list[dict]]:
+def layers_side_by_side(shapes: list[tuple[int, int]], seconds: float) -> list[dict]:
     """Storages of single layers, loaded from disk and interleaved; and the rule's choices."""
-    found, chosen = [], []
+    found = []
     for num_inputs, units in shapes:
         for density in DENSITIES:
             keras.utils.set_random_seed(0)
@@ -269,7 +309,13 @@ def layers_side_by_side(
                     )
                     choice = record.storages["layer"].split(",")[0]
                     calls["nothing (TensorFlow's dispatch)"] = dispatch(x)
-                    times = harness.compare(calls, "dense", rounds=400, max_seconds=seconds)
+                    times = harness.compare(
+                        {name: repeated(call) for name, call in calls.items()},
+                        "dense",
+                        rounds=400,
+                        max_seconds=seconds,
+                        control=repeated(saved_model(paths["dense"], x)),
+                    )
                     for name, timing in times.items():
                         row = _row(name, "dense", size, timing)
                         row |= {"inputs": num_inputs, "units": units, "density": density}
@@ -277,7 +323,7 @@ def layers_side_by_side(
                         row["is_the_rules"] = name == choice
                         found.append(row)
                         print(row, flush=True)
-    return found, chosen
+    return found
 
 
 def _row(name: str, baseline: str, size: int, timing: harness.Timing) -> dict:
@@ -286,7 +332,7 @@ def _row(name: str, baseline: str, size: int, timing: harness.Timing) -> dict:
         "form": name,
         "baseline": baseline,
         "batch": size,
-        "seconds": timing.median,
+        "seconds": timing.median / CALLS,
         # How many times as fast as the baseline.
         "speedup": 1 / timing.ratio,
         "interval": [1 / high, 1 / low],
@@ -305,8 +351,7 @@ def ratios_table(rows: list[dict]) -> str:
         cells = [name]
         for size in BATCH_SIZES:
             own = [row for row in rows if row["form"] == name and row["batch"] == size]
-            # Each baseline's run times ten calls.
-            cells.append(f"{1e2 * own[0]['seconds']:.3g}")
+            cells.append(f"{1e3 * own[0]['seconds']:.3g}")
             cells += [_speedup(row) for row in own]
         lines.append(cells)
     header = ["form"]
@@ -333,32 +378,48 @@ def layers_table(rows: list[dict]) -> str:
     return harness.table(header, lines)
 
 
+def _widths(network: keras.Model) -> str:
+    compaction = keras_grow.compact(network, drop_inputs=True)
+    units = "-".join(str(len(layer.units)) for layer in compaction.layers)
+    return f"{len(compaction.input_indices[0])} used inputs and {units} units"
+
+
+def _error(network: keras.Model, data: tuple[np.ndarray, np.ndarray]) -> float:
+    x, classes = data
+    return 100 * float(np.mean(np.argmax(network.predict(x, verbose=0), axis=-1) != classes))
+
+
 def main(argv: list[str] | None = None) -> None:
     """Measures, and writes the tables to benchmarks/results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", help="where tensorflow_datasets keeps MNIST")
-    parser.add_argument("--network", type=pathlib.Path, help="a .keras file")
-    parser.add_argument("--scratch", type=pathlib.Path, default=pathlib.Path("output/mnist"))
+    parser.add_argument(
+        "--kept",
+        type=pathlib.Path,
+        default=pathlib.Path("output/mnist/kept"),
+        help="where the trained networks are kept",
+    )
     parser.add_argument("--quick", action="store_true", help="small layers, no training")
     parser.add_argument("--output", type=pathlib.Path, default=harness.RESULTS)
     arguments = parser.parse_args(argv)
     seconds = 0.2 if arguments.quick else 6.0
-    network = grown_network(arguments)
+    network = kept_network(arguments, WEIGHTS)
     data = test_data(arguments)
     images = np.random.default_rng(0).random((256, 784), "float32") if data is None else data[0]
     measured = keras_grow.measure(network, data, seconds=seconds)
     print(measured, flush=True)
     ratios = compare_with_dense(network, images, seconds)
     print(ratios_table(ratios), flush=True)
+    fewer = with_fewer_neurons(arguments)
+    fewer_ratios = compare_with_dense(fewer, images, seconds)
+    print(ratios_table(fewer_ratios), flush=True)
     files, files_data = files_table(network, data)
     print(files, flush=True)
-    layers, _ = layers_side_by_side(SHAPES[:1] if arguments.quick else SHAPES, seconds / 2)
-    compaction = keras_grow.compact(network, drop_inputs=True)
-    widths = [len(layer.units) for layer in compaction.layers]
+    layers = layers_side_by_side(SHAPES[:1] if arguments.quick else SHAPES, seconds / 2)
+    error = "" if data is None else f", {_error(fewer, data):.2f}% test error"
     text = [
         f"LeNet-300-100 of {keras_grow.report(network).num_active:,} weights on MNIST, grown from "
-        "10% of its connections and pruned in stages. Its compact form has "
-        f"{len(compaction.input_indices[0])} used inputs and {widths} units.",
+        f"10% of its connections and pruned in stages. Its compact form has {_widths(network)}.",
         "## All forms",
         "From `keras_grow.measure`: turns of about two milliseconds, forms interleaved; medians "
         "and quartiles. LiteRT has one thread, TensorFlow and ONNX Runtime have all. Memory is "
@@ -369,19 +430,25 @@ def main(argv: list[str] | None = None) -> None:
         "Ten calls in a row of each form, in a random order in every round: milliseconds of a "
         "call, and how many times as fast as the dense original as Keras exports it and as LiteRT "
         "file, median over rounds with a 95% interval. Inputs are tensors already. `A/A control` "
-        "is the baseline once more.",
+        "is the baseline loaded once more.",
         ratios_table(ratios),
+        "### With fewer neurons",
+        "The network as it was at 15,000 weights, from which neurons and then weights were "
+        "removed, in ten rounds with three epochs of training on undistorted images after each: "
+        f"{keras_grow.report(fewer).num_active:,} weights, {_widths(fewer)}{error}.",
+        ratios_table(fewer_ratios),
         "## Files",
         "float16 and int8 of LiteRT are storage, products stay float32; calibrated, activations "
         "are int8 too.",
         files,
         "## Single layers as SavedModels",
-        "Loaded from disk and called through their signature, interleaved.",
+        "Loaded from disk and called through their signature, ten calls in a row, interleaved.",
         layers_table(layers),
     ]
     found = {
         "measured": measured.as_dict(),
         "ratios": ratios,
+        "ratios_with_fewer_neurons": fewer_ratios,
         "files": files_data,
         "layers": layers,
     }

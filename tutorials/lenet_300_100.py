@@ -223,7 +223,11 @@ def draw_connections(images: dict[str, np.ndarray], path: pathlib.Path) -> None:
 def save(network: keras.Model, dense: keras.Model, x: np.ndarray, output: pathlib.Path) -> None:
     """Saves the grown network, and checks on `x` that the SavedModel is the same network."""
     network.save(output / "model.keras")
-    keras_grow.export_saved_model(network, output / "saved_model")
+    compaction = keras_grow.compact(network)
+    print(compaction)
+    keras_grow.export_saved_model(compaction.model, output / "saved_model", data=x[:1000])
+    litert = keras_grow.export_litert(compaction.model, output / "model.tflite", data=x[:1000])
+    print(f"LiteRT: {litert.num_bytes / 1000:,.0f} kB, outputs differ by {litert.error:.1e}")
     dense.export(output / "dense_saved_model", verbose=False)
     served = tf.saved_model.load(output / "saved_model")
     difference = np.abs(served.serve(x)["classes"] - network(x, training=False)).max()

@@ -53,15 +53,16 @@ def open_litert(path: str) -> Serve:
     details = runner.get_input_details()
     places = {name: inputs_of[details[name]["name"]] for name in signature["inputs"]}
     outputs = {name: d["index"] for name, d in runner.get_output_details().items()}
-    shapes: dict[str, tuple[int, ...]] = {}
+    shapes: list[tuple[int, ...]] = []
 
     def call(inputs: Arrays) -> dict[str, np.ndarray]:
         # The runner of a signature copies and looks up names at every call; this does not.
-        if any(shapes.get(name) != value.shape for name, value in inputs.items()):
+        now = [value.shape for value in inputs.values()]
+        if now != shapes:
             for name, value in inputs.items():
                 interpreter.resize_tensor_input(places[name], value.shape)
-                shapes[name] = value.shape
             interpreter.allocate_tensors()
+            shapes[:] = now
         for name, value in inputs.items():
             interpreter.set_tensor(places[name], value)
         interpreter.invoke()
