@@ -24,6 +24,7 @@ from keras_grow.export.litert import export_litert
 from keras_grow.export.onnx import export_onnx
 from keras_grow.export.quiet import silent
 from keras_grow.export.saved_model import export_saved_model
+from keras_grow.export.served.model import named_outputs
 from keras_grow.export.side_by_side import interleaved_seconds
 from keras_grow.export.signature import input_signature, random_inputs
 from keras_grow.export.verification import ExportRecord, compare
@@ -330,15 +331,11 @@ def _dense_like(model: keras.Model) -> keras.Model:
 def _compiled(model: keras.Model) -> Any:
     """The model at inference as a concrete function of inputs by name, outputs by name."""
     signature = input_signature(model)
-    names = list(model.output_names) if hasattr(model, "output_names") else None
 
     @tf.function(input_signature=tree.flatten(signature), autograph=False)
     def serve(*inputs):
-        outputs = call_model(model, tree.pack_sequence_as(signature, list(inputs)), training=False)
-        if isinstance(outputs, dict):
-            return outputs
-        flat = tree.flatten(outputs)
-        return dict(zip(names or [f"output_{i}" for i in range(len(flat))], flat, strict=True))
+        inputs = tree.pack_sequence_as(signature, list(inputs))
+        return named_outputs(model, call_model(model, inputs, training=False))
 
     return serve.get_concrete_function()
 
