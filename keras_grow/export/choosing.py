@@ -2,27 +2,26 @@
 
 from collections.abc import Mapping
 
-from keras_grow.export.storages import Rule, Storage
+from keras_grow.export.storages import Storage
 from keras_grow.layers.growable import Growable
 
 
 def resolve(
-    storage: Storage | Mapping[str, Storage] | None, layers: list[Growable], batch_size: int
+    storage: Storage | Mapping[str, Storage] | None, layers: list[Growable], default: Storage
 ) -> list[Storage]:
-    """A storage for each layer; those that `storage` does not name are left to the rule.
+    """A storage for each layer.
 
     Args:
         storage: one for all layers, one by layer name, or `None`.
         layers: the growable layers of a model.
-        batch_size: what the rule chooses for.
+        default: for layers that `storage` does not name.
 
     Raises:
         TypeError: for what is no storage.
-        ValueError: for names of no layer, and a batch size that is not a positive integer.
+        ValueError: for names of no layer.
     """
-    rule = Rule(batch_size)
     named = storage if isinstance(storage, Mapping) else {}
-    chosen = rule if storage is None or isinstance(storage, Mapping) else storage
+    chosen = default if storage is None or isinstance(storage, Mapping) else storage
     for value in (chosen, *named.values()):
         if not isinstance(value, Storage):
             raise TypeError(

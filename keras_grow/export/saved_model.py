@@ -15,7 +15,7 @@ from keras_grow.export.choosing import resolve
 from keras_grow.export.served.kernels import ServedKernel
 from keras_grow.export.served.model import ServedModel, named_outputs
 from keras_grow.export.served.reference import reference
-from keras_grow.export.storages import Storage
+from keras_grow.export.storages import Rule, Storage
 from keras_grow.export.verification import ExportRecord, check
 from keras_grow.export.writing import num_bytes, written_beside
 from keras_grow.layers.growable import Growable, growable_layers
@@ -99,11 +99,13 @@ def export_saved_model(
         layer.check_finite()
     if dtype not in _DTYPES:
         raise ValueError(f"`dtype` must be one of {_DTYPES}. Received: dtype={dtype!r}")
-    storages = resolve(storage, layers, batch_size)
+    storages = resolve(storage, layers, Rule(batch_size))
     if input_signature is None:
         input_signature = signatures.input_signature(model)
     with written_beside(path, _is_saved_model, "earlier SavedModels") as written:
         kernels = [choose(layer, dtype) for choose, layer in zip(storages, layers, strict=True)]
+        pairs = zip(layers, kernels, strict=True)
+        sparse = [layer.name for layer, kernel in pairs if kernel.kind == "sparse"]
         _write(model, layers, kernels, input_signature, written)
         if tolerance is None:
             tolerance = _default_tolerance(layers)
@@ -119,11 +121,7 @@ def export_saved_model(
         error=error,
         tolerance=tolerance,
         agreement=agreement,
-        computed_sparsely=tuple(
-            layer.name
-            for layer, kernel in zip(layers, kernels, strict=True)
-            if kernel.kind == "sparse"
-        ),
+        computed_sparsely=tuple(sparse),
     )
 
 

@@ -76,6 +76,15 @@ class Packed(Storage):
         return PackedKernel(layer, dtype)
 
 
+class Smallest(Storage):
+    """`Packed` or `Dense`, whichever takes fewer bytes on disk."""
+
+    def __call__(self, layer: Growable, dtype: str | None = None) -> ServedKernel:
+        packed = Packed()(layer, dtype)
+        dense_bytes = layer.num_connections * packed.stored_dtype.size
+        return packed if packed.stored_bytes < dense_bytes else Dense()(layer, dtype)
+
+
 class Sparse(Storage):
     """Active connections on disk and in memory, which alone are multiplied; for dense layers.
 
@@ -147,7 +156,7 @@ class Rule(Storage):
             is_too_large = layer.is_sparse and layer.num_connections > _LARGEST_DENSE
             if is_too_large or 1.5 * self._sparse_time(layer) < self._dense_time(layer):
                 return SparseKernel(layer, dtype)
-        return _smaller(layer, dtype)
+        return Smallest()(layer, dtype)
 
     def _dense_time(self, layer: Growable) -> float:
         connections, batch_size = layer.num_connections, self.batch_size
@@ -187,10 +196,10 @@ class Fastest(Storage):
 
     def __call__(self, layer: Growable, dtype: str | None = None) -> ServedKernel:
         if not _can_be_sparse(layer):
-            return _smaller(layer, dtype)
+            return Smallest()(layer, dtype)
         if layer.is_sparse and layer.num_connections > _LARGEST_DENSE:
             return SparseKernel(layer, dtype)
-        candidates = [_smaller(layer, dtype), SparseKernel(layer, dtype)]
+        candidates = [Smallest()(layer, dtype), SparseKernel(layer, dtype)]
         products = [_product(kernel, self.batch_size) for kernel in candidates]
         seconds = median_seconds(products, self.seconds)
         for kernel in candidates:
@@ -205,13 +214,6 @@ def _check_batch_size(batch_size: int) -> None:
             "`batch_size` must be a positive integer, the rows that a layer multiplies at a time. "
             f"Received: batch_size={batch_size!r}"
         )
-
-
-def _smaller(layer: Growable, dtype: str | None) -> ServedKernel:
-    """Packed or dense, whichever takes fewer bytes."""
-    packed = Packed()(layer, dtype)
-    dense_bytes = layer.num_connections * packed.stored_dtype.size
-    return packed if packed.stored_bytes < dense_bytes else Dense()(layer, dtype)
 
 
 def _can_be_sparse(layer: Growable) -> bool:
