@@ -69,3 +69,27 @@ def test_the_benchmark_of_sparse_layers_writes_its_tables_and_figures(tmp_path):
     for figure in tmp_path.glob("*.png"):
         assert f"({figure.name})" in text
     assert len(list(tmp_path.glob("*.png"))) == 4
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_inference_writes_tables_whose_numbers_fit_together(tmp_path):
+    run = subprocess.run(
+        [sys.executable, "-m", "benchmarks.inference", "--quick", "--output", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert run.returncode == 0, run.stderr
+    data = json.loads((tmp_path / "inference.json").read_text())["data"]
+    forms = {form["form"]: form for form in data["measured"]["forms"]}
+    assert forms["LiteRT"]["disk_bytes"] < 30_000 < forms["dense LiteRT"]["disk_bytes"]
+    # The same thing again takes the same time, give or take what a busy machine does.
+    controls = [row for row in data["layers"] if row["form"] == "A/A control"]
+    assert all(0.5 < row["speedup"] < 2 for row in controls)
+    # For each density and batch size the rule chose one of the three storages.
+    assert sum(row["is_the_rules"] for row in data["layers"]) == len(controls) == 9
+    sizes = {(row["form"], row["network"], row["dtype"]): row["bytes"] for row in data["files"]}
+    for form in ("SavedModel", "LiteRT"):
+        assert sizes[form, "compact", "float16"] < sizes[form, "compact", "float32"]
+        assert sizes[form, "compact", "float32"] < sizes[form, "dense", "float32"] / 10
