@@ -131,7 +131,8 @@ def with_fewer_neurons(arguments: argparse.Namespace) -> keras.Model:
                     )
         else:
             active = keras_grow.report(network).num_active
-            keras_grow.prune(network, count=(active - WEIGHTS) // (rounds - done))
+            if active > WEIGHTS:
+                keras_grow.prune(network, count=(active - WEIGHTS) // (rounds - done))
         for epoch in range(epochs):
             share = (done * epochs + epoch) / (rounds * epochs)
             network.optimizer.learning_rate = 1e-3 * (1 + math.cos(math.pi * share)) / 2
