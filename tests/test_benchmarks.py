@@ -91,5 +91,5 @@ def test_the_benchmark_of_inference_writes_tables_whose_numbers_fit_together(tmp
     assert sum(row["is_the_rules"] for row in data["layers"]) == len(controls) == 9
     sizes = {(row["form"], row["network"], row["dtype"]): row["bytes"] for row in data["files"]}
     for form in ("SavedModel", "LiteRT"):
-        assert sizes[form, "compact", "float16"] < sizes[form, "compact", "float32"]
-        assert sizes[form, "compact", "float32"] < sizes[form, "dense", "float32"] / 10
+        assert sizes[form, "masked", "float16"] < sizes[form, "masked", "float32"]
+        assert sizes[form, "masked", "float32"] < sizes[form, "dense", "float32"] / 10
