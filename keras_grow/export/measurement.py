@@ -3,13 +3,12 @@
 import dataclasses
 import functools
 import json
-import math
 import os
 import pathlib
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -17,35 +16,22 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 
-from keras_grow.compaction import compact
-from keras_grow.conversion import make_plain
 from keras_grow.export import serving
-from keras_grow.export.litert import export_litert
-from keras_grow.export.onnx import export_onnx
-from keras_grow.export.quiet import silent
-from keras_grow.export.saved_model import export_saved_model
-from keras_grow.export.served.model import named_outputs
+from keras_grow.export.forms import (
+    DISPATCH,
+    FORMS,
+    FormMaker,
+    Served,
+    as_serve,
+    compiled_nothing,
+    outputs_of,
+)
 from keras_grow.export.side_by_side import interleaved_seconds
 from keras_grow.export.signature import input_signature, random_inputs
-from keras_grow.export.verification import ExportRecord, compare
+from keras_grow.export.verification import compare
 from keras_grow.export.writing import num_bytes
-from keras_grow.layers.growable import Growable, growable_layers, nested_layers
-from keras_grow.measuring.loss import call_model
+from keras_grow.layers.growable import growable_layers
 
-FORMS = (
-    "dense SavedModel",
-    "dense LiteRT",
-    "masked model",
-    "compact model",
-    "SavedModel",
-    "LiteRT",
-    "LiteRT float16",
-    "LiteRT int8",
-    "ONNX",
-)
-DISPATCH = "TensorFlow's dispatch"
-# Samples at a time when outputs and classes are compared.
-_CHUNK = 256
 _SERVING = pathlib.Path(serving.__file__)
 
 
@@ -142,23 +128,6 @@ class Measurement:
         return "\n".join(lines + [f"\n{form}: {why}" for form, why in self.left_out.items()])
 
 
-@dataclasses.dataclass(frozen=True)
-class _Served:
-    """A form, ready to be called.
-
-    Attributes:
-        path: of its files.
-        runtime: that serves it, `None` for models in memory.
-        serve: computes outputs from inputs by name.
-        flops: of one sample.
-    """
-
-    path: str
-    runtime: str | None
-    serve: serving.Serve
-    flops: int | None
-
-
 def measure(
     model: keras.Model,
     data: Any = None,
@@ -168,6 +137,7 @@ def measure(
     forms: Sequence[str] = FORMS,
     seconds: float = 3.0,
     measures_memory: bool = True,
+    verbose: int = 0,
 ) -> Measurement:
     """Measures what a grown network costs in each form in which it can be served.
 
@@ -191,6 +161,7 @@ def measure(
         seconds: how long to time each batch size, all forms together; each always has five turns.
         measures_memory: whether to measure the memory of exports, in a fresh process each, which
             takes some seconds.
+        verbose: 1 shows progress.
 
     Returns:
         A `Measurement`. Forms that can't be made, because a runtime is not installed or can't
@@ -216,22 +187,24 @@ def measure(
         )
     samples, classes = _samples(model, data, max(batch_sizes))
     with tempfile.TemporaryDirectory(prefix="keras_grow-") as folder:
-        maker = _Maker(model, dense, samples, batch_sizes[0], folder)
-        served: dict[str, _Served] = {}
+        maker = FormMaker(model, dense, samples, batch_sizes[0], folder)
+        served: dict[str, Served] = {}
         left_out: dict[str, str] = {}
+        progress = keras.utils.Progbar(2 * len(forms) + len(batch_sizes), verbose=verbose)
         for form in forms:
+            progress.add(1)
             try:
                 served[form] = maker.make(form)
             except (ValueError, ImportError) as error:
                 left_out[form] = str(error)
         expected = maker.expected(samples)
-        latencies = _latencies(
-            [one.serve for one in served.values()], samples, batch_sizes, seconds
-        )
+        serves = [one.serve for one in served.values()]
+        latencies = _latencies(serves, samples, batch_sizes, seconds, progress)
         largest = _first(samples, max(batch_sizes))
         measured = []
         for (form, one), times in zip(served.items(), latencies[:-1], strict=True):
-            outputs = _outputs(one.serve, samples, maker.output_names)
+            progress.add(1)
+            outputs = outputs_of(one.serve, samples, maker.output_names)
             is_other = form.startswith("dense") and dense is None
             measured.append(
                 FormMeasurement(
@@ -244,108 +217,9 @@ def measure(
                     None if classes is None or is_other else _accuracy(outputs[0], classes),
                 )
             )
+        progress.update(progress.target, finalize=True)
     measured.append(FormMeasurement(DISPATCH, None, None, 0, latencies[-1], None, None))
     return Measurement(tuple(measured), left_out)
-
-
-class _Maker:
-    """Makes the forms of a model, and the compact model that they share."""
-
-    def __init__(
-        self,
-        model: keras.Model,
-        dense: keras.Model | None,
-        samples: serving.Arrays,
-        batch_size: int,
-        folder: str,
-    ):
-        self._model, self._samples = model, samples
-        self._batch_size, self._folder = batch_size, folder
-        self._compact = compact(model).model
-        self._dense = _dense_like(model) if dense is None else dense
-        self._signature = input_signature(model)
-        # As every format names them.
-        self.output_names = list(_compiled(model).structured_outputs)
-
-    def make(self, form: str) -> _Served:
-        """A form, ready to be called; raises `ValueError` or `ImportError` where it can't be."""
-        if form == "masked model":
-            return self._in_memory(self._model, form)
-        if form == "compact model":
-            return self._in_memory(self._compact, form)
-        path = os.path.join(self._folder, form.replace(" ", "_"))
-        if form == "dense SavedModel":
-            with silent():
-                self._dense.export(path, verbose=False)
-            return self._exported(path, "SavedModel", _flops(self._dense))
-        runtime = "LiteRT" if form == "dense LiteRT" else form.split()[0]
-        source = self._dense if form == "dense LiteRT" else self._compact
-        record = self._export(form, source, path)
-        return self._exported(path, runtime, _flops(source, record.computed_sparsely))
-
-    def expected(self, samples: serving.Arrays) -> list[np.ndarray]:
-        """The outputs of the model itself."""
-        return _outputs(_call(_compiled(self._model)), samples, self.output_names)
-
-    def _export(self, form: str, source: keras.Model, path: str) -> ExportRecord:
-        exports: dict[str, Callable[[], ExportRecord]] = {
-            "SavedModel": lambda: export_saved_model(source, path, batch_size=self._batch_size),
-            "dense LiteRT": lambda: export_litert(source, path),
-            "LiteRT": lambda: export_litert(source, path),
-            "LiteRT float16": lambda: export_litert(source, path, dtype="float16"),
-            "LiteRT int8": lambda: export_litert(
-                source, path, dtype="int8", calibration_data=self._calibration_data()
-            ),
-            "ONNX": lambda: export_onnx(source, path),
-        }
-        return exports[form]()
-
-    def _calibration_data(self) -> Any:
-        few = [values[:500] for values in self._samples.values()]
-        return tree.pack_sequence_as(self._signature, few)
-
-    def _in_memory(self, model: keras.Model, form: str) -> _Served:
-        path = os.path.join(self._folder, f"{form.split()[0]}.keras")
-        model.save(path)
-        return _Served(path, None, _call(_compiled(model)), _flops(model))
-
-    def _exported(self, path: str, runtime: str, flops: int | None) -> _Served:
-        with silent():
-            serve = serving.OPEN[runtime](path)
-        return _Served(path, runtime, serve, flops)
-
-
-def _dense_like(model: keras.Model) -> keras.Model:
-    """A plain copy of a model with small random weights in the place of zeros."""
-    plain = make_plain(model)
-    random = np.random.default_rng(0)
-    for layer in nested_layers(plain):
-        kernel = getattr(layer, "kernel", None)
-        if isinstance(kernel, keras.Variable):
-            values = kernel.numpy()
-            noise = random.normal(scale=0.01, size=values.shape)
-            kernel.assign(np.where(values == 0, noise, values))
-    return plain
-
-
-def _compiled(model: keras.Model) -> Any:
-    """The model at inference as a concrete function of inputs by name, outputs by name."""
-    signature = input_signature(model)
-
-    @tf.function(input_signature=tree.flatten(signature), autograph=False)
-    def serve(*inputs):
-        inputs = tree.pack_sequence_as(signature, list(inputs))
-        return named_outputs(model, call_model(model, inputs, training=False))
-
-    return serve.get_concrete_function()
-
-
-def _call(function: Any) -> serving.Serve:
-    def call(inputs: serving.Arrays) -> dict[str, np.ndarray]:
-        outputs = function(*[tf.constant(value) for value in inputs.values()])
-        return {name: value.numpy() for name, value in outputs.items()}
-
-    return call
 
 
 def _samples(
@@ -389,11 +263,13 @@ def _latencies(
     samples: serving.Arrays,
     batch_sizes: Sequence[int],
     seconds: float,
+    progress: keras.utils.Progbar,
 ) -> list[tuple[Latency, ...]]:
     """For each form, and at last for a call that computes nothing, a latency of each size."""
-    nothing = _call(_nothing(samples))
+    nothing = as_serve(compiled_nothing(samples))
     found: list[list[Latency]] = [[] for _ in (*serves, nothing)]
     for size in batch_sizes:
+        progress.add(1)
         batch = _first(samples, size)
         calls = [functools.partial(serve, batch) for serve in (*serves, nothing)]
         for latencies, times in zip(found, interleaved_seconds(calls, seconds), strict=True):
@@ -402,55 +278,11 @@ def _latencies(
     return [tuple(latencies) for latencies in found]
 
 
-def _nothing(samples: serving.Arrays) -> Any:
-    """A function of the inputs that gives back the first entry of each sample."""
-    signature = [tf.TensorSpec([None, *v.shape[1:]], v.dtype) for v in samples.values()]
-
-    @tf.function(input_signature=signature, autograph=False)
-    def nothing(*inputs):
-        return {"first": tf.reshape(inputs[0], [tf.shape(inputs[0])[0], -1])[:, :1]}
-
-    return nothing.get_concrete_function()
-
-
-def _outputs(
-    serve: serving.Serve, samples: serving.Arrays, names: Sequence[str]
-) -> list[np.ndarray]:
-    """The outputs for all samples, in the order of `names`."""
-    count = len(next(iter(samples.values())))
-    parts = []
-    for start in range(0, count, _CHUNK):
-        outputs = serve({name: values[start : start + _CHUNK] for name, values in samples.items()})
-        ordered = names if set(names) == set(outputs) else list(outputs)
-        parts.append([outputs[name] for name in ordered])
-    return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
-
-
 def _accuracy(outputs: np.ndarray, classes: np.ndarray) -> float:
     return float(np.mean(np.argmax(outputs, axis=-1) == classes))
 
 
-def _flops(model: keras.Model, sparse: Sequence[str] = ()) -> int | None:
-    """FLOPs of one sample, where the products of some layers cost what is active."""
-    total = 0
-    for layer in nested_layers(model):
-        if isinstance(layer, Growable):
-            positions, count = layer.num_positions, layer.num_connections
-            if layer.is_sparse or layer.name in sparse:
-                count = layer.num_active
-        elif isinstance(getattr(layer, "kernel", None), keras.Variable):
-            shape = layer.output.shape[1:-1] if hasattr(layer, "filters") else ()
-            positions = None if None in shape else math.prod(shape)
-            count = math.prod(layer.kernel.shape)
-        else:
-            continue
-        if positions is None:
-            return None
-        total += 2 * count * positions
-    return total
-
-
-def _memory_bytes(served: _Served, inputs: serving.Arrays) -> int | None:
+def _memory_bytes(served: Served, inputs: serving.Arrays) -> int | None:
     if served.runtime is None or not os.path.exists("/proc/self/status"):
         return None
     with tempfile.TemporaryDirectory(prefix="keras_grow-") as folder:
