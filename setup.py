@@ -13,6 +13,7 @@ onnx = ["onnxruntime", "tf2onnx>=1.17"]  # Earlier ones don't run with NumPy 2.
 extras = {
     "litert": litert,
     "onnx": onnx,
+    "docs": ["pdoc"],
     "tutorials": ["ipykernel", "matplotlib", "scikit-learn", "tensorflow-datasets"],
     "test": [
         *litert,
@@ -23,6 +24,7 @@ extras = {
         "mypy",
         "nbclient",
         "nbformat",
+        "pdoc",
         "pytest",
         "pytest-xdist",
         "ruff",
