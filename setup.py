@@ -10,17 +10,22 @@ version = re.search(r'__version__ = "(.+)"', (root / "keras_grow/version.py").re
 
 litert = ["ai-edge-litert"]
 onnx = ["onnxruntime", "tf2onnx>=1.17"]  # Earlier ones don't run with NumPy 2.
+plotting = ["matplotlib"]
+tensorboard = ["tensorboard"]  # TensorFlow no longer brings it along.
 extras = {
     "litert": litert,
     "onnx": onnx,
     "docs": ["pdoc"],
-    "tutorials": ["ipykernel", "matplotlib", "scikit-learn", "tensorflow-datasets"],
+    "plotting": plotting,
+    "tensorboard": tensorboard,
+    "tutorials": [*plotting, "ipykernel", "scikit-learn", "tensorflow-datasets"],
     "test": [
         *litert,
         *onnx,
+        *plotting,
+        *tensorboard,
         "hypothesis",
         "ipykernel",
-        "matplotlib",
         "mypy",
         "nbclient",
         "nbformat",
@@ -29,7 +34,6 @@ extras = {
         "pytest-xdist",
         "ruff",
         "scikit-learn",
-        "tensorboard",
     ],
 }
 

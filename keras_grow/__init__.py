@@ -1,8 +1,11 @@
 """Keras networks that grow to the size they need."""
 
+from keras_grow import plotting
 from keras_grow.callbacks.growth import GrowthCallback
+from keras_grow.callbacks.history import ConnectionHistory
 from keras_grow.callbacks.moments import Epochs, Steps
 from keras_grow.callbacks.pruning import PruningCallback
+from keras_grow.callbacks.summaries import GrowthSummaries
 from keras_grow.change import CapacityUsedUp, ChangeRecord, LayerChange, NothingToChange
 from keras_grow.compaction import Compaction, LayerCompaction, compact
 from keras_grow.connections import (
@@ -60,6 +63,7 @@ __all__ = [
     "CapacityUsedUp",
     "ChangeRecord",
     "Compaction",
+    "ConnectionHistory",
     "Connections",
     "Course",
     "Epochs",
@@ -75,6 +79,7 @@ __all__ = [
     "GrowthCallback",
     "GrowthGradients",
     "GrowthPhase",
+    "GrowthSummaries",
     "Latency",
     "LayerChange",
     "LayerCompaction",
@@ -119,6 +124,7 @@ __all__ = [
     "measure",
     "neuron_initializers",
     "neuron_scores",
+    "plotting",
     "prune",
     "prune_areas",
     "prune_neurons",

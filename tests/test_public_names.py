@@ -17,7 +17,7 @@ def _public_objects():
         thing = getattr(keras_grow, name)
         if inspect.ismodule(thing):
             for inner_name, inner in vars(thing).items():
-                is_own = getattr(inner, "__module__", "") == thing.__name__
+                is_own = str(getattr(inner, "__module__", "")).startswith(thing.__name__)
                 if is_own and not inner_name.startswith("_"):
                     yield f"{name}.{inner_name}", inner
         elif name not in ("__version__", "CapacityUsedUp", "NothingToChange", "NotVerified"):

@@ -1,0 +1,62 @@
+"""What pictures of connections show: counts per input, and densities of blocks of a kernel."""
+
+import math
+
+import numpy as np
+
+
+def count_by_input(indices: np.ndarray, kernel_shape: tuple[int, ...]) -> np.ndarray:
+    """How many of some connections lead out of each input.
+
+    Args:
+        indices: int64 of shape `(count,)`, flat indices of connections, row-major over the kernel.
+        kernel_shape: the kernel's shape, inputs and units last.
+
+    Returns:
+        int64 of shape `(inputs,)`; of a convolution, one count for each input map.
+
+    Example:
+
+    >>> import numpy as np
+    >>> count_by_input(np.array([0, 1, 4]), (3, 2))
+    array([2, 0, 1])
+    """
+    *_, num_inputs, num_units = kernel_shape
+    return np.bincount(indices // num_units % num_inputs, minlength=num_inputs)
+
+
+def block_densities(
+    indices: np.ndarray, kernel_shape: tuple[int, ...], num_pixels: int
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """The density of the blocks into which a kernel is cut, so that a picture can hold it.
+
+    Memory follows the number of connections given and of blocks, never the kernel's size.
+
+    Args:
+        indices: int64 of shape `(count,)`, flat indices of the active connections.
+        kernel_shape: the kernel's shape, units last. The other axes are flattened.
+        num_pixels: positive integer, how many blocks there may be along a side.
+
+    Returns:
+        float64 of shape `(block rows, block columns)`, from 0 to 1, and the connections of a block
+        along both sides; those at the lower and right edge may be smaller. Where the kernel has no
+        more than `num_pixels` a side, that is 1 x 1, and the densities are the mask.
+
+    Example:
+
+    >>> import numpy as np
+    >>> densities, block = block_densities(np.array([0, 1, 4, 5, 8]), (3, 4), num_pixels=2)
+    >>> densities
+    array([[1. , 0. ],
+           [0.5, 0. ]])
+    >>> block
+    (2, 2)
+    """
+    num_rows, num_columns = math.prod(kernel_shape[:-1]), kernel_shape[-1]
+    height, width = -(-num_rows // num_pixels), -(-num_columns // num_pixels)
+    tops, lefts = np.arange(0, num_rows, height), np.arange(0, num_columns, width)
+    blocks = indices // num_columns // height * len(lefts) + indices % num_columns // width
+    counts = np.bincount(blocks, minlength=len(tops) * len(lefts)).reshape(len(tops), len(lefts))
+    heights = np.minimum(height, num_rows - tops)
+    widths = np.minimum(width, num_columns - lefts)
+    return counts / np.outer(heights, widths), (height, width)
