@@ -117,7 +117,7 @@ def test_pictures_of_masks_are_the_masks(model):
     figure = plotting.kernel_masks(model)
     for number, layer in enumerate(growable_layers(model)):
         np.testing.assert_array_equal(_image(figure, number), layer.kernel_mask)
-    assert figure.axes[0].get_title() == "hidden: 4 active (0.5 of all)"
+    assert figure.axes[0].get_title() == "hidden\n4 active (50%)"
 
 
 @pytest.mark.parametrize("shape", [(7, 5), (3, 2, 5, 4), (4, 4)])
@@ -137,8 +137,8 @@ def test_a_sparse_layer_of_billions_of_connections_is_drawn_without_a_kernel():
     figure = plotting.kernel_masks(layer, num_pixels=64)
     image = _image(figure)
     assert image.shape == (64, 64)
-    assert image.mean() == pytest.approx(layer.density) == pytest.approx(2.0**-16)
-    assert figure.axes[1].get_ylabel() == "density of each 1024 x 1024 connections"
+    assert image.mean() / 100 == pytest.approx(layer.density) == pytest.approx(2.0**-16)
+    assert figure.axes[1].get_ylabel() == "density of 1024 x 1024 connections (%)"
 
 
 def test_axes_for_masks_must_be_as_many_as_layers(model):
@@ -183,12 +183,12 @@ def test_a_drawing_has_a_line_for_each_active_connection_as_wide_as_its_weight(m
         for segment, width in zip(lines.get_segments(), lines.get_linewidths(), strict=True):
             is_solid = lines.get_linestyles()[0][1] is None
             drawn[tuple(map(tuple, segment))] = (round(width, 6), is_solid)
-    # Units of smaller layers stand in the middle: the two of "hidden" at heights 1 and 2.
+    # All layers are as high as the four inputs: the two units of "hidden" stand at 1 and 3.
     weights = {
-        ((0, 0), (1, 1)): 1.0,
-        ((0, 0), (1, 2)): -2.0,
-        ((0, 1), (1, 2)): 0.5,
-        ((0, 3), (1, 1)): -4.0,
+        ((0, 0.5), (1, 1)): 1.0,
+        ((0, 0.5), (1, 3)): -2.0,
+        ((0, 1.5), (1, 3)): 0.5,
+        ((0, 3.5), (1, 1)): -4.0,
         ((1, 1), (2, 1)): 3.0,
     }
     assert drawn == {ends: (round(0.3 + 2.7 * abs(w) / 4, 6), w > 0) for ends, w in weights.items()}

@@ -66,7 +66,7 @@ def animate_growth(
         raise ValueError(f"`frames_per_second` must be positive. Received: {frames_per_second!r}")
     writer = canvas.load("matplotlib.animation").PillowWriter(fps=frames_per_second)
     is_image = frames[0].ndim == 2
-    figure = canvas.new_figure(*((5.2, 4.4) if is_image else (6.4, 3.6)))
+    figure = canvas.new_figure(*((5.2, 4.4) if is_image else (6.4, 4.0)))
     largest = max(1, *(int(frame.max()) for frame in frames))
     with writer.saving(figure, os.fspath(path), _DOTS_PER_INCH):
         for number, (frame, epoch) in enumerate(zip(frames, epochs, strict=True)):

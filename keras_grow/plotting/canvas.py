@@ -66,13 +66,26 @@ def style(number: int) -> dict[str, Any]:
     }
 
 
+def tick_at_integers(*axes: Any) -> None:
+    """Ticks of an x or y axis that counts something."""
+    for axis in axes:
+        locator = load("matplotlib.ticker").MaxNLocator(integer=True, steps=[1, 2, 5, 10])
+        axis.set_major_locator(locator)
+
+
 def draw_grid(axis: "Axes") -> None:
     """A grid that stays in the background."""
     axis.grid(which="both", color="#D9D9D9", linewidth=0.6)
     axis.set_axisbelow(True)
 
 
-def draw_legend(axis: "Axes", **options: Any) -> None:
-    """A legend that stands on white, as what it explains does."""
-    legend = axis.legend(facecolor="white", labelcolor="black", framealpha=0.9, **options)
+def draw_legend(axis: "Axes") -> None:
+    """A legend that stands on white, as what it explains does.
+
+    It stands beside the axes, where it hides nothing, if the figure makes room for it.
+    """
+    options: dict[str, Any] = {"loc": "best"}
+    if figure_of(axis).get_layout_engine() is not None:
+        options = {"loc": "upper left", "bbox_to_anchor": (1.02, 1.0), "borderaxespad": 0.0}
+    legend = axis.legend(facecolor="white", labelcolor="black", framealpha=1, **options)
     legend.get_frame().set_edgecolor("#D9D9D9")

@@ -56,7 +56,7 @@ def density_per_layer(
         )
     for name, values in densities.items():
         _check_shares(values, f"Densities of layer {name!r}")
-    axis = canvas.axis_of(axis)
+    axis = canvas.axis_of(axis, 7.2, 4.2)
     for number, (name, values) in enumerate(densities.items()):
         axis.plot(
             np.arange(len(values)) if epochs is None else epochs,
@@ -67,7 +67,7 @@ def density_per_layer(
         )
     axis.set(xlabel="epoch", ylabel="density (%)", title="Active of all connections, by layer")
     axis.set_ylim(0)
-    axis.xaxis.set_major_locator(canvas.load("matplotlib.ticker").MaxNLocator(integer=True))
+    canvas.tick_at_integers(axis.xaxis)
     canvas.draw_grid(axis)
     canvas.draw_legend(axis)
     return canvas.figure_of(axis)
@@ -118,7 +118,7 @@ def accuracy_against_connections(
                 f"Received: {networks[name]!r} for {name!r}"
             )
         _check_shares(pairs[:, 1], f"Accuracies of {name!r}")
-    axis = canvas.axis_of(axis)
+    axis = canvas.axis_of(axis, 7.2, 4.2)
     for number, (name, pairs) in enumerate(points.items()):
         connections, shown = pairs.T
         shown = 100 * (1 - shown if shows_error else shown)
@@ -132,9 +132,20 @@ def accuracy_against_connections(
     quantity = "error" if shows_error else "accuracy"
     axis.set(xscale="log", xlabel="active connections", ylabel=f"{quantity} (%)")
     axis.set_title(f"{quantity.capitalize()} against connections")
+    _write_numbers_out(axis)
     canvas.draw_grid(axis)
     canvas.draw_legend(axis)
     return canvas.figure_of(axis)
+
+
+def _write_numbers_out(axis: "Axes") -> None:
+    """Ticks of a logarithmic x axis as 2,000 rather than as a power of 10."""
+    ticker = canvas.load("matplotlib.ticker")
+    least, most = axis.get_xlim()
+    subs = (1, 2, 3, 5, 7) if most < 10 * least else (1, 2, 5) if most < 100 * least else (1,)
+    axis.xaxis.set_major_locator(ticker.LogLocator(subs=subs))
+    axis.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
+    axis.xaxis.set_minor_formatter(ticker.NullFormatter())
 
 
 def _check_shares(values: Sequence[float] | np.ndarray, what: str) -> None:

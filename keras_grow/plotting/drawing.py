@@ -1,6 +1,6 @@
 """A drawing of a small dense network: units as circles, active connections as lines."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _MOST_UNITS = 64
 _MOST_CONNECTIONS = 2000
 _THINNEST, _THICKEST = 0.3, 3.0
+_INCHES_PER_LETTER = 0.09
 
 
 def network(model: keras.Model, *, axis: "Axes | None" = None) -> "Figure":
@@ -60,8 +61,9 @@ def network(model: keras.Model, *, axis: "Axes | None" = None) -> "Figure":
             "`keras_grow.plotting.kernel_masks`."
         )
     most = max(sizes)
-    axis = canvas.axis_of(axis, 2.0 + 2.2 * len(layers), 1.6 + min(9.0, 0.3 * most))
-    heights = [(most - size) / 2 + np.arange(size) for size in sizes]
+    axis = canvas.axis_of(axis, 3.0 + 2.0 * len(layers), 1.6 + min(9.0, 0.3 * most))
+    # Each layer takes the whole height, so that lines come apart.
+    heights = [(np.arange(size) + 0.5) * most / size for size in sizes]
     is_used = [np.zeros(size, bool) for size in sizes]
     largest = max([float(abs(weights).max()) for _, weights in connections if len(weights)] or [1])
     for number, (indices, weights) in enumerate(connections):
@@ -84,7 +86,7 @@ def network(model: keras.Model, *, axis: "Axes | None" = None) -> "Figure":
     _label(axis, ["inputs", *(layer.name for layer in layers)], sizes)
     num_connections = sum(inputs * units for inputs, units in shapes)
     axis.set_title(f"{num_active:,} of {num_connections:,} connections are active")
-    axis.set_ylim(most - 0.3, -0.7)
+    axis.set_ylim(most, 0)
     _draw_key(axis, largest)
     return canvas.figure_of(axis)
 
@@ -110,7 +112,12 @@ def _draw_connections(
 
 def _label(axis: "Axes", names: list[str], sizes: list[int]) -> None:
     labels = [f"{name}\n({size})" for name, size in zip(names, sizes, strict=True)]
-    axis.set_xticks(range(len(sizes)), labels)
+    inches_per_layer = axis.get_window_extent().width / canvas.figure_of(axis).dpi / len(sizes)
+    is_narrow = inches_per_layer < _INCHES_PER_LETTER * max(map(len, names))
+    slope: dict[str, Any] = (
+        {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if is_narrow else {}
+    )
+    axis.set_xticks(range(len(sizes)), labels, **slope)
     axis.set_yticks([])
     axis.set(xlabel="layer (number of its units)", xlim=(-0.4, len(sizes) - 0.6))
     axis.tick_params(length=0)
@@ -125,7 +132,7 @@ def _draw_key(axis: "Axes", largest: float) -> None:
         ("weights near 0", canvas.POSITIVE, "-", _THINNEST),
     ):
         axis.plot([], [], color=colour, linestyle=line, linewidth=width, label=label)
-    canvas.draw_legend(axis, loc="upper center", bbox_to_anchor=(0.5, -0.02), ncols=3)
+    canvas.draw_legend(axis)
 
 
 def _chain(model: keras.Model) -> list[keras.Layer]:

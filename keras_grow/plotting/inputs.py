@@ -105,7 +105,7 @@ def connections_per_input(
         what = what.replace("active connections", "change of active connections")
         title = title.replace("Active connections", "Change of connections")
     counts = as_drawn(counts, shape)
-    axis = canvas.axis_of(axis, *((5.2, 4.4) if counts.ndim == 2 else (6.4, 3.6)))
+    axis = canvas.axis_of(axis, *((5.2, 4.4) if counts.ndim == 2 else (6.4, 4.0)))
     draw_counts(axis, counts, largest, what)
     axis.set_title(f"{title}\n({counts.sum():{'+' if since is not None else ''},} in all)")
     return canvas.figure_of(axis)
@@ -154,10 +154,12 @@ def draw_counts(axis: "Axes", counts: np.ndarray, largest: float | None, label: 
         image = axis.imshow(counts, canvas.COLOUR_MAP, vmin=least, vmax=most)
         axis.figure.colorbar(image, ax=axis, label=label)
         axis.set(xlabel="input column", ylabel="input row")
+        canvas.tick_at_integers(axis.xaxis, axis.yaxis)
     else:
         axis.stairs(counts, np.arange(len(counts) + 1) - 0.5, fill=True, color=canvas.BARS)
         axis.set(xlabel="input", ylabel=label, ylim=(1.05 * least, 1.05 * most))
         axis.set_xlim(-0.5, len(counts) - 0.5)
+        canvas.tick_at_integers(axis.xaxis)
 
 
 def _layer_of(source: keras.Model | Growable, layer: str | Growable | None) -> Growable:

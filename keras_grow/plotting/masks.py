@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def kernel_masks(
     source: keras.Model | Growable,
     *,
-    num_pixels: int = 256,
+    num_pixels: int = 128,
     axes: "Axes | Sequence[Axes] | None" = None,
 ) -> "Figure":
     """Draws which connections of each growable layer are active, inputs down and units across.
@@ -77,11 +77,11 @@ def _draw(layer: Growable, axis: "Axes", num_pixels: int) -> None:
     rows, columns = densities.shape
     is_mask = (height, width) == (1, 1)
     image = axis.imshow(
-        densities,
+        densities if is_mask else 100 * densities,
         canvas.COLOUR_MAP,
         vmin=0,
         # A few connections of a wide layer would not be seen beside a density of 1.
-        vmax=1 if is_mask else densities.max() or 1,
+        vmax=1 if is_mask else 100 * (densities.max() or 1),
         # A layer of many inputs and few units would be a thin line in its true proportions.
         aspect="auto",
         interpolation="nearest",
@@ -91,9 +91,10 @@ def _draw(layer: Growable, axis: "Axes", num_pixels: int) -> None:
         bar = axis.figure.colorbar(image, ax=axis, ticks=[0, 1])
         bar.ax.set_yticklabels(["dormant", "active"])
     else:
-        label = f"density of each {height} x {width} connections"
+        label = f"density of {height} x {width} connections (%)"
         axis.figure.colorbar(image, ax=axis, label=label)
     # The last blocks may reach over the edge of the kernel.
     axis.set(xlim=(-0.5, layer.kernel_shape[-1] - 0.5), ylim=(layer.fan_in - 0.5, -0.5))
     axis.set(xlabel="unit", ylabel="input")
-    axis.set_title(f"{layer.name}: {len(indices):,} active ({layer.density:.3g} of all)")
+    canvas.tick_at_integers(axis.xaxis, axis.yaxis)
+    axis.set_title(f"{layer.name}\n{len(indices):,} active ({100 * layer.density:.3g}%)")
