@@ -36,6 +36,20 @@ def test_the_code_for_those_who_come_from_elsewhere_runs_as_it_stands(tmp_path, 
     assert keras_grow.report(names["sparse"]).density == pytest.approx(0.1, abs=0.001)
 
 
+@pytest.mark.slow
+def test_the_pictures_of_growth_are_made(tmp_path):
+    run = subprocess.run(
+        [sys.executable, str(ROOT / "docs" / "make_pictures.py"), "--dataset", "digits"]
+        + ["--output", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert (tmp_path / "growth.gif").read_bytes().startswith(b"GIF89a")
+    assert (tmp_path / "grown.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_every_name_on_the_page_exists():
     page = (ROOT / "docs" / "coming_from.md").read_text(encoding="utf-8")
     ours = "\n".join(line.split("|")[2] for line in page.splitlines() if line.count("|") == 3)
