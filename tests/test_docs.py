@@ -38,9 +38,9 @@ def test_the_code_for_those_who_come_from_elsewhere_runs_as_it_stands(tmp_path, 
 
 @pytest.mark.slow
 def test_the_pictures_of_growth_are_made(tmp_path):
+    options = ["--dataset", "digits", "--output", str(tmp_path)]
     run = subprocess.run(
-        [sys.executable, str(ROOT / "docs" / "make_pictures.py"), "--dataset", "digits"]
-        + ["--output", str(tmp_path)],
+        [sys.executable, str(ROOT / "docs" / "make_pictures.py"), *options],
         capture_output=True,
         text=True,
         check=False,
