@@ -15,6 +15,7 @@ from sklearn.datasets import load_digits
 import keras_grow
 
 TUTORIALS = pathlib.Path(__file__).parents[1] / "tutorials"
+NOTEBOOKS = [path.name for path in sorted(TUTORIALS.glob("*.ipynb"))]
 
 
 def run_script(*options, name="lenet_300_100.py"):
@@ -84,8 +85,9 @@ def test_lenet_refuses_a_bad_option_with_status_2_and_a_reason():
     assert "--density must lie between 0 and 0.3" in run.stderr
 
 
-def test_notebook_is_committed_executed_without_errors_or_paths_of_a_machine():
-    notebook = nbformat.read(TUTORIALS / "grow_a_network.ipynb", as_version=4)
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_notebook_is_committed_executed_without_errors_or_paths_of_a_machine(name):
+    notebook = nbformat.read(TUTORIALS / name, as_version=4)
     nbformat.validate(notebook)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
@@ -98,10 +100,30 @@ def test_notebook_is_committed_executed_without_errors_or_paths_of_a_machine():
     assert not re.search(r"(?<![\w.])/(?:home|root|tmp|usr|opt|work|Users)/", text)
 
 
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_notebook_holds_nothing_of_the_run_that_made_it_and_opens_in_colab(name):
+    notebook = nbformat.read(TUTORIALS / name, as_version=4)
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+    assert [cell.id for cell in notebook.cells] == [
+        f"cell-{i:02}" for i in range(len(notebook.cells))
+    ]
+    assert not any(cell.metadata for cell in notebook.cells)
+    assert f"/keras-grow/keras_grow/blob/main/tutorials/{name})" in notebook.cells[0].source
+    assert (TUTORIALS / name).stat().st_size < 300_000
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_the_readme_says_what_the_notebook_teaches(name):
+    readme = (TUTORIALS.parent / "README.md").read_text(encoding="utf-8")
+    assert f"(tutorials/{name})" in readme
+    assert f"keras_grow/blob/main/tutorials/{name})" in readme
+
+
 @pytest.mark.slow
-def test_notebook_runs_on_the_digits_and_holds_its_own_claims(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_notebook_runs_on_the_digits_and_holds_its_own_claims(name, tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_GROW_DATASET", "digits")
-    notebook = nbformat.read(TUTORIALS / "grow_a_network.ipynb", as_version=4)
+    notebook = nbformat.read(TUTORIALS / name, as_version=4)
     client = NotebookClient(
         notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
     )
