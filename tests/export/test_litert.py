@@ -386,6 +386,15 @@ def test_the_file_runs_where_there_is_no_tensorflow(tmp_path):
         np.testing.assert_allclose(served[name], b, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_small_dtypes_are_refused_where_nothing_sound_can_check_them(dtype, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    model = _mlp([30, 20], [0.04])
+    with pytest.raises(ImportError, match="keras_grow\\[litert\\]"):
+        export_litert(model, tmp_path / "small.tflite", dtype=dtype)
+    assert os.listdir(tmp_path) == []
+
+
 def test_tensorflow_s_interpreter_checks_where_ai_edge_litert_is_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
     used = []
