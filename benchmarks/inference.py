@@ -23,6 +23,7 @@ import keras_grow
 from benchmarks import harness
 from keras_grow import storages
 from keras_grow.export import serving
+from keras_grow.export.forms import dense_like
 from keras_grow.export.quiet import silent
 from keras_grow.export.writing import num_bytes
 
@@ -202,18 +203,6 @@ def repeated(call: Callable[[], Any]) -> Callable[[], None]:
             call()
 
     return calls
-
-
-def dense_like(network: keras.Model) -> keras.Model:
-    """A plain copy with random weights in the place of zeros: a network of the same shape."""
-    plain = keras_grow.make_plain(network)
-    random = np.random.default_rng(0)
-    for layer in plain.layers:
-        if isinstance(layer, keras.layers.Dense):
-            kernel = layer.kernel.numpy()
-            noise = random.normal(scale=0.05, size=kernel.shape)
-            layer.kernel.assign(np.where(kernel == 0, noise, kernel))
-    return plain
 
 
 def files_table(network: keras.Model, data: Any) -> tuple[str, list[dict]]:

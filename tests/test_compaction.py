@@ -1,5 +1,7 @@
 """Compact models compute what the model did, with nothing left that could have gone."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -215,9 +217,7 @@ def test_training_goes_on_as_if_nothing_had_gone(kind, optimizer):
     if kind is SparseDense:
         if optimizer == "adafactor":
             pytest.skip("a sparse layer refuses it")
-        kind = lambda units, activation, name: SparseDense(  # noqa: E731
-            units, activation, initial_density=0.8, capacity=0.9, name=name
-        )
+        kind = functools.partial(SparseDense, initial_density=0.8, capacity=0.9)
     model = _with_unread_units(kind)
     model.compile(optimizer, "mse")
     x, y = inputs_of(model, 40), np.random.default_rng(1).normal(size=(40, 2))

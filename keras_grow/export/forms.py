@@ -72,7 +72,7 @@ class FormMaker:
         self._model, self._samples = model, samples
         self._batch_size, self._folder = batch_size, folder
         self._compact = compact(model).model
-        self._dense = _dense_like(model) if dense is None else dense
+        self._dense = dense_like(model) if dense is None else dense
         self._signature = input_signature(model)
         # As every format names them.
         self.output_names = list(_compiled(model).structured_outputs)
@@ -125,7 +125,7 @@ class FormMaker:
         return Served(path, runtime, serve, flops)
 
 
-def _dense_like(model: keras.Model) -> keras.Model:
+def dense_like(model: keras.Model) -> keras.Model:
     """A plain copy of a model with small random weights in the place of zeros."""
     plain = make_plain(model)
     random = np.random.default_rng(0)

@@ -1,5 +1,6 @@
 """A LiteRT file of the grown network, small on disk and fast for one sample."""
 
+import functools
 import importlib
 import os
 import warnings
@@ -107,7 +108,7 @@ def export_litert(
         content = _converted(traced, calibration_data)
         choice: Callable[[Kernel], Storage] = choose_integers
         if calibration_data is None:
-            choice = lambda kernel: choose(kernel, dtype)  # noqa: E731
+            choice = functools.partial(choose, dtype=dtype)
         stored = [(kernel, choice(kernel)) for kernel in LiteRTFile(content).kernels()]
         packed = _packed(content, stored)
         samples = batches(traced, signature, calibration_data if data is None else data)

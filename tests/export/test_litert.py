@@ -289,7 +289,10 @@ def test_int8_computes_what_the_model_with_kernels_of_255_steps_does(tmp_path):
     assert record.tolerance is None
     x = draw(9, 100)
     outputs, before = _run(tmp_path / "m.tflite", x=x)["layer_2"], model(x).numpy()
-    step = lambda kernel: abs(kernel).max(axis=0) / 127  # noqa: E731
+
+    def step(kernel):
+        return abs(kernel).max(axis=0) / 127
+
     _set_kernels(model, lambda kernel: np.round(kernel / step(kernel)) * step(kernel))
     rounded = model(x).numpy()
     assert abs(outputs - rounded).max() <= 1e-5 * rounded.max()
