@@ -3,6 +3,7 @@
 import abc
 import math
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -19,9 +20,14 @@ from keras_grow.layers.observer import current_observer
 
 
 def keep_active(kernel, mask):
-    """`kernel` with exact zeros wherever `mask` is False, whatever stood there (NaN included)."""
-    kernel = ops.convert_to_tensor(kernel)
-    return ops.where(mask, kernel, ops.zeros((), kernel.dtype))
+    """`kernel` with exact zeros wherever `mask` is False, whatever stood there (NaN included).
+
+    Three times in a training step it goes through the whole kernel: forward, backward, and in the
+    constraint. `where` with a scalar for the zeros takes TensorFlow's path for broadcasting, which
+    is up to twice as slow on a CPU.
+    """
+    kernel, mask = ops.convert_to_tensor(kernel), ops.convert_to_tensor(mask)
+    return tf.raw_ops.Select(condition=mask, x=kernel, y=tf.zeros_like(kernel))
 
 
 def scatter(tensor: tf.Tensor, indices: tf.Tensor, values: tf.Tensor | bool | float) -> tf.Tensor:
@@ -124,10 +130,18 @@ class Masked(Affine):
         return self._compute_effective_kernel() if replacement is None else replacement
 
     def _linear(self, inputs):
-        product = current_observer().product(self, inputs)
+        observer = current_observer()
+        product = observer.product(self, inputs)
         if product is not None:
             return product
-        kernel = ops.cast(self.effective_kernel(), self.compute_dtype)
+        kernel = observer.kernel(self)
+        if kernel is None:
+            return self._apply_own_kernel(inputs)
+        return self.apply_kernel(inputs, ops.cast(kernel, self.compute_dtype))
+
+    def _apply_own_kernel(self, inputs: Any) -> Any:
+        """The effective kernel applied to inputs, where nobody puts another in its place."""
+        kernel = ops.cast(self._compute_effective_kernel(), self.compute_dtype)
         return self.apply_kernel(inputs, kernel)
 
     def load_own_variables(self, store):

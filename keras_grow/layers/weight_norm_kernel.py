@@ -11,9 +11,20 @@ _HALF_TYPES = ("float16", "bfloat16")
 _PAPER_DEVIATION = 0.05
 
 
+@tf.custom_gradient
+def _squared_norm(v):
+    """||v||^2 per unit, with one pass over the kernel for its gradient where autodiff takes three.
+
+    The sum is that of a bias's gradient: over all axes but the last, as `reduce_sum` makes it, and
+    several times as fast on a CPU.
+    """
+    squared = tf.raw_ops.BiasAddGrad(out_backprop=tf.square(v))
+    return squared, lambda upstream: v * (2 * upstream)
+
+
 def _norm(v):
     """||v|| per unit, and whether it is positive; 1 in the place of 0, for finite gradients."""
-    squared = ops.sum(ops.square(v), axis=_all_but_units(v))
+    squared = _squared_norm(v)
     is_positive = squared > 0
     return ops.sqrt(ops.where(is_positive, squared, ops.ones_like(squared))), is_positive
 
@@ -75,9 +86,14 @@ class WeightNormKernel(Masked):
 
     def _compute_effective_kernel(self):
         # One product over the whole kernel; g = ||v|| gives w = v exactly.
+        v, scale = self._direction_and_scale()
+        return v * scale
+
+    def _direction_and_scale(self):
+        """Masked v, and g / ||v|| per unit: the effective kernel is their product."""
         v = keep_active(self.v, self.kernel_mask)
         norm, _ = _norm(v)
-        return v * (ops.convert_to_tensor(self.g) / norm)
+        return v, ops.convert_to_tensor(self.g) / norm
 
     def _wake(self, indices, values, gradient):
         v = keep_active(self.v, self.kernel_mask)

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from keras_grow.connections import selection
 from keras_grow.connections.selection import best_candidates, merge
 
 # Few distinct scores, so that nearly every choice meets ties; -0.0 and 0.0 are equal.
@@ -38,6 +39,53 @@ def test_the_best_candidates_are_those_of_a_sort_by_score_then_index(layer, data
     assert indices.dtype == tf.int64
     assert indices.numpy().tolist() == [i for _, i in expected[:count]]
     assert best.numpy().tolist() == [s for s, _ in expected[:count]]
+
+
+@pytest.mark.parametrize("worth_a_sort", [1, 2**62], ids=["sorted", "heap"])
+def test_large_selections_by_a_sampled_threshold_are_those_of_a_sort(monkeypatch, worth_a_sort):
+    monkeypatch.setattr(selection, "_WORTH_A_SAMPLE", 1)
+    monkeypatch.setattr(selection, "_WORTH_A_SORT", worth_a_sort)
+    num_sorted = []
+    top_k = tf.math.top_k
+    monkeypatch.setattr(
+        tf.math, "top_k", lambda scores, k: num_sorted.append(len(scores)) or top_k(scores, k)
+    )
+
+    @settings(max_examples=150, deadline=None)
+    @given(_layer() | _layer(_TIED), st.integers(1, 40), st.data())
+    def check(layer, sample_size, data):
+        monkeypatch.setattr(selection, "_SAMPLE_SIZE", sample_size)
+        scores, candidates = layer
+        expected = _sorted_candidates(scores, candidates)
+        count = data.draw(st.integers(0, len(expected)))
+        best, indices, _ = best_candidates(tf.constant(scores), tf.constant(candidates), count)
+        assert indices.numpy().tolist() == [i for _, i in expected[:count]]
+        assert best.numpy().tolist() == [s for s, _ in expected[:count]]
+
+    check()
+    random = np.random.default_rng(0)
+    scores = random.normal(size=10_000).astype("float32")
+    candidates = random.random(10_000) < 0.7
+    monkeypatch.setattr(selection, "_SAMPLE_SIZE", 2_000)
+    num_sorted.clear()
+    found = best_candidates(tf.constant(scores), tf.constant(candidates), 300).indices
+    assert found.numpy().tolist() == [i for _, i in _sorted_candidates(scores, candidates)[:300]]
+    # The sample, and then no more than twice what is chosen.
+    sampled, reached = num_sorted
+    assert sampled == 2_000
+    assert 300 <= reached < 600
+
+
+def test_a_sample_that_misleads_costs_time_and_nothing_else(monkeypatch):
+    monkeypatch.setattr(selection, "_WORTH_A_SAMPLE", 1)
+    monkeypatch.setattr(selection, "_SAMPLE_SIZE", 16)
+    size = 1_000
+    sampled = np.arange(16) * (int(size * 0.6180339887) | 1) % size
+    scores = np.zeros(size, "float32")
+    scores[sampled] = 1 + np.arange(16)
+    found = best_candidates(tf.constant(scores), tf.ones(size, tf.bool), 100).indices.numpy()
+    rest = [i for i in range(size) if i not in sampled]
+    assert found.tolist() == [*sampled[::-1], *rest[:84]]
 
 
 @settings(max_examples=150, deadline=None)
