@@ -29,7 +29,9 @@ def _network(kind=GrowableDense, between=()):
         kind(3, "softmax", name="c", **options),
     ]
     model = keras.Sequential([keras.Input((8,)), *layers])
-    model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
+    # Eagerly: a few steps are faster so than a trace.
+    optimizer, loss = keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy"
+    model.compile(optimizer, loss, run_eagerly=True)
     return model
 
 

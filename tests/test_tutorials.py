@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import runpy
 import subprocess
 import sys
 
@@ -71,18 +72,34 @@ def test_lenet_draws_the_connections_of_each_pixel(short_run):
     assert len(np.unique(image[..., 0])) > 50
 
 
-def test_lenet_explains_its_options():
-    run = run_script("--help")
-    assert run.returncode == 0
+@pytest.fixture
+def ends(monkeypatch, capsys):
+    """Runs a script that does not get to training: its status, and what it wrote.
+
+    In this process, since another would spend seconds on importing TensorFlow.
+    """
+
+    def run(*options, name="lenet_300_100.py"):
+        monkeypatch.syspath_prepend(str(TUTORIALS))
+        monkeypatch.setattr(sys, "argv", [name, *options])
+        with pytest.raises(SystemExit) as ending:
+            runpy.run_path(str(TUTORIALS / name), run_name="__main__")
+        return ending.value.code, *capsys.readouterr()
+
+    return run
+
+
+def test_lenet_explains_its_options(ends):
+    status, printed, _ = ends("--help")
+    assert status == 0
     for option in ("--dataset", "--data-dir", "--epochs", "--density", "--seed", "--output"):
-        assert option in run.stdout
+        assert option in printed
 
 
-# One run per bad option costs an import of TensorFlow; the parser itself is asked for the others.
-def test_lenet_refuses_a_bad_option_with_status_2_and_a_reason():
-    run = run_script("--density", "0.5")
-    assert run.returncode == 2
-    assert "--density must lie between 0 and 0.3" in run.stderr
+def test_lenet_refuses_a_bad_option_with_status_2_and_a_reason(ends):
+    status, _, errors = ends("--density", "0.5")
+    assert status == 2
+    assert "--density must lie between 0 and 0.3" in errors
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
@@ -131,7 +148,8 @@ def test_notebook_runs_on_the_digits_and_holds_its_own_claims(name, tmp_path, mo
 
 
 def test_wide_and_sparse_compares_four_networks_of_as_many_weights():
-    options = ["--width", "96", "--epochs", "4", "--growth-images", "300"]
+    # As small as can be: the dense network trains for as long as the first takes, tracing included.
+    options = ["--width", "32", "--epochs", "3", "--batch-size", "128", "--growth-images", "300"]
     run = run_script(*options, name="wide_and_sparse.py")
     assert run.returncode == 0, run.stderr
     rows = re.findall(
@@ -143,14 +161,14 @@ def test_wide_and_sparse_compares_four_networks_of_as_many_weights():
     assert len(rows) == 4
     for name, accuracy, error, weights, epochs, _, growing, peak in rows:
         assert float(accuracy) + float(error) == pytest.approx(100, abs=0.011)
-        # Two layers of 8 connections per unit, and 96 x 10 weights to the classes.
-        assert int(weights.replace(",", "")) == pytest.approx(2 * 8 * 96 + 960, rel=0.02)
+        # Two layers of 8 connections per unit, and 32 x 10 weights to the classes.
+        assert int(weights.replace(",", "")) == pytest.approx(2 * 8 * 32 + 320, rel=0.02)
         assert (float(growing) > 0) == ("growth" in name)
-        assert int(epochs) == 4 or name.startswith("dense")
+        assert int(epochs) == 3 or name.startswith("dense")
         assert 0.1 < float(peak) < 4
 
 
-def test_wide_and_sparse_refuses_options_out_of_range():
-    run = run_script("--epochs", "2", name="wide_and_sparse.py")
-    assert run.returncode == 2
-    assert "--epochs must be at least 3" in run.stderr
+def test_wide_and_sparse_refuses_options_out_of_range(ends):
+    status, _, errors = ends("--epochs", "2", name="wide_and_sparse.py")
+    assert status == 2
+    assert "--epochs must be at least 3" in errors

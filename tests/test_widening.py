@@ -77,7 +77,8 @@ _CASES = {
 def _trained(case):
     """A model with a hidden layer of 8 units, trained for 4 steps."""
     model = keras.Sequential([keras.Input((6, 4)), *_CASES[case]()])
-    model.compile(keras.optimizers.Adam(0.01), "mse")
+    # Eagerly, here and below: a few steps are faster so than a trace.
+    model.compile(keras.optimizers.Adam(0.01), "mse", run_eagerly=True)
     for _ in range(4):
         model.train_on_batch(X, Y)
     return model
@@ -90,7 +91,7 @@ def model(request):
 
 def _widened(model, units=13):
     wider = widen(model, "hidden", units)
-    wider.compile(convert_optimizer(model, wider), "mse")
+    wider.compile(convert_optimizer(model, wider), "mse", run_eagerly=True)
     return wider
 
 

@@ -21,17 +21,18 @@ from keras_grow import (
 
 X = np.random.default_rng(0).normal(size=(32, 8)).astype("float32")
 
-# Loads and calls a SavedModel where neither keras_grow nor Keras can be imported.
+# Loads and calls SavedModels where neither keras_grow nor Keras can be imported.
 SERVE = """
 import os, sys
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 for name in ("keras_grow", "keras", "tf_keras", "tensorflow.keras"):
     sys.modules[name] = None
 import numpy as np, tensorflow as tf
-served = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
-inputs = np.load(sys.argv[2])
-outputs = served(**{name: tf.constant(inputs[name]) for name in inputs})
-np.savez(sys.argv[3], **{name: y.numpy() for name, y in outputs.items()})
+for folder in sys.argv[1:]:
+    served = tf.saved_model.load(folder + "/served").signatures["serving_default"]
+    inputs = np.load(folder + "/in.npz")
+    outputs = served(**{name: tf.constant(inputs[name]) for name in inputs})
+    np.savez(folder + "/out.npz", **{name: y.numpy() for name, y in outputs.items()})
 assert not any(name.split(".")[0] in ("keras", "keras_grow") and module is not None
                for name, module in sys.modules.items())
 """
@@ -68,26 +69,34 @@ def _dictionaries():
     return keras.Model({"x": x}, {"out": GrowableDense(2, initial_density=0.5, seed=1)(x)})
 
 
-CASES = [
-    (_sequential, X, {"features": X}, ["classes"]),
-    (_functional, [X, -X], {"x": X, "z": -X}, ["a", "b"]),
-    (_dictionaries, {"x": X}, {"the_x": X}, ["out"]),
-]
+# A model; its inputs as it takes them, and by name; the names of its outputs.
+CASES = {
+    "sequential": (_sequential, X, {"features": X}, ["classes"]),
+    "functional": (_functional, [X, -X], {"x": X, "z": -X}, ["a", "b"]),
+    "dictionaries": (_dictionaries, {"x": X}, {"the_x": X}, ["out"]),
+}
 
 
-@pytest.mark.parametrize(("build", "x", "named", "names"), CASES)
-def test_the_export_computes_the_same_without_keras(build, x, named, names, tmp_path):
-    model = build()
-    export_saved_model(model, tmp_path / "served")
-    np.savez(tmp_path / "in.npz", **named)
-    subprocess.run(
-        [sys.executable, "-c", SERVE, "served", "in.npz", "out.npz"], cwd=tmp_path, check=True
-    )
-    served = np.load(tmp_path / "out.npz")
-    assert sorted(served.keys()) == names
-    outputs = dict(zip(names, keras.tree.flatten(model(x, training=False)), strict=True))
-    for name in names:
-        np.testing.assert_allclose(served[name], outputs[name], rtol=0, atol=1e-6)
+@pytest.fixture(scope="module")
+def computed(tmp_path_factory):
+    """What each model computes, and what its export does in one process for all of them."""
+    folder, expected = tmp_path_factory.mktemp("exports"), {}
+    for case, (build, x, named, names) in CASES.items():
+        model = build()
+        export_saved_model(model, folder / case / "served")
+        np.savez(folder / case / "in.npz", **named)
+        outputs = keras.tree.flatten(model(x, training=False))
+        expected[case] = dict(zip(names, (y.numpy() for y in outputs), strict=True))
+    subprocess.run([sys.executable, "-c", SERVE, *CASES], cwd=folder, check=True)
+    return {case: (y, dict(np.load(folder / case / "out.npz"))) for case, y in expected.items()}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_export_computes_the_same_without_keras(case, computed):
+    expected, served = computed[case]
+    assert sorted(served) == CASES[case][-1]
+    for name, outputs in expected.items():
+        np.testing.assert_allclose(served[name], outputs, rtol=0, atol=1e-6)
 
 
 def test_the_batch_size_is_free_and_serve_can_be_called_by_position(tmp_path):
