@@ -8,6 +8,7 @@ import tensorflow as tf
 import keras_grow
 from keras_grow import FanIn, GrowableDense, SparseDense, WeightNormDense
 from keras_grow.optimizer_slots import slots
+from tests.quick import among
 
 _RANDOM = np.random.default_rng(0)
 X = _RANDOM.normal(size=(64, 20)).astype("float32")
@@ -55,7 +56,7 @@ def _conversions(model):
     }
 
 
-@pytest.mark.parametrize("policy", ["float32", "float64"])
+@pytest.mark.parametrize("policy", among(["float32", "float64"], quick=("float32",)))
 def test_every_conversion_computes_the_same_function(policy):
     model = _trained(policy=policy)
     for name, converted in _conversions(model).items():
@@ -92,18 +93,18 @@ def test_connections_and_capacities_are_kept():
     ]
 
 
-@pytest.mark.parametrize(
-    "optimizer",
-    [
-        lambda: keras.optimizers.Adam(0.01, amsgrad=True),
-        lambda: keras.optimizers.SGD(0.05, momentum=0.9),
-        lambda: keras.optimizers.Nadam(0.01),
-        lambda: keras.optimizers.Adagrad(0.1),
-        lambda: keras.optimizers.Adam(0.01, use_ema=True, gradient_accumulation_steps=3),
-        lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.01)),
-    ],
-    ids=["adam", "sgd", "nadam", "adagrad", "ema", "loss_scale"],
-)
+_OPTIMIZERS = {
+    "adam": lambda: keras.optimizers.Adam(0.01, amsgrad=True),
+    "sgd": lambda: keras.optimizers.SGD(0.05, momentum=0.9),
+    "nadam": lambda: keras.optimizers.Nadam(0.01),
+    "adagrad": lambda: keras.optimizers.Adagrad(0.1),
+    "ema": lambda: keras.optimizers.Adam(0.01, use_ema=True, gradient_accumulation_steps=3),
+    "loss_scale": lambda: keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(0.01)),
+}
+
+
+# Slots of its own, those that every optimizer may have, and an optimizer in another.
+@pytest.mark.parametrize("optimizer", among(_OPTIMIZERS, quick=("adam", "ema", "loss_scale")))
 def test_training_goes_on_with_the_slots_of_the_weights_that_were_kept(optimizer):
     model = _trained(optimizer())
     converted = _conversions(model)

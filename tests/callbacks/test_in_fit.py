@@ -39,7 +39,8 @@ def _grow_and_prune(data):
     ]
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+# XLA compiles the step that was traced.
+@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_fit_traces_the_train_step_as_often_with_the_callbacks_as_without(blobs, jit_compile):
     def traces(callbacks):
         model = TraceCounter(

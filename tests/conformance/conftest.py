@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 import keras_grow
+from tests.quick import among
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +168,8 @@ _PENALTIES = {
 }
 
 
-@pytest.fixture(params=_PENALTIES.values(), ids=_PENALTIES)
+# The last one has L1 and MaxNorm both.
+@pytest.fixture(params=among(_PENALTIES, quick=("plain", "l2", "unit_norm", "l1_max_norm")))
 def penalties(request, case):
     """Arguments of a layer: its kernel's regulariser and constraint."""
     if case.constraint is not None and "kernel_constraint" in request.param:

@@ -100,10 +100,15 @@ def test_a_clone_with_set_weights_is_the_same_network(grown, assert_continues_al
     assert_continues_alike(grown, clone)
 
 
+# Keras copies by what it pickles.
 @pytest.mark.parametrize(
     "duplicate",
-    [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))],
-    ids=["deepcopy", "pickle"],
+    [
+        pytest.param(copy.deepcopy, id="deepcopy"),
+        pytest.param(
+            lambda model: pickle.loads(pickle.dumps(model)), id="pickle", marks=pytest.mark.slow
+        ),
+    ],
 )
 def test_a_copy_is_the_same_network_and_independent(
     duplicate, grown, state, assert_same_bits, assert_continues_alike
@@ -115,7 +120,8 @@ def test_a_copy_is_the_same_network_and_independent(
     assert_continues_alike(grown, duplicate(grown))
 
 
-@pytest.mark.parametrize("kept", [0.3, 0.9])
+# The more is left, the more there is to take in before the end is missed.
+@pytest.mark.parametrize("kept", [pytest.param(0.3, marks=pytest.mark.slow), 0.9])
 @pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
 def test_a_truncated_file_is_refused_and_the_model_stays(
     case, grown, suffix, kept, regression, state, assert_same_bits, tmp_path

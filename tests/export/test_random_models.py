@@ -29,12 +29,13 @@ def _check_exports(model, folder):
             assert difference(ordered, expected) < 1e-5
 
 
-@pytest.mark.parametrize("seed", range(4))
+# An odd seed draws a network on images, an even one on vectors.
+@pytest.mark.parametrize("seed", range(2))
 def test_a_random_model_is_exported_in_every_format(seed, tmp_path):
     _check_exports(random_model(seed), tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(4, 40))
+@pytest.mark.parametrize("seed", range(2, 40))
 def test_a_random_model_is_exported_in_every_format_at_length(seed, tmp_path):
     _check_exports(random_model(seed), tmp_path)

@@ -1,5 +1,6 @@
 """Every storage computes what the model does, on disk as small as it says."""
 
+import functools
 import json
 import os
 import pathlib
@@ -27,6 +28,7 @@ from keras_grow import (
 from keras_grow.export.served import gaps, row_table
 from keras_grow.export.served.at_load import AtLoad
 from keras_grow.export.served.kernels import SparseKernel
+from tests.quick import among
 
 ALL = [storages.Dense(), storages.Packed(), storages.Sparse()]
 DENSE_ONLY = ALL[:2]
@@ -180,7 +182,11 @@ def test_half_a_kernel_is_rounded_and_not_left_as_it_is(tmp_path):
     assert 1e-4 < _largest(outputs, model(x)) < 1e-2
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float64"])
+# One with casts and one without; the third differs from the first in the type alone.
+@pytest.mark.parametrize(
+    "policy",
+    among(["mixed_float16", "mixed_bfloat16", "float64"], quick=("mixed_float16", "float64")),
+)
 def test_layers_compute_in_their_own_precision(policy, tmp_path):
     layers = [
         keras.Input((20,), dtype="float64" if policy == "float64" else "float32"),
@@ -266,6 +272,12 @@ def _layer(shape, density, sparse=False):
     return layer
 
 
+@pytest.fixture(scope="module")
+def layer_of():
+    """`_layer`, each made once: a rule looks at it and changes nothing."""
+    return functools.cache(_layer)
+
+
 @pytest.mark.parametrize(
     ("shape", "density", "batch_size", "chosen"),
     [
@@ -284,8 +296,8 @@ def _layer(shape, density, sparse=False):
         ((784, 300), 0.75, 1, "packed"),
     ],
 )
-def test_the_rule_chooses_by_size_density_and_batch(shape, density, batch_size, chosen):
-    assert storages.Rule(batch_size)(_layer(shape, density)).kind == chosen
+def test_the_rule_chooses_by_size_density_and_batch(layer_of, shape, density, batch_size, chosen):
+    assert storages.Rule(batch_size)(layer_of(shape, density)).kind == chosen
 
 
 def test_a_sparse_layer_too_large_for_a_dense_kernel_stays_sparse():

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_grow import GrowableConv1D, GrowableConv2D
+from tests.quick import among
 
 _PAIRS = {1: (keras.layers.Conv1D, GrowableConv1D), 2: (keras.layers.Conv2D, GrowableConv2D)}
 _WINDOWS = {
@@ -55,7 +56,14 @@ def _bits(arrays):
     return [np.asarray(array).tobytes() for array in arrays]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "mixed_float16", "mixed_bfloat16"])
+# Every window without casts and with them.
+@pytest.mark.parametrize(
+    "dtype",
+    among(
+        ["float32", "float64", "mixed_float16", "mixed_bfloat16"],
+        quick=("float32", "mixed_float16"),
+    ),
+)
 @pytest.mark.parametrize(("rank", "window"), _WINDOWS.values(), ids=_WINDOWS)
 def test_outputs_and_gradients_are_those_of_keras(rank, window, dtype):
     results = []
@@ -87,12 +95,14 @@ def _check_training_is_that_of_keras(optimizer, run_eagerly=True, rank=2, **argu
     assert all(a != b for a, b in zip(start, trained, strict=True))
 
 
-@pytest.mark.parametrize("arguments", _ARGUMENTS.values(), ids=_ARGUMENTS)
+# Penalties of activities and other constraints take the way that `test_same_as_dense.py` goes.
+@pytest.mark.parametrize("arguments", among(_ARGUMENTS, quick=("no_bias", "l1_l2", "unit_norm")))
 def test_penalties_and_constraints_act_as_in_keras(arguments):
     _check_training_is_that_of_keras("sgd", **arguments)
 
 
-@pytest.mark.parametrize("optimizer", _OPTIMIZERS)
+# All three go weight by weight; more of them train in `test_same_as_dense.py`.
+@pytest.mark.parametrize("optimizer", among(_OPTIMIZERS.keys(), quick=("adam",)))
 def test_compiled_training_is_that_of_keras(optimizer):
     _check_training_is_that_of_keras(optimizer, run_eagerly=False)
 

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_grow import GrowableDense
+from tests.quick import among
 
 _ARGUMENTS = {
     "plain": {},
@@ -94,17 +95,26 @@ def _check_training_is_that_of_dense(optimizer, shape=(8,), run_eagerly=True, **
     assert all(a != b for a, b in zip(start, _bits(_weights(dense)), strict=True))
 
 
-@pytest.mark.parametrize("arguments", _ARGUMENTS.values(), ids=_ARGUMENTS)
+# One of each kind, those that penalise or constrain the bias too.
+@pytest.mark.parametrize(
+    "arguments",
+    among(_ARGUMENTS, quick=("no_bias", "l1", "activity", "max_norm", "non_negative")),
+)
 def test_penalties_and_constraints_act_as_in_dense(arguments):
     _check_training_is_that_of_dense("sgd", **arguments)
 
 
-@pytest.mark.parametrize("optimizer", _OPTIMIZERS)
+# Adam looks at every weight by itself, Lamb at the whole kernel; the others at one or the other.
+@pytest.mark.parametrize("optimizer", among(_OPTIMIZERS.keys(), quick=("adam", "lamb")))
 def test_compiled_training_is_that_of_dense(optimizer):
     _check_training_is_that_of_dense(optimizer, run_eagerly=False)
 
 
-@pytest.mark.parametrize("dtype", ["float64", "mixed_float16", "bfloat16"])
+# Without casts and with them; the third is without, too.
+@pytest.mark.parametrize(
+    "dtype",
+    among(["float64", "mixed_float16", "bfloat16"], quick=("float64", "mixed_float16")),
+)
 def test_training_in_other_precisions_is_that_of_dense(dtype):
     _check_training_is_that_of_dense("sgd", dtype=dtype)
 

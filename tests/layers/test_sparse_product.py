@@ -70,13 +70,29 @@ def _check(shape, capacity, pattern, batch, dtype, jit_compile=False):
     assert not np.any(dvalues[len(connections) :].numpy())
 
 
-@pytest.mark.parametrize("dtype", _TOLERANCES)
-@pytest.mark.parametrize("pattern", _PATTERNS, ids=lambda pattern: pattern.__name__)
+# Every pattern in one precision and every precision in one pattern, where rows differ in length.
+@pytest.mark.parametrize(
+    ("pattern", "dtype"),
+    [
+        pytest.param(
+            pattern,
+            dtype,
+            id=f"{pattern.__name__}-{dtype}",
+            marks=() if dtype == "float64" or pattern is _random else pytest.mark.slow,
+        )
+        for pattern in _PATTERNS
+        for dtype in _TOLERANCES
+    ],
+)
 def test_the_product_and_its_gradients_are_the_dense_ones(pattern, dtype):
     _check((60, 45), 300, pattern, 20, dtype)
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (700, 1300), (3, 2000)])
+# (1, 9) is the layout of (9, 1) the other way round, which the gradient takes.
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 1), pytest.param((1, 9), marks=pytest.mark.slow), (9, 1), (700, 1300), (3, 2000)],
+)
 def test_any_shape_of_the_kernel(shape):
     _check(shape, 5000 if shape[1] > 9 else 8, _random, 7, "float64")
 
@@ -87,7 +103,10 @@ def test_any_batch_size(batch):
     _check((60, 45), 2100, _a_unit_with_every_input, batch, "float64")
 
 
-@pytest.mark.parametrize("pattern", [_random, _an_input_of_every_unit])
+# Of both, this one has the long row as well.
+@pytest.mark.parametrize(
+    "pattern", [pytest.param(_random, marks=pytest.mark.slow), _an_input_of_every_unit]
+)
 def test_inside_a_step_that_xla_compiles_as_a_whole(pattern):
     _check((60, 45), 300, pattern, 20, "float32", jit_compile=True)
 
