@@ -177,14 +177,29 @@ def _serve(function: str, arguments: str) -> None:
     """The other side of `run_alone`."""
     module, name = function.split(":")
     called = getattr(importlib.import_module(module), name)
-    # Resets the high-water mark: what was held while importing does not count.
-    pathlib.Path("/proc/self/clear_refs").write_text("5")
-    before = _status("VmRSS")
+    # What was held while importing does not count.
+    forget_peak()
+    before = resident_bytes()
     started = time.perf_counter()
     result = called(**json.loads(arguments))
     seconds = time.perf_counter() - started
-    peak_bytes = _status("VmHWM") - before
-    print(json.dumps({"result": result, "peak_bytes": peak_bytes, "seconds": seconds}))
+    peak = peak_bytes() - before
+    print(json.dumps({"result": result, "peak_bytes": peak, "seconds": seconds}))
+
+
+def resident_bytes() -> int:
+    """The memory that this process holds."""
+    return _status("VmRSS")
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has held, since `forget_peak` where that was called."""
+    return _status("VmHWM")
+
+
+def forget_peak() -> None:
+    """Sets the high-water mark of memory to what is held now."""
+    pathlib.Path("/proc/self/clear_refs").write_text("5")
 
 
 def _status(field: str) -> int:

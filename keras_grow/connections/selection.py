@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-
 # From here on, as seen on CPU cores: a sample saves more than it costs; a sort of all is faster
 # than a heap of many of them.
 _WORTH_A_SAMPLE = 2**19

@@ -1,0 +1,50 @@
+"""Runs benchmarks, each in a process of its own, and writes their results.
+
+    python -m benchmarks                 all that measure time and memory: about an hour
+    python -m benchmarks training growth only these
+
+`--quick` measures little, of those that have this option. The studies of accuracy take hours and
+have commands of their own: `python -m benchmarks.digits`, `benchmarks.mnist` and
+`benchmarks.seed_size`.
+"""
+
+import argparse
+import pathlib
+import subprocess
+import sys
+
+from benchmarks import harness
+
+BENCHMARKS = ("training", "growth", "sparse", "inference", "sharding", "tiled_growth")
+QUICK = ("training", "growth", "sparse", "inference")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the benchmarks named, goes on where one fails, and returns how many failed."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(BENCHMARKS)}")
+    parser.add_argument("--quick", action="store_true", help=f"little, of {', '.join(QUICK)}")
+    parser.add_argument("--output", type=pathlib.Path, default=harness.RESULTS)
+    arguments = parser.parse_args(argv)
+    unknown = set(arguments.names) - set(BENCHMARKS)
+    if unknown:
+        parser.error(f"unknown benchmarks: {sorted(unknown)}, expected some of {BENCHMARKS}")
+    failed = []
+    known = QUICK if arguments.quick else BENCHMARKS
+    for name in [name for name in known if name in (arguments.names or known)]:
+        command = [sys.executable, "-m", f"benchmarks.{name}", "--output", str(arguments.output)]
+        print(f"== {name}", flush=True)
+        done = subprocess.run(command + ["--quick"] * arguments.quick, check=False)
+        if done.returncode != 0:
+            failed.append(name)
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return len(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
