@@ -159,9 +159,12 @@ def _timings(variants, baseline, control, seconds, count) -> dict:
     return rows
 
 
-def train_alone(kind: str, width: int, batch: int = 128, steps: int = 5) -> None:
-    """Trains one square layer and an output layer with Adam, for the memory of it."""
+def train_alone(kind: str, width: int, batch: int = 128, steps: int = 5) -> int | None:
+    """Trains a square layer and an output layer with Adam; the peak of a GPU's memory, if any."""
     make_steps(make_model(kind, str(width), "Adam", xla=False), batch, steps)()
+    if not tf.config.list_physical_devices("GPU"):
+        return None
+    return tf.config.experimental.get_memory_info("GPU:0")["peak"]
 
 
 def by_width(widths: list[int], seconds: float) -> dict[str, list[dict]]:
@@ -212,12 +215,12 @@ def side_by_side(settings: list[dict], seconds: float) -> list[dict]:
 
 
 def memory(width: int, repetitions: int) -> dict[str, list[int]]:
-    """The peak of memory above the imports, in bytes, of each kind."""
+    """The peak of each kind in bytes: of a GPU's memory, or else above what imports take."""
     found: dict[str, list[int]] = {kind: [] for kind in KINDS}
     for _ in range(repetitions):
         for kind in KINDS:
             run = harness.run_alone("benchmarks.training:train_alone", kind=kind, width=width)
-            found[kind].append(run.peak_bytes)
+            found[kind].append(run.result or run.peak_bytes)
     print(found, flush=True)
     return found
 
@@ -290,7 +293,8 @@ def main(argv: list[str] | None = None) -> None:
         "Ratios are medians over rounds, with 95% intervals.",
         _step_table(steps),
         f"## Memory: a layer of {width} x {width}, batch 128, Adam",
-        "The peak above what the process held after its imports, median of "
+        "The peak of a GPU's memory, or without one, above what the process held after its "
+        "imports, median of "
         f"{len(next(iter(peaks.values())))} processes.",
         harness.table(
             ["layers", "peak, MB", "by Dense"],

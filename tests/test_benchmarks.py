@@ -93,3 +93,40 @@ def test_the_benchmark_of_inference_writes_tables_whose_numbers_fit_together(tmp
     for form in ("SavedModel", "LiteRT"):
         assert sizes[form, "masked", "float16"] < sizes[form, "masked", "float32"]
         assert sizes[form, "masked", "float32"] < sizes[form, "dense", "float32"] / 10
+
+
+@pytest.mark.slow
+def test_the_benchmarks_of_training_and_growth_run_by_one_command(tmp_path):
+    run = subprocess.run(
+        [
+            *(sys.executable, "-m", "benchmarks", "training", "growth"),
+            *("--quick", "--output", str(tmp_path)),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert run.returncode == 0, run.stderr
+    training = json.loads((tmp_path / "training.json").read_text())["data"]
+    kinds = {"keras.layers.Dense", "GrowableDense", "WeightNormDense", "weight norm by hand"}
+    assert kinds < {row["kind"] for row in training["steps"]}
+    assert set(training["peak_bytes"]) == set(training["by_width"]) == kinds
+    for row in training["steps"]:
+        if "failed" not in row:
+            low, high = row["interval"]
+            assert 0 < low <= row["ratio"] <= high
+    assert "(training_by_width.png)" in (tmp_path / "training.md").read_text()
+    growth = json.loads((tmp_path / "growth.json").read_text())["data"]
+    for times in growth["epochs"].values():
+        assert 0 < times["its selection"]["median"] < times["grow: measure, select, wake"]["median"]
+    assert growth["selections"][0]["count"] == 10**4
+    memory = growth["peak_bytes"]
+    assert 0 < memory["before"] <= memory["training"]
+
+
+def test_an_unknown_benchmark_is_refused_with_those_there_are():
+    from benchmarks import __main__ as all_benchmarks
+
+    with pytest.raises(SystemExit):
+        all_benchmarks.main(["training", "unheard_of"])
