@@ -197,8 +197,9 @@ def main(argv: list[str] | None = None) -> None:
         ),
         "## Memory",
         f"A masked layer of {width} x {width}, whose kernel takes {megabytes['kernel']}, in one "
-        f"process: training with Adam took {megabytes['training']} at most; before growth "
-        f"{megabytes['before']} were held, and {megabytes['growth']} at most while it ran.",
+        "process. Beyond what was held once the model was built, training with Adam took "
+        f"{megabytes['training']} at most; before growth {megabytes['before']} were held, freed "
+        f"buffers included, and {megabytes['growth']} at most while it ran.",
     ]
     data = {
         "epochs": {"XLA" if xla else "no XLA": times for xla, times in epochs.items()},

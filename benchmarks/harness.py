@@ -297,6 +297,10 @@ def log_log_figure(
         label = f"{name}, exponent {exponents[name]:.2f}"
         axis.loglog(x, y, color=colour, marker=marker, linestyle=line, label=label)
     axis.set(xlabel=x_label, ylabel=y_label, title=title)
+    # Powers of ten alone would leave most of these axes without a label.
+    measured = sorted({value for x, _ in curves.values() for value in x})
+    axis.set_xticks(measured, [f"{value:,}" for value in measured])
+    axis.set_xticks([], minor=True)
     axis.grid(which="both", alpha=0.25)
     figure.legend(loc="outside lower center")
     path.parent.mkdir(parents=True, exist_ok=True)
