@@ -126,8 +126,10 @@ def test_the_benchmarks_of_training_and_growth_run_by_one_command(tmp_path):
     assert 0 < memory["before"] <= memory["training"]
 
 
-def test_an_unknown_benchmark_is_refused_with_those_there_are():
+@pytest.mark.parametrize("names", [["training", "unheard_of"], ["--quick", "sharding"]])
+def test_an_unknown_benchmark_is_refused_with_those_there_are(names, capsys):
     from benchmarks import __main__ as all_benchmarks
 
     with pytest.raises(SystemExit):
-        all_benchmarks.main(["training", "unheard_of"])
+        all_benchmarks.main(names)
+    assert "expected some of ('training'," in capsys.readouterr().err
