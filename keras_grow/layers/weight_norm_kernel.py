@@ -11,22 +11,25 @@ _HALF_TYPES = ("float16", "bfloat16")
 _PAPER_DEVIATION = 0.05
 
 
-@tf.custom_gradient
-def _squared_norm(v):
-    """||v||^2 per unit, with one pass over the kernel for its gradient where autodiff takes three.
-
-    The sum is that of a bias's gradient: over all axes but the last, as `reduce_sum` makes it, and
-    several times as fast on a CPU.
-    """
-    squared = tf.raw_ops.BiasAddGrad(out_backprop=tf.square(v))
-    return squared, lambda upstream: v * (2 * upstream)
-
-
 def _norm(v):
     """||v|| per unit, and whether it is positive; 1 in the place of 0, for finite gradients."""
-    squared = _squared_norm(v)
+    # The gradient of a bias is the sum over all axes but the last: that of `reduce_sum`, and
+    # several times as fast on a CPU.
+    squared = tf.raw_ops.BiasAddGrad(out_backprop=tf.square(v))
     is_positive = squared > 0
     return ops.sqrt(ops.where(is_positive, squared, ops.ones_like(squared))), is_positive
+
+
+@tf.custom_gradient
+def _scale(v, g):
+    """g / ||v|| per unit, with one pass over v for its gradient where autodiff takes three."""
+    norm, _ = _norm(v)
+
+    def gradient(upstream):
+        to_g = upstream / norm
+        return v * (-to_g * (g / norm) / norm), to_g
+
+    return g / norm, gradient
 
 
 def _all_but_units(kernel):
@@ -92,8 +95,7 @@ class WeightNormKernel(Masked):
     def _direction_and_scale(self):
         """Masked v, and g / ||v|| per unit: the effective kernel is their product."""
         v = keep_active(self.v, self.kernel_mask)
-        norm, _ = _norm(v)
-        return v, ops.convert_to_tensor(self.g) / norm
+        return v, _scale(v, tf.convert_to_tensor(self.g.value))
 
     def _wake(self, indices, values, gradient):
         v = keep_active(self.v, self.kernel_mask)

@@ -8,7 +8,6 @@ import tensorflow as tf
 import keras_grow
 from keras_grow.layers import masked
 
-
 # What is active comes through as it is; what is dormant is 0, not -0 and not NaN.
 _KERNEL = np.array([[1.5, -0.0, np.inf, -2.0], [np.nan, -5.0, np.inf, -0.0]], "float32")
 _MASK = np.array([[True] * 4, [False] * 4])

@@ -75,6 +75,27 @@ def test_gradients_are_the_formulas_of_salimans_and_kingma():
     np.testing.assert_allclose(dv, g / norm * dw - g * dg / norm**2 * v, rtol=1e-12, atol=1e-14)
 
 
+def test_second_derivatives_are_those_of_the_formula():
+    layer = _built(dtype="float64", initial_density=0.4, activation="tanh")
+    x = np.random.default_rng(1).normal(size=(7, 12))
+
+    def by_formula(inputs):
+        v = tf.where(layer.kernel_mask.value, layer.v.value, 0.0)
+        w = layer.g.value * v / tf.sqrt(tf.reduce_sum(v * v, axis=0))
+        return tf.tanh(inputs @ w + layer.bias.value)
+
+    second = []
+    for function in (layer, by_formula):
+        with tf.GradientTape() as outer:
+            with tf.GradientTape() as inner:
+                cubes = tf.reduce_sum(function(tf.constant(x)) ** 3)
+            first = inner.gradient(cubes, [layer.v.value, layer.g.value])
+            penalty = tf.add_n([tf.reduce_sum(gradient**2) for gradient in first])
+        second.append(outer.gradient(penalty, [layer.v.value, layer.g.value]))
+    for found, expected in zip(*second, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
+
+
 def test_initially_the_weights_are_v():
     layer = _built(draw_gain=False, initial_density=0.3)
     np.testing.assert_array_equal(layer.effective_kernel(), layer.v)
