@@ -6,8 +6,8 @@ from keras import ops
 
 from keras_grow.layers.affine import Affine, check_is_positive
 
-# From about a million entries on, the order in which a product reads its kernel decides.
-_IS_LARGE = 2**20
+# Entries from which on the order in which a product reads its kernel decides how long it takes.
+_LARGE_SIZE = 2**20
 
 
 @tf.custom_gradient
@@ -75,7 +75,7 @@ class DenseLike(Affine):
         return (input_shape[-1], self.units)
 
     def apply_kernel(self, inputs, kernel):
-        is_large = kernel.shape.num_elements() >= _IS_LARGE
+        is_large = kernel.shape.num_elements() >= _LARGE_SIZE
         is_plain = isinstance(inputs, tf.Tensor) and inputs.shape.rank == 2
         if is_large and is_plain and inputs.dtype == kernel.dtype:
             return _large_product(inputs, kernel)

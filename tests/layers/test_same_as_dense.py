@@ -127,7 +127,7 @@ def test_training_on_sequences_is_that_of_dense():
 @pytest.fixture
 def large(monkeypatch):
     """Lets every kernel count as a large one, whose product has a gradient of its own."""
-    monkeypatch.setattr(dense_like, "_IS_LARGE", 0)
+    monkeypatch.setattr(dense_like, "_LARGE_SIZE", 0)
 
 
 # The sums are the same, the order in which they are taken need not be.
@@ -147,6 +147,23 @@ def test_large_layers_are_dense_to_rounding(large, dtype, jit_compile):
         scale = np.abs(np.asarray(expected, "float64")).max()
         difference = np.asarray(found, "float64") - np.asarray(expected, "float64")
         assert np.abs(difference).max() <= _ROUNDING[dtype] * scale
+
+
+def test_a_layer_of_a_million_connections_is_dense_to_rounding():
+    x = np.random.default_rng(1).normal(size=(4, 1024)).astype("float32")
+    results = []
+    for layer_class in (keras.layers.Dense, GrowableDense):
+        keras.utils.set_random_seed(7)
+        layer, inputs = layer_class(1024), tf.constant(x)
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs = layer(inputs)
+            loss = tf.reduce_sum(outputs**2)
+        results.append([outputs, *tape.gradient(loss, [inputs, layer.kernel, layer.bias])])
+    (expected, *gradients), (found, *own_gradients) = results
+    assert _bits([found]) == _bits([expected])
+    for gradient, own in zip(gradients, own_gradients, strict=True):
+        np.testing.assert_allclose(own, gradient, rtol=0, atol=1e-6 * np.abs(gradient).max())
 
 
 def test_large_layers_have_second_derivatives(large):
