@@ -42,6 +42,7 @@ from keras_grow.layers.weight_norm import (
     WeightNormConv2D,
     WeightNormDense,
 )
+from keras_grow.measuring.agreement import CopyDiffers
 from keras_grow.measuring.gradients import GradientMeter, GrowthGradients, growth_gradients
 from keras_grow.measuring.hebbian import hebbian_gradients
 from keras_grow.neuron_pruning import prune_neurons
@@ -49,6 +50,7 @@ from keras_grow.neurons import grow_neurons
 from keras_grow.optimizer_conversion import convert_optimizer
 from keras_grow.partial_area import AreaChange, AreaRecord, make_partial_area, prune_areas
 from keras_grow.pruning import prune
+from keras_grow.reach import Conversion, plan_conversion
 from keras_grow.report import LayerReport, Report, report
 from keras_grow.structure.units import NeuronChange, NeuronRecord
 from keras_grow.synthesis import PhaseRecord, SynthesisRecord, synthesize
@@ -65,6 +67,8 @@ __all__ = [
     "Compaction",
     "ConnectionHistory",
     "Connections",
+    "Conversion",
+    "CopyDiffers",
     "Course",
     "Epochs",
     "ExportRecord",
@@ -124,6 +128,7 @@ __all__ = [
     "measure",
     "neuron_initializers",
     "neuron_scores",
+    "plan_conversion",
     "plotting",
     "prune",
     "prune_areas",

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,9 +11,11 @@ import tensorflow as tf
 
 from keras_grow.layers.growable import Growable, nested_layers
 from keras_grow.layers.weight_norm_kernel import WeightNormKernel
+from keras_grow.measuring.agreement import check_copy
 from keras_grow.structure.axes import Axes, carry
 from keras_grow.structure.cloning import check_convertible, clone_with
 from keras_grow.structure.constants import Kernel
+from keras_grow.structure.copying import carry_state, made_anew
 from keras_grow.structure.flow import Flow
 from keras_grow.structure.graph import Step, Stream
 from keras_grow.structure.kernels import kernel_shape
@@ -61,6 +64,16 @@ class Compaction:
     axes: tuple[Axes, ...] = dataclasses.field(repr=False)
     bias_shifts: tuple[np.ndarray | None, ...] = dataclasses.field(repr=False)
 
+    def as_model_takes(self, inputs: Any) -> Any:
+        """What the compact model takes in the place of inputs of the model it was made of."""
+        if not self.drops_inputs:
+            return inputs
+        flat = [
+            tf.gather(x, used, axis=-1)
+            for x, used in zip(keras.tree.flatten(inputs), self.input_indices, strict=True)
+        ]
+        return keras.tree.pack_sequence_as(inputs, flat)
+
     def __str__(self) -> str:
         rows = [["layer", "inputs", "units"]]
         for layer in self.layers:
@@ -100,7 +113,7 @@ class _Carried:
 _UNCHANGED = _Carried({}, np.zeros(0, np.int64), None)
 
 
-def compact(model: keras.Model, *, drop_inputs: bool = False) -> Compaction:
+def compact(model: keras.Model, *, drop_inputs: bool = False, verify: Any = True) -> Compaction:
     """A smaller model with the same function, without the units that no longer matter.
 
     A mask saves nothing by itself. This removes, for good, units and feature maps that nothing
@@ -121,6 +134,7 @@ def compact(model: keras.Model, *, drop_inputs: bool = False) -> Compaction:
         drop_inputs: whether the compact model takes only those entries of its inputs' last axes
             that it uses. The caller then picks them, `x[..., compaction.input_indices[0]]`, best
             where the data is prepared: picked inside the model, they would eat the gain.
+        verify: as in `make_growable`; data is given as `model` takes it.
 
     Returns:
         A `Compaction` with the new `model`; `model` itself stays as it was.
@@ -129,6 +143,7 @@ def compact(model: keras.Model, *, drop_inputs: bool = False) -> Compaction:
         TypeError: if `model` is not a Keras 3 model.
         ValueError: for a subclassed or unbuilt model, one with weights that are NaN or infinite,
             and one without a layer with a kernel.
+        CopyDiffers: a `ValueError`, where a layer of the copy would compute something else.
 
     Example:
 
@@ -158,15 +173,15 @@ def compact(model: keras.Model, *, drop_inputs: bool = False) -> Compaction:
     def convert(layer: keras.Layer) -> keras.Layer | None:
         if not carried.get(id(layer), _UNCHANGED).axes:
             return None
-        config = layer.get_config()
+        changes: dict[str, Any] = {}
         kernel = flow.kernel(layer)
         if kernel is not None:
             (source,), (output,) = steps[id(layer)].inputs, steps[id(layer)].outputs
             inputs, units = flow.kept(source), flow.kept(output)
-            config["filters" if "filters" in config else "units"] = len(units)
+            changes["filters" if hasattr(layer, "filters") else "units"] = len(units)
             if isinstance(layer, Growable):
-                config["initial_density"] = _density_left(kernel, inputs, units)
-        return type(layer).from_config(config)
+                changes["initial_density"] = _density_left(kernel, inputs, units)
+        return made_anew(layer, **changes)
 
     def transfer(old: keras.Layer, new: keras.Layer) -> None:
         what = carried[id(old)]
@@ -177,8 +192,9 @@ def compact(model: keras.Model, *, drop_inputs: bool = False) -> Compaction:
     input_shapes = {id(model): [_narrowed(flow, stream) for stream in flow.graph.inputs]}
     for nested, streams in flow.graph.inputs_of_nested.items():
         input_shapes[nested] = [_narrowed(flow, stream) for stream in streams]
-    return Compaction(
-        clone_with(model, convert, transfer, input_shapes),
+    compacted = clone_with(model, convert, transfer, input_shapes)
+    compaction = Compaction(
+        compacted,
         tuple(_layer_compaction(flow, steps[id(layer)]) for layer in kernels),
         flow.used_inputs,
         drop_inputs,
@@ -186,6 +202,13 @@ def compact(model: keras.Model, *, drop_inputs: bool = False) -> Compaction:
         tuple(carried[id(layer)].axes for layer in layers),
         tuple(carried[id(layer)].shift for layer in layers),
     )
+    places = {
+        id(layer): _computed(flow, steps[id(layer)])
+        for layer in layers
+        if -1 in carried[id(layer)].axes
+    }
+    check_copy(model, compacted, verify, places, as_copy_takes=compaction.as_model_takes)
+    return compaction
 
 
 def _carried(flow: Flow, step: Step | None, layer: keras.Layer) -> _Carried:
@@ -219,9 +242,9 @@ def _without(layer: keras.Layer, step: Step, inputs: np.ndarray) -> keras.Layer:
     """
     if not isinstance(layer, WeightNormKernel) or not len(inputs):
         return layer
-    copy = type(layer).from_config(layer.get_config())
+    copy = made_anew(layer)
     copy.build(step.inputs[0].shape)
-    copy.set_weights(layer.get_weights())
+    carry_state(layer, copy)
     connections, _ = copy.active_connections()
     *_, num_inputs, num_units = copy.kernel_shape
     is_gone = np.isin((connections // num_units % num_inputs).numpy(), inputs)
@@ -239,6 +262,14 @@ def _density_left(kernel: Kernel, inputs: np.ndarray, units: np.ndarray) -> floa
 def _narrowed(flow: Flow, stream: Stream) -> tuple[int | None, ...]:
     """The shape of what is left of a tensor."""
     return (*stream.shape[:-1], len(flow.kept(stream))) if stream.count else stream.shape
+
+
+def _computed(flow: Flow, step: Step) -> tuple[np.ndarray, np.ndarray]:
+    """Where units that a layer still computes stand in its output, and in that of its copy."""
+    (output,) = step.outputs
+    kept = flow.kept(output)
+    there = np.flatnonzero(~np.isin(kept, flow.left_over(output)))
+    return kept[there], there
 
 
 def _layer_compaction(flow: Flow, step: Step) -> LayerCompaction:

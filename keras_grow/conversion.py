@@ -1,71 +1,62 @@
 """Plain Keras models to growable and sparse ones, and back."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_grow.connections.densities import DensityDistribution, FanIn, Uniform, check_density
 from keras_grow.layers.affine import Affine
-from keras_grow.layers.conv import GrowableConv1D, GrowableConv2D
 from keras_grow.layers.dense import GrowableDense
 from keras_grow.layers.dense_like import DenseLike
-from keras_grow.layers.growable import Growable, growable_layers, nested_layers
+from keras_grow.layers.growable import growable_layers, nested_layers
+from keras_grow.layers.masked import keep_active
 from keras_grow.layers.plain_kernel import PlainKernel
 from keras_grow.layers.sparse_dense import SparseDense
-from keras_grow.structure.cloning import check_convertible, clone_with, set_connections
-from keras_grow.structure.kernels import connections_of, kernel_shape
-
-# Plain layers, and what they become; their subclasses may compute something else.
-_GROWABLE: dict[type, type[PlainKernel]] = {
-    keras.layers.Dense: GrowableDense,
-    keras.layers.Conv1D: GrowableConv1D,
-    keras.layers.Conv2D: GrowableConv2D,
-}
-_ARGUMENTS = (
-    "name",
-    "trainable",
-    "dtype",
-    "units",
-    "filters",
-    "kernel_size",
-    "strides",
-    "padding",
-    "data_format",
-    "dilation_rate",
-    "groups",
-    "activation",
-    "use_bias",
-    "kernel_initializer",
-    "bias_initializer",
-    "kernel_regularizer",
-    "bias_regularizer",
-    "activity_regularizer",
-    "kernel_constraint",
-    "bias_constraint",
+from keras_grow.measuring.agreement import check_copy
+from keras_grow.reach import (
+    GROWABLE,
+    LayerChoice,
+    plan_conversion,
+    wanted_layers,
+    why_not_growable,
+    why_not_plain,
 )
+from keras_grow.structure.cloning import (
+    check_convertible,
+    clone_with,
+    exchangeable_layers,
+    set_connections,
+)
+from keras_grow.structure.copying import made_anew
+from keras_grow.structure.kernels import connections_of, kernel_shape
 
 
 def make_growable(
     model: keras.Model,
-    layers: Sequence[str | keras.Layer] | Callable[[keras.Layer], bool] | None = None,
+    layers: LayerChoice = None,
     initial_density: float | DensityDistribution = 1.0,
     *,
     seed: int | None = None,
     zeros_are_dormant: bool = False,
+    verify: Any = True,
 ) -> keras.Model:
     """A copy of `model` with growable layers in the place of plain ones, and the weights kept.
 
     Dense layers become `GrowableDense`, Conv1D and Conv2D layers `GrowableConv1D` and
-    `GrowableConv2D`; their subclasses, grouped convolutions and those with channels first stay as
-    they are. At density 1 the copy computes the same function. `SparseDense` layers become
-    `GrowableDense` with the connections that they have, whatever the density. The copy is not
-    compiled (`convert_optimizer` makes its optimizer), and `model` stays as it was.
+    `GrowableConv2D`. All other layers are copied as they are, with whatever Keras would save of
+    them; a warning says, once, which weights are left and why (`plan_conversion` says it before).
+    At density 1 the copy computes the same function, which is checked layer by layer. `SparseDense`
+    layers become `GrowableDense` with the connections that they have, whatever the density. The
+    copy is not compiled (`convert_optimizer` makes its optimizer), and `model` stays as it was.
 
     Args:
         model: a built Sequential or functional model, nested and shared ones and layers inside
-            wrappers such as `TimeDistributed` included; trained or not.
+            wrappers such as `TimeDistributed` included; trained or not. Of a subclass of
+            `keras.Model`, the copy is of the same class, with its own `train_step`.
         layers: the layers to convert, or their names, or a function that says of a layer that
             can be converted whether to do so; by default all of them.
         initial_density: the share of connections of plain layers that stay active, at random; or
@@ -75,14 +66,18 @@ def make_growable(
             derives from it.
         zeros_are_dormant: whether connections whose weight is exactly 0 become dormant: for models
             that another tool has pruned. Goes with an `initial_density` of 1.
+        verify: how the copy is checked against `model`, at a density of 1: True on inputs that are
+            made up, False not at all, or data (an array or dict of inputs, or growth data). With a
+            lower density, layers that lost connections are not compared.
 
     Returns:
         A new model of the same kind.
 
     Raises:
         TypeError: if `model` is not a Keras 3 model.
-        ValueError: for a subclassed or unbuilt model, one without layers to convert, and layers
-            that are quantised or have LoRA enabled.
+        ValueError: for a subclassed or unbuilt model, one without layers to convert, layers asked
+            for that can't be, and a model of a class that can't be made of inputs and outputs.
+        CopyDiffers: a `ValueError`, where a layer of the copy would compute something else.
 
     Example:
 
@@ -93,8 +88,10 @@ def make_growable(
     ```
     """
     check_convertible(model)
-    is_wanted = _selector(model, layers)
-    chosen = _choose(model, is_wanted, (*_GROWABLE, SparseDense), layers)
+    chosen = wanted_layers(model, layers, why_not_growable)
+    _check_any(chosen, model, layers)
+    sparse = [layer for layer in chosen if isinstance(layer, SparseDense)]
+    plain = [layer for layer in chosen if not isinstance(layer, SparseDense)]
     if isinstance(initial_density, DensityDistribution):
         distribution = initial_density
     else:
@@ -106,45 +103,49 @@ def make_growable(
             "`initial_density`. Received: zeros_are_dormant=True, "
             f"initial_density={initial_density!r}"
         )
-    plain = [layer for layer in chosen if not isinstance(layer, SparseDense)]
     densities = distribution([tuple(layer.kernel.shape) for layer in plain])
     seeds: list[int | None] = [None] * len(plain)
     if seed is not None:
         seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(len(plain))]
-    options = {
+    options: dict[int, dict[str, Any]] = {
         id(layer): {"initial_density": density, "seed": layer_seed}
         for layer, density, layer_seed in zip(plain, densities, seeds, strict=True)
     }
-    options |= {
-        id(layer): {"initial_density": layer.density}
-        for layer in chosen
-        if isinstance(layer, SparseDense)
-    }
+    options |= {id(layer): {"initial_density": layer.density} for layer in sparse}
 
     def convert(layer: keras.Layer) -> keras.Layer | None:
         if id(layer) not in options:
             return None
-        growable_class = _GROWABLE.get(type(layer), GrowableDense)
-        return growable_class(**_config(layer), **options[id(layer)])
+        return made_anew(layer, GROWABLE[type(layer)], **options[id(layer)])
 
     def transfer(old: keras.Layer, new: PlainKernel) -> None:
         if isinstance(old, SparseDense):
             set_connections(new, *old.active_connections())
         else:
-            kernel = old.kernel.numpy()
             if zeros_are_dormant:
-                new.kernel_mask.assign(kernel != 0)
-            new.kernel.assign(np.where(new.kernel_mask.numpy(), kernel, 0))
-        if new.bias is not None:
-            new.bias.assign(old.bias)
+                new.kernel_mask.assign(old.kernel.value != 0)
+            new.kernel.assign(keep_active(old.kernel, new.kernel_mask))
+        _carry_bias(old, new)
 
-    return clone_with(model, convert, transfer)
+    copy = clone_with(model, convert, transfer)
+    thinned = [layer for layer, density in zip(plain, densities, strict=True) if density < 1]
+    check_copy(model, copy, verify, not_compared=thinned)
+    conversion = plan_conversion(model, layers)
+    if layers is None and conversion.left:
+        warnings.warn(
+            f"Not all of the model can grow: {conversion}. Choose with `layers=` to say what you "
+            "expect.",
+            stacklevel=2,
+        )
+    return copy
 
 
 def make_sparse(
     model: keras.Model,
-    layers: Sequence[str | keras.Layer] | Callable[[keras.Layer], bool] | None = None,
+    layers: LayerChoice = None,
     capacity: int | float | FanIn | Mapping[str, int | float | FanIn] | None = None,
+    *,
+    verify: Any = True,
 ) -> keras.Model:
     """A copy of `model` in which layers are `SparseDense`, with weights and connections kept.
 
@@ -161,12 +162,14 @@ def make_sparse(
         capacity: how many connections each layer can hold: an integer, a density, a
             `keras_grow.FanIn`, or a mapping from layer names to these; by default, and for layers
             not in the mapping, as many as it has.
+        verify: as in `make_growable`.
 
     Returns:
         A new model of the same kind.
 
     Raises:
         TypeError: if `model` is not a Keras 3 model.
+        CopyDiffers: a `ValueError`, where a layer of the copy would compute something else.
         ValueError: for a subclassed or unbuilt model, one without layers to convert, capacities
             below the active connections, and layers with arguments that a `SparseDense` refuses.
 
@@ -178,10 +181,21 @@ def make_sparse(
     ```
     """
     check_convertible(model)
-    kinds: tuple[type, ...] = (keras.layers.Dense, DenseLike)
-    if layers is None:
-        kinds = (GrowableDense, SparseDense)
-    chosen = _choose(model, _selector(model, layers), kinds, layers)
+    wrapped = {
+        id(layer.layer)
+        for layer in nested_layers(model)
+        if isinstance(layer, keras.layers.SpectralNormalization)
+    }
+
+    def why_not(layer: keras.Layer) -> str | None:
+        if id(layer) in wrapped:
+            return "SpectralNormalization reads its kernel as a whole"
+        if layers is None and not isinstance(layer, GrowableDense | SparseDense):
+            return "only GrowableDense and SparseDense are converted by default"
+        return _why_not_sparse(layer)
+
+    chosen = wanted_layers(model, layers, why_not)
+    _check_any(chosen, model, layers)
     names = {layer.name for layer in chosen}
     if isinstance(capacity, Mapping) and not names >= set(capacity):
         raise ValueError(
@@ -198,21 +212,23 @@ def make_sparse(
         if id(layer) not in connections:
             return None
         count = len(connections[id(layer)][0])
-        return SparseDense(
-            **_config(layer),
+        return made_anew(
+            layer,
+            SparseDense,
             initial_density=count / math.prod(kernel_shape(layer)),
             capacity=capacity_of(layer),
         )
 
     def transfer(old: keras.Layer, new: SparseDense) -> None:
         set_connections(new, *connections[id(old)])
-        if new.bias is not None:
-            new.bias.assign(old.bias)
+        _carry_bias(old, new)
 
-    return clone_with(model, convert, transfer)
+    copy = clone_with(model, convert, transfer)
+    check_copy(model, copy, verify)
+    return copy
 
 
-def make_plain(model: keras.Model) -> keras.Model:
+def make_plain(model: keras.Model, *, verify: Any = True) -> keras.Model:
     """A copy of `model` in which growable layers are Keras's own, for use anywhere.
 
     The copy computes the same function: its kernels are the effective kernels, with zeros in the
@@ -221,13 +237,16 @@ def make_plain(model: keras.Model) -> keras.Model:
 
     Args:
         model: a built Sequential or functional model with growable layers.
+        verify: as in `make_growable`.
 
     Returns:
         A new model of the same kind.
 
     Raises:
         TypeError: if `model` is not a Keras 3 model.
-        ValueError: for a subclassed or unbuilt model, and one without growable layers.
+        ValueError: for a subclassed or unbuilt model, and one without growable layers or with one
+            that Keras has no equal of or that stands inside a layer of another kind.
+        CopyDiffers: a `ValueError`, where a layer of the copy would compute something else.
 
     Example:
 
@@ -236,74 +255,42 @@ def make_plain(model: keras.Model) -> keras.Model:
     ```
     """
     check_convertible(model)
-    growable_layers(model)
+    chosen = {id(layer) for layer in wanted_layers(model, growable_layers(model), _why_not_plain)}
 
     def convert(layer: keras.Layer) -> keras.Layer | None:
-        if not isinstance(layer, Affine):
-            return None
-        if layer.plain_class is None:
-            raise ValueError(
-                "Keras has no layer that computes the same. Received: layer "
-                f"{layer.name!r} of class {type(layer).__name__}"
-            )
-        return layer.plain_class(**_config(layer))
+        return made_anew(layer, layer.plain_class) if id(layer) in chosen else None
 
     def transfer(old: Affine, new: keras.Layer) -> None:
         new.kernel.assign(old.effective_kernel())
-        if new.bias is not None:
-            new.bias.assign(old.bias)
+        _carry_bias(old, new)
 
-    return clone_with(model, convert, transfer)
+    copy = clone_with(model, convert, transfer)
+    check_copy(model, copy, verify)
+    return copy
 
 
-def _choose(model, is_wanted, kinds, layers) -> list[keras.Layer]:
-    """The wanted layers of `model` of some classes; plain ones as they are, no subclasses."""
-    found = [
-        layer
-        for layer in nested_layers(model)
-        if isinstance(layer, kinds) and (isinstance(layer, Affine) or _can_grow(layer))
-    ]
-    chosen = [layer for layer in found if is_wanted(layer)]
+def _carry_bias(old: keras.Layer, new: keras.Layer) -> None:
+    if new.bias is not None:
+        new.bias.assign(old.bias)
+
+
+def _check_any(chosen: Sequence[keras.Layer], model: keras.Model, layers: LayerChoice) -> None:
     if not chosen:
         raise ValueError(
-            "The model has no layer to convert. Received: layers="
-            f"{layers!r}, and a model with convertible layers {[layer.name for layer in found]}"
+            "The model has no layer to convert. Received: "
+            f"layers={layers!r}, and a model with layers "
+            f"{[layer.name for layer in exchangeable_layers(model)]}"
         )
-    for layer in chosen:
-        is_plain = not isinstance(layer, Growable)
-        if is_plain and (layer.lora_enabled or layer.quantization_mode is not None):
-            raise ValueError(
-                "A layer with LoRA or quantisation can't grow. Received: layer "
-                f"{layer.name!r}. Merge the LoRA weights (save and load the model), or leave the "
-                "layer out with `layers=`."
-            )
-    return chosen
 
 
-def _can_grow(layer: keras.Layer) -> bool:
-    """Whether a plain layer computes what a growable one can."""
-    is_supported = getattr(layer, "groups", 1) == 1 and (
-        getattr(layer, "data_format", "channels_last") == "channels_last"
-    )
-    return type(layer) in _GROWABLE and is_supported
+def _why_not_sparse(layer: keras.Layer) -> str | None:
+    if isinstance(layer, DenseLike):
+        return None
+    if type(layer) is not keras.layers.Dense:
+        return f"{type(layer).__name__} has no sparse form"
+    return why_not_plain(layer)
 
 
-def _config(layer: keras.Layer) -> dict:
-    """The arguments that a layer shares with its growable, sparse or plain form."""
-    config = layer.get_config()
-    return {name: config[name] for name in _ARGUMENTS if name in config}
-
-
-def _selector(model, layers) -> Callable[[keras.Layer], bool]:
-    if layers is None:
-        return lambda layer: True
-    if callable(layers):
-        return layers
-    names = {layer.name for layer in nested_layers(model)}
-    unknown = [x for x in layers if not isinstance(x, keras.Layer) and x not in names]
-    if isinstance(layers, str) or unknown:
-        raise ValueError(
-            "`layers` must list layers of the model, or their names, or be a function. "
-            f"Received: {layers!r}, with layers {sorted(names)} in the model"
-        )
-    return lambda layer: layer in layers or layer.name in layers
+def _why_not_plain(layer: keras.Layer) -> str | None:
+    has_plain = isinstance(layer, Affine) and layer.plain_class is not None
+    return None if has_plain else "Keras has no layer that computes the same"

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_grow.compaction import Compaction
 from keras_grow.layers.affine import Affine
-from keras_grow.layers.growable import Growable, nested_layers
+from keras_grow.layers.growable import Growable, nested_layers, paired_layers
 from keras_grow.layers.sparse_dense import SparseDense
 from keras_grow.layers.weight_norm_kernel import WeightNormKernel
 from keras_grow.optimizer_slots import Move, carry_over, shift_averages
@@ -53,27 +53,32 @@ def convert_optimizer(
         )
     compaction = converted if isinstance(converted, Compaction) else None
     new_model = converted.model if isinstance(converted, Compaction) else converted
-    layers, new_layers = nested_layers(model), nested_layers(new_model)
-    names = [layer.name for layer in layers], [layer.name for layer in new_layers]
-    if names[0][1:] != names[1][1:]:
+    layers = nested_layers(model)
+    try:
+        paired = dict(paired_layers(model, new_model))
+    except ValueError:  # Other numbers of layers.
+        paired = {}
+    inside = list(paired.items())[1:]
+    if len(paired) < len(layers) or any(old.name != new.name for old, new in inside):
         raise ValueError(
             "`converted` must have been made from `model`. Received: models with layers "
-            f"{names[0]} and {names[1]}"
+            f"{[layer.name for layer in layers]} and "
+            f"{[layer.name for layer in nested_layers(new_model)]}"
         )
     if compaction is None:
         axes: Mapping[int, Axes] = carried_axes(model, new_model)
     else:
         axes = {id(layer): axes for layer, axes in zip(layers, compaction.axes, strict=True)}
     moves: dict[int, Move] = {}
-    for old, new in zip(layers, new_layers, strict=True):
+    for old, new in paired.items():
         moves |= {id(move.old): move for move in _moves(old, new, axes.get(id(old), {}))}
     pairs = zip(model.trainable_variables, new_model.trainable_variables, strict=True)
     made = carry_over(optimizer, [moves.get(id(old), Move(old, new)) for old, new in pairs])
     if compaction is not None:
-        for layer, shift in zip(new_layers, compaction.bias_shifts, strict=True):
+        for layer, shift in zip(layers, compaction.bias_shifts, strict=True):
             if shift is not None:
                 # An average of what the biases were must not take the constants out again.
-                shift_averages(made, layer.bias, tf.constant(shift))
+                shift_averages(made, paired[layer].bias, tf.constant(shift))
     return made
 
 

@@ -9,13 +9,15 @@ import tensorflow as tf
 
 from keras_grow.change import NothingToChange
 from keras_grow.layers.conv import GrowableConv2D
-from keras_grow.layers.growable import growable_layers, nested_layers
+from keras_grow.layers.growable import growable_layers
 from keras_grow.layers.observer import Observer, observing
 from keras_grow.layers.partial_area_conv import PartialAreaConv2D
+from keras_grow.measuring.agreement import check_copy
 from keras_grow.measuring.loss import call_model, untouched
 from keras_grow.measuring.passes import sum_over_batches
 from keras_grow.report import report
-from keras_grow.structure.cloning import check_convertible, clone_with
+from keras_grow.structure.cloning import check_convertible, clone_with, exchangeable_layers
+from keras_grow.structure.copying import made_anew
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +54,10 @@ class AreaRecord:
 
 
 def make_partial_area(
-    model: keras.Model, layers: Sequence[str | keras.Layer] | None = None
+    model: keras.Model,
+    layers: Sequence[str | keras.Layer] | None = None,
+    *,
+    verify: Any = True,
 ) -> keras.Model:
     """A copy of `model` in which convolutions can leave out parts of their maps.
 
@@ -63,6 +68,7 @@ def make_partial_area(
     Args:
         model: a built Sequential or functional model, for inputs of a known height and width.
         layers: the layers to convert, or their names; by default every `GrowableConv2D`.
+        verify: as in `make_growable`.
 
     Returns:
         A new model of the same kind.
@@ -70,6 +76,7 @@ def make_partial_area(
     Raises:
         TypeError: if `model` is not a Keras 3 model.
         ValueError: for a subclassed or unbuilt model, and one without layers to convert.
+        CopyDiffers: a `ValueError`, where a layer of the copy would compute something else.
 
     Example:
 
@@ -82,12 +89,12 @@ def make_partial_area(
     ```
     """
     check_convertible(model)
-    found = [layer for layer in nested_layers(model) if type(layer) is GrowableConv2D]
+    found = [layer for layer in exchangeable_layers(model) if type(layer) is GrowableConv2D]
     chosen = _named(found, layers, "Only GrowableConv2D layers can be converted.")
 
     def convert(layer: keras.Layer) -> keras.Layer | None:
         is_chosen = any(layer is each for each in chosen)
-        return PartialAreaConv2D.from_config(layer.get_config()) if is_chosen else None
+        return made_anew(layer, PartialAreaConv2D) if is_chosen else None
 
     def transfer(old: GrowableConv2D, new: PartialAreaConv2D) -> None:
         for name in ("kernel_mask", "kernel", "bias"):
@@ -95,7 +102,9 @@ def make_partial_area(
             if variable is not None:
                 variable.assign(getattr(old, name))
 
-    return clone_with(model, convert, transfer)
+    copy = clone_with(model, convert, transfer)
+    check_copy(model, copy, verify)
+    return copy
 
 
 def prune_areas(

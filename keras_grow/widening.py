@@ -2,19 +2,24 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_grow.layers.conv_like import ConvLike
-from keras_grow.layers.growable import Growable, growable_layers, nested_layers
+from keras_grow.layers.growable import Growable, growable_layers, paired_layers
+from keras_grow.measuring.agreement import check_copy
 from keras_grow.structure.axes import Axes, carry
 from keras_grow.structure.cloning import check_convertible, clone_with
+from keras_grow.structure.copying import made_anew
 from keras_grow.structure.kernels import kernel_shape
 from keras_grow.structure.topology import consumers
 
 
-def widen(model: keras.Model, layer: str | Growable, units: int) -> keras.Model:
+def widen(
+    model: keras.Model, layer: str | Growable, units: int, *, verify: Any = True
+) -> keras.Model:
     """A copy of `model` in which `layer` has more units, with weights and connections kept.
 
     The new units are dormant: no connection leads into or out of them, where a plain Dense reads
@@ -31,6 +36,7 @@ def widen(model: keras.Model, layer: str | Growable, units: int) -> keras.Model:
             other layers through layers that keep units apart (activations, dropout,
             BatchNormalization, pooling, Flatten).
         units: integer, more than the layer has.
+        verify: as in `make_growable`.
 
     Returns:
         A new model of the same kind.
@@ -39,6 +45,7 @@ def widen(model: keras.Model, layer: str | Growable, units: int) -> keras.Model:
         TypeError: if `model` is not a Keras 3 model.
         ValueError: for a subclassed or unbuilt model, a layer that is not growable or whose units
             can't be followed, and fewer units than the layer has.
+        CopyDiffers: a `ValueError`, where a layer of the copy would compute something else.
 
     Example:
 
@@ -75,19 +82,21 @@ def widen(model: keras.Model, layer: str | Growable, units: int) -> keras.Model:
     def convert(layer: keras.Layer) -> keras.Layer | None:
         if id(layer) not in shapes and not (id(layer) in passed and layer.weights):
             return None
-        config = layer.get_config()
+        changes: dict[str, Any] = {}
         if layer is old:
-            config["filters" if isinstance(layer, ConvLike) else "units"] = int(units)
+            changes["filters" if isinstance(layer, ConvLike) else "units"] = int(units)
         if isinstance(layer, Growable) and layer.is_sparse:
-            config["initial_density"] = layer.num_active / math.prod(shapes[id(layer)])
-        return type(layer).from_config(config)
+            changes["initial_density"] = layer.num_active / math.prod(shapes[id(layer)])
+        return made_anew(layer, **changes)
 
     # The axes that grew can only be told once the copy is there.
     widened = clone_with(model, convert, lambda old, new: None)
     carried = carried_axes(model, widened)
-    for before, after in zip(nested_layers(model), nested_layers(widened), strict=True):
+    for before, after in paired_layers(model, widened):
         if id(before) in carried:
             carry(before, after, carried[id(before)])
+    places = {layer: axes[-1] for layer, axes in carried.items() if -1 in axes}
+    check_copy(model, widened, verify, places)
     return widened
 
 
@@ -102,7 +111,7 @@ def carried_axes(model: keras.Model, widened: keras.Model) -> Mapping[int, Axes]
         A dict from the `id` of each layer of `model` whose variables grew to its `Axes`.
     """
     axes: dict[int, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
-    for old, new in zip(nested_layers(model), nested_layers(widened), strict=True):
+    for old, new in paired_layers(model, widened):
         # The copy may have been converted to plain layers since.
         if not (isinstance(old, Growable) and isinstance(new, (Growable, keras.layers.Dense))):
             continue

@@ -1,3 +1,5 @@
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -9,12 +11,14 @@ from keras_grow import (
     GrowableDense,
     WeightNormConv2D,
     WeightNormDense,
+    compact,
     convert_optimizer,
     densities,
     growable_layers,
     make_growable,
     make_plain,
     make_sparse,
+    plan_conversion,
     prune,
 )
 from keras_grow.layers.growable import nested_layers
@@ -247,14 +251,14 @@ def test_what_is_no_plain_convolution_stays_as_it_is():
         GrowableDense(2, initial_density=0.5),
     ]
     model = keras.Sequential([keras.Input((2, 2, 4)), *layers])
+    with pytest.warns(UserWarning, match="Not all of the model can grow"):
+        growable = make_growable(model)
     changed = [
-        a.name
-        for a, b in zip(model.layers, make_growable(model).layers, strict=True)
-        if type(a) is not type(b)
+        a.name for a, b in zip(model.layers, growable.layers, strict=True) if type(a) is not type(b)
     ]
     assert changed == ["plain"]
-    with pytest.raises(ValueError, match="no layer to convert. Received: layers=\\['grouped'\\]"):
-        make_growable(model, ["grouped"])
+    with pytest.raises(ValueError, match="can't be converted: its input channels are split into"):
+        make_growable(model, ["grouped", "plain"])
     assert type(make_sparse(model).get_layer("plain")) is keras.layers.Conv2D
 
 
@@ -282,8 +286,10 @@ def test_what_cannot_be_converted_is_refused_in_words():
     own = keras.Sequential([keras.Input((8,)), _OwnLayer(name="own"), keras.layers.Dense(2)])
     with pytest.raises(ValueError, match="Only Sequential and functional models"):
         make_growable(subclassed)
-    with pytest.raises(ValueError, match="layer of your own .* Received: layer 'own'"):
-        make_growable(own)
+    with pytest.raises(
+        ValueError, match="inside a layer of another kind .* Received: layer '.*own"
+    ):
+        make_growable(own, [own.layers[0].dense])
     assert isinstance(make_growable(own, [own.layers[-1]]).layers[-1], GrowableDense)
     with pytest.raises(ValueError, match="unbuilt"):
         make_growable(keras.Sequential([keras.layers.Dense(2)]))
@@ -301,8 +307,144 @@ def test_what_cannot_be_converted_is_refused_in_words():
         make_plain("model.keras")
 
 
-def test_lora_is_refused_rather_than_lost():
+def test_what_is_left_as_it_is_is_said_once_with_its_share_and_the_reason():
+    inputs = keras.Input((8,))
+    x = keras.layers.Dense(8, name="adapted")(inputs)
+    x = _OwnLayer(name="own")(x)
+    x = keras.layers.BatchNormalization()(x)
+    model = keras.Model(inputs, keras.layers.Dense(4, name="classes")(x))
+    model.get_layer("adapted").enable_lora(2)
+    with pytest.warns(UserWarning, match="Not all of the model can grow") as told:
+        make_growable(model)
+    assert len(told) == 1
+    plan = plan_conversion(model)
+    assert str(plan) in str(told[0].message)
+    # 8 x 8 + 8 x 2 + 2 x 8 with LoRA, 8 x 2 inside the block, 2 x 4 in the classes.
+    assert (plan.num_reached, plan.num_weights, plan.reached) == (8, 120, ("classes",))
+    assert plan.share == 8 / 120
+    assert plan.left["own"] == "_OwnLayer has no growable form"
+    assert plan.left["adapted"].startswith("LoRA is enabled in it")
+    assert plan_conversion(model, []).left["classes"] == "not asked for"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make_growable(model, ["classes"])
+
+
+def test_lora_is_refused_rather_than_lost_where_it_is_asked_for():
     model = _sequential()
     model.layers[0].enable_lora(2)
-    with pytest.raises(ValueError, match="LoRA or quantisation"):
+    with pytest.raises(ValueError, match="can't be converted: LoRA is enabled in it"):
+        make_growable(model, [model.layers[0]])
+
+
+def test_nothing_is_drawn_for_weights_that_are_overwritten(monkeypatch):
+    model = _sequential()
+    keras.layers.LSTM(3)  # Draws are counted from here on.
+    drawn = []
+    for kind in (keras.initializers.GlorotUniform, keras.initializers.Orthogonal):
+        monkeypatch.setattr(kind, "__call__", lambda self, shape, dtype=None: drawn.append(shape))
+    copy = make_growable(model)
+    assert drawn == []
+    assert isinstance(copy.layers[0].kernel_initializer, keras.initializers.GlorotUniform)
+
+
+class _WithOwnStep(keras.Model):
+    def train_step(self, data):
+        return {"own": keras.ops.ones(())}
+
+
+class _Configured(_WithOwnStep):
+    def __init__(self, inputs, outputs, strength, **kwargs):
+        super().__init__(inputs, outputs, **kwargs)
+        self.strength = strength
+
+
+class _Forgetful(_WithOwnStep):
+    def __init__(self, inputs, outputs, strength=1.0, **kwargs):
+        super().__init__(inputs, outputs, **kwargs)
+        self._hidden = strength
+
+
+class _OwnSequential(keras.Sequential):
+    def train_step(self, data):
+        return {"own": keras.ops.ones(())}
+
+
+def test_a_model_keeps_its_own_class_and_training_or_is_refused():
+    inputs = keras.Input((8,))
+    outputs = keras.layers.Dense(2)(inputs)
+    sequential = _OwnSequential([keras.Input((8,)), keras.layers.Dense(2)], name="kept")
+    for model in (
+        _WithOwnStep(inputs, outputs, name="kept"),
+        _Configured(inputs, outputs, 3.0, name="kept"),
+        sequential,
+    ):
+        copies = [make_growable(model), make_plain(make_growable(model)), compact(model).model]
+        for copy in copies:
+            assert type(copy) is type(model)
+            assert copy.name == "kept"
+            assert getattr(copy, "strength", 3.0) == 3.0
+            copy.compile("sgd", "mse", run_eagerly=True)
+            assert copy.fit(X[:4], X[:4, :2], verbose=0).history == {"own": [1.0]}
+    forgetful = _Forgetful(inputs, outputs)
+    with pytest.raises(ValueError, match=r"_Forgetful, made with arguments \['strength'\]"):
+        make_growable(forgetful)
+    make_growable(keras.Model(forgetful.inputs, forgetful.outputs))
+
+
+def test_a_nested_model_with_a_call_of_its_own_is_no_graph():
+    class Doubled(keras.Model):
+        def call(self, inputs, training=None, mask=None):
+            return 2 * super().call(inputs, training=training, mask=mask)
+
+    inputs = keras.Input((8,))
+    inner = Doubled(inputs, keras.layers.Dense(3)(inputs), name="inner")
+    model = keras.Model(inputs, keras.layers.Dense(2)(inner(inputs)))
+    with pytest.warns(UserWarning, match="Doubled has no growable form: inner"):
+        growable = make_growable(model)
+    assert type(growable.get_layer("inner")) is Doubled
+    np.testing.assert_array_equal(growable(X), model(X))
+
+
+def test_a_layer_that_can_not_be_made_anew_is_named():
+    class Closed(keras.Layer):
+        def __init__(self, table, **kwargs):
+            super().__init__(**kwargs)
+            self._hidden = table
+
+        def call(self, x):
+            return x + self._hidden[0]
+
+    model = keras.Sequential(
+        [keras.Input((8,)), Closed(np.ones(1), name="closed"), keras.layers.Dense(2)]
+    )
+    with pytest.raises(ValueError, match="Received: layer 'closed' of class Closed"):
         make_growable(model)
+
+
+def test_what_is_frozen_stays_frozen_layer_by_layer():
+    inner = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4), keras.layers.Dense(3)])
+    own = _OwnLayer()
+    model = keras.Sequential([keras.Input((8,)), inner, own, keras.layers.Dense(2)])
+    inner.trainable = False
+    inner.layers[1].trainable = True
+    own.dense.trainable = False
+    with pytest.warns(UserWarning, match="Not all"):
+        copy = make_growable(model)
+    flags = [[layer.trainable for layer in nested_layers(each)] for each in (model, copy)]
+    assert flags[0] == flags[1]
+    assert not copy.layers[0].trainable
+    assert copy.layers[0].layers[1].trainable
+
+
+def test_models_made_of_the_same_input_are_converted(tmp_path):
+    inputs = keras.Input((8,))
+    encoder = keras.Model(inputs, keras.layers.Dense(4, "relu")(inputs), name="encoder")
+    model = keras.Model(inputs, keras.layers.Dense(8)(encoder(inputs)))
+    model.compile("adam", "mse")
+    model.fit(X, X, verbose=0)
+    growable = make_growable(model)
+    growable.compile(convert_optimizer(model, growable), "mse")
+    np.testing.assert_array_equal(growable(X), model(X))
+    prune(growable, density=0.3)
+    np.testing.assert_allclose(compact(growable).model(X), growable(X), rtol=0, atol=1e-6)

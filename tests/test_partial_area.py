@@ -149,7 +149,9 @@ def test_convolutions_are_converted_with_weights_function_and_slots(x):
 
 
 def test_no_plain_layer_computes_the_same(model):
-    with pytest.raises(ValueError, match="no layer that computes the same. Received: layer 'conv"):
+    with pytest.raises(
+        ValueError, match="no layer that computes the same. Received: layer '.*conv"
+    ):
         make_plain(model)
 
 

@@ -12,6 +12,9 @@ import keras_grow
 _SHAPES = ("Dense", "Conv1D", "Conv2D")
 
 
+ERRORS = ("CapacityUsedUp", "CopyDiffers", "NothingToChange", "NotVerified")
+
+
 def _public_objects():
     for name in keras_grow.__all__:
         thing = getattr(keras_grow, name)
@@ -20,7 +23,7 @@ def _public_objects():
                 is_own = str(getattr(inner, "__module__", "")).startswith(thing.__name__)
                 if is_own and not inner_name.startswith("_"):
                     yield f"{name}.{inner_name}", inner
-        elif name not in ("__version__", "CapacityUsedUp", "NothingToChange", "NotVerified"):
+        elif name not in ("__version__", *ERRORS):
             yield name, thing
 
 

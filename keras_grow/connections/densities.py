@@ -97,6 +97,8 @@ def seed_connections(shape: tuple[int, ...], count: int, seed: int | None = None
         seed = np.random.randint(2**31)
     random = np.random.default_rng(seed)
     num_connections, units = math.prod(shape), shape[-1]
+    if count == num_connections:
+        return np.arange(count)
     fed_units = random.permutation(units)[:count]
     feeding = random.integers(num_connections // units, size=len(fed_units)) * units + fed_units
     feeding.sort()

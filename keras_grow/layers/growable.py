@@ -260,14 +260,29 @@ def growable_layers(model: keras.Model) -> list[Growable]:
 
 def nested_layers(layer: keras.Layer) -> list[keras.Layer]:
     """`layer` and all layers inside it, each once, in the order in which they were added."""
-    found: dict[keras.Layer, None] = {}
+    return [each for each, _ in paired_layers(layer, layer)]
 
-    def visit(layer: keras.Layer) -> None:
-        if layer not in found:
-            found[layer] = None
-            # Only models have a public list of the layers inside them; wrappers have not.
-            for child in layer.layers if isinstance(layer, keras.Model) else layer._layers:
-                visit(child)
 
-    visit(layer)
-    return list(found)
+def paired_layers(layer: keras.Layer, copy: keras.Layer) -> list[tuple[keras.Layer, keras.Layer]]:
+    """`layer` and all layers inside it as `nested_layers` lists them, each with its copy.
+
+    A layer that stands in two models is listed once; an Input does so where both were made of the
+    same one, and has then two copies. Layers inside a layer whose copy is of another class have
+    none, and are left out.
+    """
+    found: dict[keras.Layer, keras.Layer] = {}
+
+    def children(layer: keras.Layer) -> list[keras.Layer]:
+        # Only models have a public list of the layers inside them; wrappers have not.
+        return layer.layers if isinstance(layer, keras.Model) else layer._layers
+
+    def visit(layer: keras.Layer, copy: keras.Layer) -> None:
+        if layer in found:
+            return
+        found[layer] = copy
+        if type(layer) is type(copy) or isinstance(layer, keras.Model):
+            for inner, its_copy in zip(children(layer), children(copy), strict=True):
+                visit(inner, its_copy)
+
+    visit(layer, copy)
+    return list(found.items())

@@ -142,6 +142,8 @@ class SparseDense(Sparse, DenseLike):
         self._add_connections(shape)
 
     def _linear(self, inputs):
+        if isinstance(inputs, tf.SparseTensor):
+            inputs = tf.sparse.to_dense(inputs)
         product = current_observer().product(self, inputs)
         if product is not None:
             return product

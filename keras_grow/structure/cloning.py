@@ -1,15 +1,29 @@
 """Copies of Sequential and functional models in which layers are exchanged."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from keras_grow.compatibility import check_is_keras_model
-from keras_grow.layers.growable import Growable, nested_layers
+from keras_grow.layers.growable import Growable
+from keras_grow.structure.copying import (
+    Undrawn,
+    carry_own_arrays,
+    carry_state,
+    carry_trainable,
+    carry_vocabularies,
+    made_anew,
+)
 
 # Arguments of an InputLayer that its tensor says.
 _TOLD_BY_TENSOR = ("batch_shape", "dtype")
+
+
+class UnknownArguments(ValueError):
+    """Raised for a model of a class of the user's whose arguments can't be told."""
 
 
 def clone_with(
@@ -20,19 +34,28 @@ def clone_with(
 ) -> keras.Model:
     """A copy of `model` with other layers in the place of some.
 
+    The other layers come along with all that Keras would save of them, and frozen where they are.
+    No layer is shared with `model`, and functions of the user's stay the objects that they are.
+
     Args:
         model: a built Sequential or functional model.
-        convert: gives the new layer in the place of a layer, or `None` for those that are copied
-            as they are, with their weights.
+        convert: gives the new layer in the place of one of `exchangeable_layers(model)`, or `None`
+            for those that are copied as they are; it is asked once for each.
         transfer: called as `transfer(old, new)` for each pair of the others, once the copy is
             built; it brings the weights over.
         input_shapes: the shapes of the inputs, in their order, with the batch, of those of `model`
             and of the models nested in it that take others than before, by their `id`.
 
     Returns:
-        A new model of the same kind, not compiled.
+        A new model of the same class, not compiled. Models nested in it whose class can't be made
+        of inputs and outputs become plain functional ones, which compute the same.
+
+    Raises:
+        ValueError: for a layer that can't be made anew, and a model of a class that can't be made
+            of inputs and outputs.
     """
     input_shapes = input_shapes or {}
+    arguments = _arguments_beside_the_graph(model)
     pairs: list[tuple[keras.Layer, keras.Layer, Callable]] = []
     clones: dict[int, keras.Layer] = {}
 
@@ -44,31 +67,57 @@ def clone_with(
 
     def clone_anew(layer: keras.Layer) -> keras.Layer:
         if not isinstance(layer, keras.Layer):  # An operation, such as `a + b` of two tensors.
-            return type(layer).from_config(layer.get_config())
+            return made_anew(layer)
+        if is_graph(layer):
+            shapes = input_shapes.get(id(layer))
+            try:
+                return _clone_graph(layer, clone, shapes, _arguments_beside_the_graph(layer))
+            except UnknownArguments:  # How it would train by itself does not matter here.
+                return _clone_graph(layer, clone, shapes)
+        if uses_layer_as_given(layer):
+            copy = made_anew(layer, inside={id(layer.layer): clone(layer.layer)})
+            pairs.append((layer, copy, carry_own_arrays))
+            return copy
         converted = convert(layer)
         if converted is not None:
+            undrawn.add(converted, only_kernels=True)
             pairs.append((layer, converted, transfer))
             return converted
-        inside = nested_layers(layer)
-        if not any(id(inner) in input_shapes or convert(inner) is not None for inner in inside):
-            copy = type(layer).from_config(layer.get_config())
-            pairs.append((layer, copy, lambda old, new: new.set_weights(old.get_weights())))
-            return copy
-        if is_graph(layer):
-            return _clone_uncompiled(layer, clone, input_shapes.get(id(layer)))
-        if isinstance(layer, keras.layers.Wrapper):
-            arguments = {k: v for k, v in layer.get_config().items() if k != "layer"}
-            return type(layer)(clone(layer.layer), **arguments)
-        raise ValueError(
-            "Layers inside a layer of your own can't be exchanged. Received: layer "
-            f"{layer.name!r} of class {type(layer).__name__}. Write its definition with the "
-            "layers you want, or leave what is inside it out with `layers=`."
-        )
+        copy = made_anew(layer)
+        carry_vocabularies(layer, copy)
+        undrawn.add(copy)
+        pairs.append((layer, copy, carry_state))
+        return copy
 
-    new_model = _clone_uncompiled(model, clone, input_shapes.get(id(model)))
+    with Undrawn() as undrawn:
+        new_model = _clone_graph(model, clone, input_shapes.get(id(model)), arguments)
     for old, new, move in pairs:
         move(old, new)
+    carry_trainable(model, new_model)
     return new_model
+
+
+def exchangeable_layers(model: keras.Model) -> list[keras.Layer]:
+    """The layers of a model in whose place `clone_with` can put others, in the model's order.
+
+    They are those of the model and of models nested in it, and those inside wrappers that use the
+    layer they are given; not what is inside other layers.
+    """
+    found: dict[int, keras.Layer] = {}
+
+    def visit(layer: keras.Layer) -> None:
+        if id(layer) in found:
+            return
+        if is_graph(layer):
+            for inner in layer.layers:
+                visit(inner)
+        elif uses_layer_as_given(layer):
+            visit(layer.layer)
+        else:
+            found[id(layer)] = layer
+
+    visit(model)
+    return list(found.values())
 
 
 def check_convertible(model: keras.Model) -> None:
@@ -87,8 +136,21 @@ def check_convertible(model: keras.Model) -> None:
 
 
 def is_graph(layer: keras.Layer) -> bool:
-    """Whether `layer` is a Sequential or functional model, which know their inputs."""
-    return isinstance(layer, keras.Model) and getattr(layer, "inputs", None) is not None
+    """Whether `layer` is a Sequential or functional model, which know their inputs.
+
+    A subclass is one too, unless it has a `call` of its own.
+    """
+    is_model = isinstance(layer, keras.Model) and getattr(layer, "inputs", None) is not None
+    return is_model and type(layer).call.__module__.split(".")[0] == "keras"
+
+
+def uses_layer_as_given(layer: keras.Layer) -> bool:
+    """Whether `layer` is a wrapper of a layer, such as TimeDistributed.
+
+    Bidirectional is none: it makes two layers after the pattern of the one it is given.
+    """
+    wrapper, patterned = keras.layers.Wrapper, keras.layers.Bidirectional
+    return isinstance(layer, wrapper) and not isinstance(layer, patterned)
 
 
 def set_connections(layer: Growable, indices: tf.Tensor, values: tf.Tensor) -> None:
@@ -97,22 +159,62 @@ def set_connections(layer: Growable, indices: tf.Tensor, values: tf.Tensor) -> N
     layer.grow_connections(indices, values)
 
 
-def _clone_uncompiled(
-    model: keras.Model, clone: Callable, input_shapes: Sequence[tuple] | None
+def _clone_graph(
+    model: keras.Model,
+    clone: Callable,
+    input_shapes: Sequence[tuple] | None,
+    arguments: Mapping[str, Any] | None = None,
 ) -> keras.Model:
+    """A copy of a graph; of the class of `model` if `arguments` are given, else of Keras's own."""
     inputs = [
         _input(model, tensor, tensor.shape if input_shapes is None else input_shapes[number])
         for number, tensor in enumerate(model.inputs)
     ]
-    if not isinstance(model, keras.Sequential):
-        inputs = keras.tree.pack_sequence_as(model.input, inputs)
+    if isinstance(model, keras.Sequential):
+        kind = keras.Sequential if arguments is None else type(model)
+        layers = [*inputs, *map(clone, model.layers)]
+        return kind(layers=layers, **{"name": model.name, **(arguments or {})})
     # Keras compiles a clone after the model's configuration, which fails for a loss that is a
     # function of the user's own, and would start the optimizer afresh without a word.
     is_compiled, model.compiled = model.compiled, False
     try:
-        return keras.models.clone_model(model, inputs, clone_function=clone)
+        structure = keras.tree.pack_sequence_as(model.input, inputs)
+        copy = keras.models.clone_model(model, structure, clone_function=clone)
     finally:
         model.compiled = is_compiled
+    if arguments is None or type(copy) is type(model):
+        return copy
+    return type(model)(inputs=copy.input, outputs=copy.output, **{"name": model.name, **arguments})
+
+
+def _arguments_beside_the_graph(model: keras.Model) -> dict[str, Any]:
+    """What the class of `model` is made with beside inputs and outputs, or layers.
+
+    Raises:
+        UnknownArguments: if that can't be told. A copy of another class would train otherwise.
+    """
+    kind = type(model)
+    graph = {"layers"} if isinstance(model, keras.Sequential) else {"inputs", "outputs"}
+    parameters = dict(inspect.signature(kind.__init__).parameters)
+    parameters.pop("self")
+    takes_more = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    has_own = kind.__init__.__module__.split(".")[0] != "keras"
+    named = {name: p for name, p in parameters.items() if p.kind is not p.VAR_KEYWORD}
+    values = {"name": model.name} if takes_more or "name" in named else {}
+    if not has_own:
+        return values
+    rest = set(named) - graph - {"name", "trainable"}
+    missing = sorted((graph - set(named)) | {name for name in rest if name not in vars(model)})
+    held = [name for name in rest if isinstance(vars(model).get(name), keras.Layer)]
+    if missing or held:
+        why = f"arguments {missing} that are no attributes" if missing else f"layers as {held}"
+        raise UnknownArguments(
+            "A copy keeps the class of the model, which must be made of its inputs and outputs and "
+            f"of what it has as attributes. Received: a model of class {kind.__name__}, made with "
+            f"{why}. Convert `keras.Model(model.inputs, model.outputs)`, and make a model of your "
+            "class from what comes out."
+        )
+    return values | {name: vars(model)[name] for name in rest}
 
 
 def _input(model: keras.Model, tensor: keras.KerasTensor, shape: tuple) -> keras.KerasTensor:

@@ -82,6 +82,10 @@ class Flow:
         """Which units of a tensor stay: int64, ascending."""
         return np.flatnonzero(self._is_needed[self._groups[stream.units]])
 
+    def left_over(self, stream: Stream) -> np.ndarray:
+        """Which units of a tensor stay only because it can't be empty; what they are may change."""
+        return np.flatnonzero(self._is_left[self._groups[stream.units]])
+
     def absorbed(self, layer: keras.Layer) -> tuple[np.ndarray, np.ndarray]:
         """The constant inputs of a layer with a kernel that go into its biases.
 
@@ -216,6 +220,7 @@ class Flow:
                 if stream.count and not (is_needed | is_left)[self._groups[stream.units]].any()
             ]
             if not empty:
+                self._is_left = is_left & ~is_needed
                 return is_needed | is_left
             varies = np.isnan(self._constants[empty[0]])
             one = self._groups[empty[0][np.argmax(varies)]]

@@ -1,0 +1,161 @@
+"""What of a model can be converted, and why the rest can't."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import keras
+
+from keras_grow.layers.conv import GrowableConv1D, GrowableConv2D
+from keras_grow.layers.dense import GrowableDense
+from keras_grow.layers.growable import Growable, nested_layers
+from keras_grow.layers.plain_kernel import PlainKernel
+from keras_grow.layers.sparse_dense import SparseDense
+from keras_grow.structure.cloning import check_convertible, exchangeable_layers
+
+# Layers, and what they become; their subclasses may compute something else.
+GROWABLE: Mapping[type, type[PlainKernel]] = {
+    SparseDense: GrowableDense,
+    keras.layers.Dense: GrowableDense,
+    keras.layers.Conv1D: GrowableConv1D,
+    keras.layers.Conv2D: GrowableConv2D,
+}
+
+LayerChoice = Sequence[str | keras.Layer] | Callable[[keras.Layer], bool] | None
+"""Layers or their names, or a function that says of one whether to take it; `None` for all."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+    """What `make_growable` reaches of a model, and what it leaves as it is; its `str` says both.
+
+    Weights are counted in variables of two axes and more: kernels and embeddings, not biases or
+    what normalizes.
+
+    Attributes:
+        reached: the paths of the layers that become growable, or are.
+        left: why other layers with weights stay as they are, by path.
+        num_reached: weights of the layers reached.
+        num_weights: weights of all layers.
+    """
+
+    reached: tuple[str, ...]
+    left: Mapping[str, str]
+    num_reached: int
+    num_weights: int
+
+    @property
+    def share(self) -> float:
+        """Weights reached over all weights."""
+        return self.num_reached / self.num_weights if self.num_weights else 0.0
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.share:.1%} of the weights reached, {self.num_reached:,} of "
+            f"{self.num_weights:,}, in {len(self.reached)} layers"
+        ]
+        reasons: dict[str, list[str]] = {}
+        for path, reason in self.left.items():
+            reasons.setdefault(reason, []).append(path)
+        lines += [f"left, {why}: {', '.join(paths)}" for why, paths in reasons.items()]
+        return "\n".join(lines)
+
+
+def plan_conversion(model: keras.Model, layers: LayerChoice = None) -> Conversion:
+    """Says what `make_growable` would reach of `model`, and why it would leave the rest.
+
+    Args:
+        model, layers: as in `make_growable`.
+
+    Raises:
+        TypeError, ValueError: as `make_growable`, but for a model without layers to convert.
+
+    Example:
+
+    ```python
+    print(keras_grow.plan_conversion(model))
+    ```
+    """
+    check_convertible(model)
+    chosen = {id(layer) for layer in wanted_layers(model, layers, why_not_growable)}
+    reached, left = [], {}
+    num_reached = num_weights = 0
+    for layer in exchangeable_layers(model):
+        count = _num_weights(layer)
+        num_weights += count
+        if id(layer) in chosen or isinstance(layer, Growable):
+            reached.append(layer.path)
+            num_reached += count
+        elif count:
+            left[layer.path] = why_not_growable(layer) or "not asked for"
+    return Conversion(tuple(reached), left, num_reached, num_weights)
+
+
+def wanted_layers(
+    model: keras.Model, layers: LayerChoice, why_not: Callable[[keras.Layer], str | None]
+) -> list[keras.Layer]:
+    """Those layers of `model` that are asked for and can be converted.
+
+    Args:
+        model: a built Sequential or functional model.
+        layers: which are asked for.
+        why_not: why a layer can't be converted, `None` if it can.
+
+    Raises:
+        ValueError: for a layer asked for by itself or its name that the model does not have or
+            that can't be converted.
+    """
+    reachable = exchangeable_layers(model)
+    able = [layer for layer in reachable if why_not(layer) is None]
+    if layers is None:
+        return able
+    if callable(layers):
+        return [layer for layer in able if layers(layer)]
+    everywhere = nested_layers(model)
+    names = {layer.name for layer in everywhere}
+    unknown = [x for x in layers if not (x in everywhere or x in names)]
+    if isinstance(layers, str) or unknown:
+        raise ValueError(
+            "`layers` must list layers of the model, or their names, or be a function. "
+            f"Received: {layers!r}, with layers {sorted(names)} in the model"
+        )
+    wanted = [layer for layer in everywhere if layer in layers or layer.name in layers]
+    for layer in wanted:
+        if not any(layer is each for each in reachable):
+            raise ValueError(
+                "Layers inside a layer of another kind can't be exchanged. Received: layer "
+                f"{layer.path!r}. Write the definition of that layer with the layers you want."
+            )
+        reason = why_not(layer)
+        if reason is not None:
+            raise ValueError(
+                f"The layer can't be converted: {reason}. Received: layer {layer.path!r} of class "
+                f"{type(layer).__name__}"
+            )
+    return wanted
+
+
+def why_not_growable(layer: keras.Layer) -> str | None:
+    """Why a layer has no growable form that computes the same, `None` if it has one."""
+    if type(layer) not in GROWABLE:
+        return f"{type(layer).__name__} has no growable form"
+    return why_not_plain(layer)
+
+
+def why_not_plain(layer: keras.Layer) -> str | None:
+    """Why a Dense or convolution layer does more than its arguments say, `None` if it does not."""
+    if getattr(layer, "groups", 1) != 1:
+        return "its input channels are split into groups"
+    if getattr(layer, "data_format", "channels_last") != "channels_last":
+        return "its channels come first"
+    if getattr(layer, "lora_enabled", False):
+        return "LoRA is enabled in it; save and load the model to merge its weights"
+    if getattr(layer, "quantization_mode", None) is not None:
+        return "it is quantized"
+    return None
+
+
+def _num_weights(layer: keras.Layer) -> int:
+    if isinstance(layer, Growable):
+        return layer.num_connections
+    return sum(math.prod(each.shape) for each in layer.weights if len(each.shape) > 1)

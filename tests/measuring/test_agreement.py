@@ -1,0 +1,188 @@
+"""A copy is compared with its model layer by layer, and what is not the same is found."""
+
+import random
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from keras_grow import CopyDiffers, make_growable
+from keras_grow.layers.growable import nested_layers
+from keras_grow.measuring import agreement
+from keras_grow.measuring.agreement import check_copy
+from tests.zoo.models import ZOO, stirred
+
+pytestmark = pytest.mark.filterwarnings("ignore:Not all of the model can grow")
+
+
+def _copied(name):
+    model, _ = ZOO[name]()
+    stirred(model)
+    return model, make_growable(model)
+
+
+def _layer(copy, kind, number=0):
+    return [layer for layer in nested_layers(copy) if isinstance(layer, kind)][number]
+
+
+def _nudge(variable, by=0.02):
+    value = variable.numpy()
+    value.flat[-1] += by
+    variable.assign(value)
+
+
+PLANTED = {
+    "a moving mean": (
+        "residual",
+        lambda c: _nudge(_layer(c, layers.BatchNormalization).moving_mean),
+    ),
+    "a moving variance": (
+        "residual",
+        lambda c: _nudge(_layer(c, layers.BatchNormalization, 1).moving_variance),
+    ),
+    "a scale": ("residual", lambda c: _nudge(_layer(c, layers.BatchNormalization).gamma)),
+    "an offset": ("nested", lambda c: _nudge(_layer(c, layers.BatchNormalization).beta)),
+    "a bias of a converted layer": (
+        "residual",
+        lambda c: _nudge(c.layers[-1].bias),
+    ),
+    "a bias of a hidden layer": ("normalization", lambda c: _nudge(c.layers[1].bias, 0.1)),
+    "an entry of a vocabulary": (
+        "string_lookup",
+        lambda c: _layer(c, layers.StringLookup).set_vocabulary(["[UNK]", "a", "x", "c"]),
+    ),
+    "a word that is seldom drawn": (
+        "text_vectorization",
+        lambda c: _layer(c, layers.TextVectorization).set_vocabulary(
+            [
+                "changed" if word == "sang" else word
+                for word in _layer(c, layers.TextVectorization).get_vocabulary()[2:]
+            ]
+        ),
+    ),
+    "a mean that is derived": (
+        "normalization",
+        lambda c: setattr(
+            _layer(c, layers.Normalization), "mean", _layer(c, layers.Normalization).mean + 0.5
+        ),
+    ),
+    "a row of an embedding": (
+        "transformer",
+        lambda c: _nudge(_layer(c, layers.Embedding).weights[0]),
+    ),
+    "a recurrent kernel": ("stacked_rnns", lambda c: _nudge(_layer(c, layers.GRUCell).weights[1])),
+    "a state of the user's": (
+        "layers_of_the_users",
+        lambda c: setattr(c.layers[1], "table", np.array([1, 2, 4], "float32")),
+    ),
+    "a file of the user's": ("layers_of_the_users", lambda c: setattr(c.layers[2], "scale", 1.71)),
+    "a running state": (
+        "stateful_rnn",
+        lambda c: _nudge(_layer(c, layers.LSTM).states[0]),
+    ),
+}
+
+
+@pytest.mark.parametrize("planted", PLANTED)
+def test_one_number_or_word_that_is_another_is_found(planted):
+    name, plant = PLANTED[planted]
+    model, copy = _copied(name)
+    check_copy(model, copy, True)
+    plant(copy)
+    with pytest.raises(CopyDiffers, match="Received: layer '.+' .* as the first that differs"):
+        check_copy(model, copy, True)
+
+
+def test_the_first_layer_that_differs_is_named_however_deep_and_saturated():
+    inner = keras.Sequential([keras.Input((4,)), layers.Dense(3, "relu", name="guilty")], name="in")
+    inputs = keras.Input((4,))
+    x = layers.Dense(4, "softmax")(inner(inputs) * 0.0)
+    model = keras.Model(inputs, x)
+    copy = make_growable(model)
+    _nudge(copy.get_layer("in").layers[0].kernel)
+    assert np.array_equal(model(np.ones((2, 4))), copy(np.ones((2, 4))))
+    with pytest.raises(
+        CopyDiffers, match=r"layer 'in/guilty' \(Dense, GrowableDense in the copy\)"
+    ):
+        check_copy(model, copy, True)
+
+
+def test_checking_leaves_models_and_random_numbers_as_they_were(snapshot):
+    model, copy = _copied("layers_of_the_users")
+    tf.random.set_seed(5)
+    tf.random.normal([2])
+    random.seed(6)
+    np.random.seed(7)
+
+    def drawn():
+        return random.random(), np.random.rand(), tf.random.normal([3]).numpy().tolist()
+
+    expected = drawn()
+    tf.random.set_seed(5)
+    tf.random.normal([2])
+    random.seed(6)
+    np.random.seed(7)
+    before = [snapshot(each) for each in (model, copy)]
+    attributes = [set(vars(layer)) for layer in nested_layers(model)]
+    check_copy(model, copy, True)
+    assert drawn() == expected
+    for each, state in zip((model, copy), before, strict=True):
+        snapshot.assert_same(each, state)
+    assert [set(vars(layer)) for layer in nested_layers(model)] == attributes
+
+
+def test_random_layers_without_a_seed_are_set_alike():
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Lambda(lambda x: x + tf.random.normal(tf.shape(x))),
+            layers.Dense(2),
+        ]
+    )
+    copy = make_growable(model)
+    _nudge(copy.layers[-1].bias)
+    with pytest.raises(CopyDiffers, match="layer '.*dense'"):
+        check_copy(model, copy, True)
+
+
+def test_a_model_that_does_not_agree_with_itself_is_not_blamed_on_its_copy():
+    generator = np.random.default_rng(0)
+    model = keras.Sequential(
+        [keras.Input((4,)), layers.Lambda(lambda x: x + generator.normal()), layers.Dense(2)]
+    )
+    with pytest.warns(UserWarning, match="at inference the model draws random numbers"):
+        make_growable(model)
+
+
+def test_inputs_that_can_not_be_made_up_are_asked_for():
+    @tf.function
+    def only_sevens(x):
+        tf.debugging.assert_equal(x, 7.0)
+        return x
+
+    model = keras.Sequential(
+        [keras.Input((3,)), layers.Lambda(lambda x: only_sevens(x)), layers.Dense(2)]
+    )
+    with pytest.warns(UserWarning, match="Pass `verify=x` with inputs that it takes"):
+        make_growable(model)
+    sevens = np.full((2, 3), 7.0, "float32")
+    copy = make_growable(model, verify=sevens)
+    check_copy(model, copy, (sevens, np.zeros(2)))
+    check_copy(model, copy, tf.data.Dataset.from_tensors((sevens, np.zeros(2))))
+    with pytest.raises(ValueError, match="Received data that the model can't be run on"):
+        make_growable(model, verify=np.ones((2, 3), "float32"))
+    make_growable(model, verify=False)
+
+
+def test_the_attributes_of_tensorflow_used_here_are_there():
+    # Run on TensorFlow 2.19 to 2.21.
+    context = agreement.eager_context.context()
+    tf.random.set_seed(3)
+    assert context._seed == 3
+    state = context._rng.getstate()
+    drawn = tf.random.normal([2])
+    tf.random.set_seed(3)  # Kernels keep a state too, and start afresh.
+    context._rng.setstate(state)
+    np.testing.assert_array_equal(tf.random.normal([2]), drawn)
