@@ -15,6 +15,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_grow.layers.growable import StorageChange
+from keras_grow.structure.copying import made_anew
 
 # The slot that averages weights (`use_ema=True`).
 _AVERAGE = "_model_variables_moving_average"
@@ -57,7 +58,7 @@ def reset_slots(
             continue
         weights = tf.gather(tf.reshape(change.variable.value, [-1]), change.indices)
         fresh = keras.Variable(weights[:, None], name="changed_connections")
-        newborn = type(owner).from_config(owner.get_config())
+        newborn = made_anew(owner)
         newborn.build([fresh])
         newborn_slots = dict(_slots(newborn, fresh))
         for name, slot in _slots(owner, change.variable):
@@ -136,7 +137,7 @@ def carry_over(optimizer: keras.Optimizer, moves: Sequence[Move]) -> keras.Optim
         moves: one for each of them, in the order in which the optimizer holds them.
     """
     check_resettable(optimizer)
-    converted = type(optimizer).from_config(optimizer.get_config())
+    converted = made_anew(optimizer)
     if not optimizer.built:
         return converted
     converted.build([move.new for move in moves])
@@ -191,7 +192,7 @@ def check_resettable(optimizer: keras.Optimizer | None) -> None:
             check_resettable(each)
         return
     try:
-        type(optimizer).from_config(optimizer.get_config())
+        made_anew(optimizer)
     except Exception as error:
         raise ValueError(
             "The optimizer's slots can't start afresh: no optimizer could be made after its "

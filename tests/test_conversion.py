@@ -14,6 +14,7 @@ from keras_grow import (
     compact,
     convert_optimizer,
     densities,
+    grow,
     growable_layers,
     make_growable,
     make_plain,
@@ -365,6 +366,16 @@ class _Forgetful(_WithOwnStep):
         self._hidden = strength
 
 
+class _Hyperparameters(keras.Model):
+    def __init__(self, units, **kwargs):
+        inputs = keras.Input((8,))
+        super().__init__(inputs, keras.layers.Dense(units)(inputs), **kwargs)
+        self.units = units
+
+    def get_config(self):
+        return {"units": self.units}
+
+
 class _OwnSequential(keras.Sequential):
     def train_step(self, data):
         return {"own": keras.ops.ones(())}
@@ -387,9 +398,16 @@ def test_a_model_keeps_its_own_class_and_training_or_is_refused():
             copy.compile("sgd", "mse", run_eagerly=True)
             assert copy.fit(X[:4], X[:4, :2], verbose=0).history == {"own": [1.0]}
     forgetful = _Forgetful(inputs, outputs)
-    with pytest.raises(ValueError, match=r"_Forgetful, made with arguments \['strength'\]"):
+    with pytest.raises(ValueError, match=r"_Forgetful, which does not keep its arguments \['str"):
         make_growable(forgetful)
-    make_growable(keras.Model(forgetful.inputs, forgetful.outputs))
+    for model in (forgetful, _Hyperparameters(4)):
+        growable = make_growable(keras.Model(model.inputs, model.outputs))
+        np.testing.assert_array_equal(growable(X), model(X))
+    with pytest.raises(ValueError, match=r"_Hyperparameters, whose `__init__` does not take \['i"):
+        compact(_Hyperparameters(4))
+    # Nested, it is not trained in its own way, and computes what its graph does.
+    nested = keras.Sequential([keras.Input((8,)), _Hyperparameters(4), keras.layers.Dense(2)])
+    np.testing.assert_array_equal(make_growable(nested)(X), nested(X))
 
 
 def test_a_nested_model_with_a_call_of_its_own_is_no_graph():
@@ -448,3 +466,30 @@ def test_models_made_of_the_same_input_are_converted(tmp_path):
     np.testing.assert_array_equal(growable(X), model(X))
     prune(growable, density=0.3)
     np.testing.assert_allclose(compact(growable).model(X), growable(X), rtol=0, atol=1e-6)
+
+
+class _OwnSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    def __call__(self, step):
+        return 0.01
+
+
+def _own_rate():
+    return 0.01
+
+
+@pytest.mark.parametrize("rate", [_OwnSchedule(), _own_rate], ids=["schedule", "function"])
+@pytest.mark.parametrize("scaled", [False, True], ids=["alone", "loss scale"])
+def test_an_optimizer_takes_its_own_schedule_along(rate, scaled):
+    model = make_growable(_sequential(), initial_density=0.5, seed=1)
+    optimizer = keras.optimizers.Adam(rate)
+    if scaled:
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    model.compile(optimizer, "sparse_categorical_crossentropy")
+    labels = np.arange(32) % 3
+    model.fit(X, labels, verbose=0)
+    grow(model, (X, labels), count=5)
+    plain = make_plain(model)
+    converted = convert_optimizer(model, plain)
+    assert getattr(converted, "inner_optimizer", converted)._learning_rate is rate
+    plain.compile(converted, "sparse_categorical_crossentropy")
+    plain.fit(X, labels, verbose=0)

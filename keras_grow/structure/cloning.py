@@ -204,15 +204,19 @@ def _arguments_beside_the_graph(model: keras.Model) -> dict[str, Any]:
     if not has_own:
         return values
     rest = set(named) - graph - {"name", "trainable"}
-    missing = sorted((graph - set(named)) | {name for name in rest if name not in vars(model)})
-    held = [name for name in rest if isinstance(vars(model).get(name), keras.Layer)]
-    if missing or held:
-        why = f"arguments {missing} that are no attributes" if missing else f"layers as {held}"
+    why = None
+    if not graph <= set(named):
+        why = f"whose `__init__` does not take {sorted(graph)}"
+    elif unknown := sorted(name for name in rest if name not in vars(model)):
+        why = f"which does not keep its arguments {unknown} as attributes"
+    elif held := sorted(name for name in rest if isinstance(vars(model)[name], keras.Layer)):
+        why = f"which takes layers as {held}"
+    if why is not None:
         raise UnknownArguments(
             "A copy keeps the class of the model, which must be made of its inputs and outputs and "
-            f"of what it has as attributes. Received: a model of class {kind.__name__}, made with "
-            f"{why}. Convert `keras.Model(model.inputs, model.outputs)`, and make a model of your "
-            "class from what comes out."
+            f"of what it has as attributes. Received: a model of class {kind.__name__}, {why}. "
+            "Convert `keras.Model(model.inputs, model.outputs)`, and make a model of your class "
+            "from what comes out."
         )
     return values | {name: vars(model)[name] for name in rest}
 

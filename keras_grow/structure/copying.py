@@ -25,13 +25,13 @@ def made_anew(
     inside: Mapping[int, keras.Layer] | None = None,
     **changes: Any,
 ) -> Any:
-    """A new layer or operation with the arguments of `layer`; layers inside it are new as well.
+    """A new layer, operation or optimizer with the arguments of one; what is inside it is new too.
 
     Nothing is shared but functions, and objects of classes that are not Keras's own, such as an
     initializer of the user's.
 
     Args:
-        layer: a layer or operation.
+        layer: a layer, operation or optimizer.
         kind: the class of the new one, by default that of `layer`. Another one takes those of the
             arguments that both have.
         inside: layers to take in the place of those inside `layer`, by their `id`.
@@ -57,8 +57,9 @@ def made_anew(
     with contextlib.suppress(Exception):
         if kind is type(layer) and (arguments := _from_attributes(layer)) is not None:
             return kind(**{**arguments, **changes})
+    what = "optimizer" if isinstance(layer, keras.Optimizer) else "layer"
     raise ValueError(
-        "A layer is copied by `from_config` of what its `get_config` says. Received: layer "
+        f"A copy is made by `from_config` of what `get_config` says. Received: {what} "
         f"{layer.name!r} of class {type(layer).__name__}, of which that makes no {kind.__name__}: "
         f"{failure} Define `get_config`, or keep each argument of `__init__` as an attribute of "
         "the same name."
@@ -167,7 +168,7 @@ class Undrawn:
 def _double(layer: Any, live: dict[str, Any], doubles: dict[int, Any]) -> Any:
     """An object with the attributes of `layer`, with stand-ins for the objects put into `live`.
 
-    Layers inside are doubles too, but for models, whose configuration is that of a graph.
+    Layers and optimizers inside are doubles too; models are not, whose configuration is a graph's.
     """
     if id(layer) not in doubles:
         doubles[id(layer)] = double = object.__new__(type(layer))
@@ -185,7 +186,7 @@ def _double(layer: Any, live: dict[str, Any], doubles: dict[int, Any]) -> Any:
 def _represented(value: Any, live: dict[str, Any], doubles: dict[int, Any]) -> Any:
     if isinstance(value, keras.Model) and id(value) not in doubles:
         return value
-    if isinstance(value, keras.Layer):
+    if isinstance(value, keras.Layer | keras.Optimizer):
         return _double(value, live, doubles)
     if isinstance(value, dict):
         return {name: _represented(each, live, doubles) for name, each in value.items()}
@@ -195,7 +196,7 @@ def _represented(value: Any, live: dict[str, Any], doubles: dict[int, Any]) -> A
 
 
 def _is_of_interest(value: Any) -> bool:
-    return isinstance(value, keras.Layer) or _is_live(value)
+    return isinstance(value, keras.Layer | keras.Optimizer) or _is_live(value)
 
 
 def _is_live(value: Any) -> bool:

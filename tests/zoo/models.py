@@ -159,10 +159,43 @@ def image_augmentation():
     )
 
 
+def more_augmentation():
+    inputs = keras.Input((8, 8, 3))
+    x = inputs
+    for layer in (
+        layers.AugMix(),
+        layers.RandomColorDegeneration(0.5),
+        layers.RandomColorJitter(),
+        layers.RandomElasticTransform(),
+        layers.RandomGaussianBlur(),
+        layers.RandomPerspective(),
+        layers.RandomPosterization(4),
+        layers.RandomSaturation(0.5),
+        layers.Equalization(),
+        layers.CutMix(),
+        layers.MixUp(),
+    ):
+        x = layer(x)
+    return keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x))), 255 * abs(
+        _floats(3, 8, 8, 3, scale=0.3)
+    )
+
+
+def ragged():
+    inputs = keras.Input((None,), dtype="int64", ragged=True)
+    x = layers.Embedding(10, 4)(inputs)
+    x = layers.Lambda(lambda t: tf.reduce_mean(t, axis=1), output_shape=(4,))(x)
+    x = layers.Dense(5, "relu")(x)
+    return keras.Model(inputs, layers.Dense(2)(x)), tf.ragged.constant([[1, 2, 9], [3]], tf.int64)
+
+
 def spectrogram():
-    layer = layers.MelSpectrogram(num_mel_bins=6, fft_length=32, sequence_stride=16)
     inputs = keras.Input((128,))
-    x = layers.Flatten()(layer(inputs))
+    mel = layers.MelSpectrogram(num_mel_bins=6, fft_length=32, sequence_stride=16)(inputs)
+    plain = layers.STFTSpectrogram(frame_length=16, frame_step=8, fft_length=16)(
+        layers.Reshape((128, 1))(inputs)
+    )
+    x = layers.Concatenate()([layers.Flatten()(mel), layers.Flatten()(plain)])
     return keras.Model(inputs, layers.Dense(3)(x)), _floats(3, 128)
 
 
@@ -505,6 +538,8 @@ ZOO = {
         hashing_and_categories,
         feature_space,
         image_augmentation,
+        more_augmentation,
+        ragged,
         spectrogram,
         stacked_rnns,
         stateful_rnn,
