@@ -12,6 +12,7 @@ from keras_grow.layers.conv import GrowableConv1D, GrowableConv2D
 from keras_grow.layers.dense import GrowableDense
 from keras_grow.layers.dense_like import DenseLike
 from keras_grow.layers.growable import Growable, growable_layers, nested_layers
+from keras_grow.layers.paths import by_layer, find_layers, paths_of
 from keras_grow.layers.plain_kernel import PlainKernel
 from keras_grow.layers.sparse_dense import SparseDense
 from keras_grow.structure.cloning import check_convertible, clone_with, set_connections
@@ -66,8 +67,8 @@ def make_growable(
     Args:
         model: a built Sequential or functional model, nested and shared ones and layers inside
             wrappers such as `TimeDistributed` included; trained or not.
-        layers: the layers to convert, or their names, or a function that says of a layer that
-            can be converted whether to do so; by default all of them.
+        layers: the layers to convert, or their paths or names, or a function that says of a layer
+            that can be converted whether to do so; by default all of them.
         initial_density: the share of connections of plain layers that stay active, at random; or
             a distribution such as `keras_grow.densities.ErdosRenyi(0.1)`. To keep the largest
             weights of a trained model instead, convert at 1 and `keras_grow.prune`.
@@ -93,8 +94,7 @@ def make_growable(
     ```
     """
     check_convertible(model)
-    is_wanted = _selector(model, layers)
-    chosen = _choose(model, is_wanted, (*_GROWABLE, SparseDense), layers)
+    chosen = _choose(model, layers, (*_GROWABLE, SparseDense))
     if isinstance(initial_density, DensityDistribution):
         distribution = initial_density
     else:
@@ -154,13 +154,13 @@ def make_sparse(
 
     Args:
         model: a built Sequential or functional model.
-        layers: the layers to convert, or their names, or a function that says of a Dense or
-            growable layer whether to convert it; by default `GrowableDense` and `SparseDense`
+        layers: the layers to convert, or their paths or names, or a function that says of a Dense
+            or growable layer whether to convert it; by default `GrowableDense` and `SparseDense`
             layers. Of a plain Dense, the weights that are not 0 become connections. A
             `WeightNormDense` gives its effective weights, and is normalised no more.
         capacity: how many connections each layer can hold: an integer, a density, a
-            `keras_grow.FanIn`, or a mapping from layer names to these; by default, and for layers
-            not in the mapping, as many as it has.
+            `keras_grow.FanIn`, or a mapping from layer paths or names to these; by default, and for
+            layers not in the mapping, as many as it has.
 
     Returns:
         A new model of the same kind.
@@ -181,17 +181,9 @@ def make_sparse(
     kinds: tuple[type, ...] = (keras.layers.Dense, DenseLike)
     if layers is None:
         kinds = (GrowableDense, SparseDense)
-    chosen = _choose(model, _selector(model, layers), kinds, layers)
-    names = {layer.name for layer in chosen}
-    if isinstance(capacity, Mapping) and not names >= set(capacity):
-        raise ValueError(
-            "`capacity` must name layers that are converted. Received: "
-            f"{sorted(capacity)}, expected some of {sorted(names)}"
-        )
-
-    def capacity_of(layer: keras.Layer) -> int | float | FanIn | None:
-        return capacity.get(layer.name) if isinstance(capacity, Mapping) else capacity
-
+    chosen = _choose(model, layers, kinds)
+    named = capacity if isinstance(capacity, Mapping) else dict.fromkeys(chosen, capacity)
+    capacities = by_layer(model, named, chosen, "`capacity` must name layers that are converted.")
     connections = {id(layer): connections_of(layer) for layer in chosen}
 
     def convert(layer: keras.Layer) -> keras.Layer | None:
@@ -201,7 +193,7 @@ def make_sparse(
         return SparseDense(
             **_config(layer),
             initial_density=count / math.prod(kernel_shape(layer)),
-            capacity=capacity_of(layer),
+            capacity=capacities.get(layer),
         )
 
     def transfer(old: keras.Layer, new: SparseDense) -> None:
@@ -256,19 +248,22 @@ def make_plain(model: keras.Model) -> keras.Model:
     return clone_with(model, convert, transfer)
 
 
-def _choose(model, is_wanted, kinds, layers) -> list[keras.Layer]:
+def _choose(model, layers, kinds) -> list[keras.Layer]:
     """The wanted layers of `model` of some classes; plain ones as they are, no subclasses."""
     found = [
         layer
         for layer in nested_layers(model)
         if isinstance(layer, kinds) and (isinstance(layer, Affine) or _can_grow(layer))
     ]
-    chosen = [layer for layer in found if is_wanted(layer)]
-    if not chosen:
-        raise ValueError(
-            "The model has no layer to convert. Received: layers="
-            f"{layers!r}, and a model with convertible layers {[layer.name for layer in found]}"
-        )
+    if layers is None or callable(layers):
+        chosen = [layer for layer in found if layers is None or layers(layer)]
+        if not chosen:
+            raise ValueError(
+                f"The model has no layer to convert. Received: layers={layers!r}, and a model with "
+                f"convertible layers {paths_of(model, found)}"
+            )
+    else:
+        chosen = find_layers(model, layers, found, "The model has no layer to convert.")
     for layer in chosen:
         is_plain = not isinstance(layer, Growable)
         if is_plain and (layer.lora_enabled or layer.quantization_mode is not None):
@@ -292,18 +287,3 @@ def _config(layer: keras.Layer) -> dict:
     """The arguments that a layer shares with its growable, sparse or plain form."""
     config = layer.get_config()
     return {name: config[name] for name in _ARGUMENTS if name in config}
-
-
-def _selector(model, layers) -> Callable[[keras.Layer], bool]:
-    if layers is None:
-        return lambda layer: True
-    if callable(layers):
-        return layers
-    names = {layer.name for layer in nested_layers(model)}
-    unknown = [x for x in layers if not isinstance(x, keras.Layer) and x not in names]
-    if isinstance(layers, str) or unknown:
-        raise ValueError(
-            "`layers` must list layers of the model, or their names, or be a function. "
-            f"Received: {layers!r}, with layers {sorted(names)} in the model"
-        )
-    return lambda layer: layer in layers or layer.name in layers

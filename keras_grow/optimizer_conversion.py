@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras_grow.compaction import Compaction
 from keras_grow.layers.affine import Affine
 from keras_grow.layers.growable import Growable, nested_layers
+from keras_grow.layers.paths import paths_of
 from keras_grow.layers.sparse_dense import SparseDense
 from keras_grow.layers.weight_norm_kernel import WeightNormKernel
 from keras_grow.optimizer_slots import Move, carry_over, shift_averages
@@ -54,8 +55,8 @@ def convert_optimizer(
     compaction = converted if isinstance(converted, Compaction) else None
     new_model = converted.model if isinstance(converted, Compaction) else converted
     layers, new_layers = nested_layers(model), nested_layers(new_model)
-    names = [layer.name for layer in layers], [layer.name for layer in new_layers]
-    if names[0][1:] != names[1][1:]:
+    names = paths_of(model, layers[1:]), paths_of(new_model, new_layers[1:])
+    if names[0] != names[1]:
         raise ValueError(
             "`converted` must have been made from `model`. Received: models with layers "
             f"{names[0]} and {names[1]}"

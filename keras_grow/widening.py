@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_grow.layers.conv_like import ConvLike
 from keras_grow.layers.growable import Growable, growable_layers, nested_layers
+from keras_grow.layers.paths import find_layer, paths_of
 from keras_grow.structure.axes import Axes, carry
 from keras_grow.structure.cloning import check_convertible, clone_with
 from keras_grow.structure.kernels import kernel_shape
@@ -27,8 +28,8 @@ def widen(model: keras.Model, layer: str | Growable, units: int) -> keras.Model:
 
     Args:
         model: a built Sequential or functional model.
-        layer: a growable layer of it, or its name, whose units (of a convolution, its maps) reach
-            other layers through layers that keep units apart (activations, dropout,
+        layer: a growable layer of it, or its path or name, whose units (of a convolution, its
+            maps) reach other layers through layers that keep units apart (activations, dropout,
             BatchNormalization, pooling, Flatten).
         units: integer, more than the layer has.
 
@@ -49,13 +50,12 @@ def widen(model: keras.Model, layer: str | Growable, units: int) -> keras.Model:
     """
     check_convertible(model)
     growable = growable_layers(model)
-    found = [each for each in growable if layer in (each, each.name)]
-    if len(found) != 1:
+    old = find_layer(model, layer, growable)
+    if old is None:
         raise ValueError(
-            "`layer` must be a growable layer of the model, or its name. Received: "
-            f"{layer!r}, expected one of {[each.name for each in growable]}"
+            "`layer` must be a growable layer of the model, or its path or name. Received: "
+            f"{layer!r}, expected one of {paths_of(model, growable)}"
         )
-    (old,) = found
     num_old = old.kernel_shape[-1]
     is_count = isinstance(units, (int, np.integer)) and not isinstance(units, bool)
     if not is_count or units <= num_old:
