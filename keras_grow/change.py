@@ -11,7 +11,8 @@ import tensorflow as tf
 from keras_grow.connections import selection
 from keras_grow.connections.densities import DensityDistribution, check_density, exact_count
 from keras_grow.connections.tiled_search import TiledSearch
-from keras_grow.layers.growable import Evidence, Growable, growable_layers
+from keras_grow.layers.growable import Evidence, Growable, check_finite, growable_layers
+from keras_grow.layers.paths import find_layers, paths_of
 from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.measuring.inputs import mean_over_inputs
 from keras_grow.optimizer_slots import check_is_elementwise, check_resettable, steps_made
@@ -31,7 +32,7 @@ class LayerChange:
     """What growth or pruning did to one layer.
 
     Attributes:
-        name: the layer's name.
+        name: the layer's path in the model.
         indices: int64 tensor, the flat indices of the changed connections, best first.
         num_active: how many connections of the layer are active now.
     """
@@ -100,17 +101,12 @@ def changeable_layers(
         if not chosen:
             raise ValueError(
                 "The model has no trainable growable layer. Received: growable layers "
-                f"{[layer.name for layer in of_model]}, all with trainable=False"
+                f"{paths_of(model, of_model)}, all with trainable=False"
             )
         return chosen
-    unknown = [x for x in layers if not any(x in (layer, layer.name) for layer in of_model)]
-    if isinstance(layers, str) or unknown or not layers:
-        raise ValueError(
-            "`layers` must list growable layers of the model, or their names. "
-            f"Received: {layers!r}, expected some of {[layer.name for layer in of_model]}"
-        )
-    chosen = [layer for layer in of_model if layer in layers or layer.name in layers]
-    frozen = [layer.name for layer in chosen if not layer.trainable]
+    need = "`layers` must list growable layers of the model, or their paths or names."
+    chosen = find_layers(model, layers, of_model, need)
+    frozen = paths_of(model, [layer for layer in chosen if not layer.trainable])
     if frozen:
         raise ValueError(
             "A frozen layer's connections can't change: they would never be trained. Received: "
@@ -120,6 +116,7 @@ def changeable_layers(
 
 
 def counts_to_change(
+    model: keras.Model,
     layers: Sequence[Growable],
     count: int | None,
     density: float | DensityDistribution | None,
@@ -154,7 +151,7 @@ def counts_to_change(
         if not grows and any(count >= n for n in active):
             raise ValueError(
                 f"Pruning must leave active connections. Received: count={count}, with {active} "
-                f"active connections in {[[layer.name for layer in group] for group in groups]}"
+                f"active connections in {[paths_of(model, group) for group in groups]}"
             )
         counts = [count] * len(groups)
     elif density is not None:
@@ -173,7 +170,7 @@ def counts_to_change(
         if any(counts) and not any(map(min, counts, free)) and sum(active) < sum(totals):
             raise CapacityUsedUp(
                 f"No slot is free for another connection. Received: {sum(active)} of {sum(totals)} "
-                f"connections active in {[layer.name for layer in layers]}, which hold no more. "
+                f"connections active in {paths_of(model, layers)}, which hold no more. "
                 "Make a copy with more slots: `keras_grow.make_sparse(model, capacity=...)`."
             )
         counts = [min(wanted, room) for wanted, room in zip(counts, free)]
@@ -182,7 +179,7 @@ def counts_to_change(
             f"There is nothing to {verb}. Received: "
             f"{f'count={count}' if density is None else f'density={density!r}'}, with "
             f"{sum(active)} of {sum(totals)} connections active (density "
-            f"{sum(active) / sum(totals):.6g}) in {[layer.name for layer in layers]}. "
+            f"{sum(active) / sum(totals):.6g}) in {paths_of(model, layers)}. "
             + ("Growing needs" if grows else "Pruning reaches")
             + (" dormant connections below the density to reach." if grows else " lower densities.")
         )
@@ -207,6 +204,7 @@ def choose(
 
 
 def record(
+    model: keras.Model,
     layers: Sequence[Growable],
     chosen: Sequence[tf.Tensor],
     seconds: float,
@@ -215,8 +213,8 @@ def record(
 ) -> ChangeRecord:
     """The record of a change that has been made."""
     changes = tuple(
-        LayerChange(layer.name, indices, layer.num_active)
-        for layer, indices in zip(layers, chosen, strict=True)
+        LayerChange(path, indices, layer.num_active)
+        for path, layer, indices in zip(paths_of(model, layers), layers, chosen, strict=True)
     )
     return ChangeRecord(
         changes,
@@ -237,9 +235,9 @@ def optimizer_of(model: keras.Model, optimizer: Any, layers: Sequence[Growable])
     if optimizer is None and model.compiled:
         optimizer = model.optimizer
     check_resettable(optimizer)
-    for layer in layers:
+    for layer, path in zip(layers, paths_of(model, layers), strict=True):
         if layer.is_sparse:
-            check_is_elementwise(optimizer, layer.name, layer.kernel_variables[0])
+            check_is_elementwise(optimizer, path, layer.kernel_variables[0])
     return optimizer
 
 
@@ -270,8 +268,7 @@ def gather_evidence(
         ValueError: if something must be measured and there is no data, and for stored weights or
             measured numbers that are not finite.
     """
-    for layer in layers:
-        layer.check_finite()
+    check_finite(model, layers)
     if data is None and (needs_gradient or needs_input_rms):
         raise ValueError(
             "This score, or start value, is measured on data. Received: data=None. Pass "

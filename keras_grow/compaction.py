@@ -9,7 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_grow.layers.growable import Growable, nested_layers
+from keras_grow.layers.growable import Growable, check_finite, nested_layers
+from keras_grow.layers.paths import paths_of
 from keras_grow.layers.weight_norm_kernel import WeightNormKernel
 from keras_grow.measuring.agreement import check_copy
 from keras_grow.structure.axes import Axes, carry
@@ -26,7 +27,7 @@ class LayerCompaction:
     """What is left of a layer with a kernel.
 
     Attributes:
-        name: the layer's name.
+        name: the layer's path in the model.
         num_inputs, num_units: how many it had; of a convolution, input maps and maps.
         inputs, units: int64 arrays, ascending: which of them are left.
     """
@@ -50,7 +51,7 @@ class Compaction:
             axis the outputs depend on. With `drop_inputs` the compact model takes these and no
             others: `x[..., input_indices[0]]`.
         drops_inputs: whether it does.
-        reasons: by layer name, why constant units that might have gone were left as they are.
+        reasons: by layer path, why constant units that might have gone were left as they are.
         axes, bias_shifts: for each layer of the model, nested ones included, where the entries of
             its variables stood and stand, and what constants added to its biases;
             `convert_optimizer` reads them.
@@ -155,9 +156,7 @@ def compact(model: keras.Model, *, drop_inputs: bool = False, verify: Any = True
     """
     check_convertible(model)
     layers = nested_layers(model)
-    for layer in layers:
-        if isinstance(layer, Growable) and layer.built:
-            layer.check_finite()
+    check_finite(model, [x for x in layers if isinstance(x, Growable) and x.built])
     flow = Flow(model, keeps_inputs=not drop_inputs)
     steps: dict[int, Step] = {}
     for step in flow.graph.steps:
@@ -167,7 +166,7 @@ def compact(model: keras.Model, *, drop_inputs: bool = False, verify: Any = True
     if not kernels:
         raise ValueError(
             "The model has no layer whose units could be removed: a Dense, growable or convolution "
-            f"layer. Received: a model with layers {[layer.name for layer in layers[1:]]}"
+            f"layer. Received: a model with layers {paths_of(model, layers[1:])}"
         )
 
     def convert(layer: keras.Layer) -> keras.Layer | None:
@@ -275,5 +274,5 @@ def _computed(flow: Flow, step: Step) -> tuple[np.ndarray, np.ndarray]:
 def _layer_compaction(flow: Flow, step: Step) -> LayerCompaction:
     (source,), (output,) = step.inputs, step.outputs
     return LayerCompaction(
-        step.layer.name, source.count, output.count, flow.kept(source), flow.kept(output)
+        step.path, source.count, output.count, flow.kept(source), flow.kept(output)
     )

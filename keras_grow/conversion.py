@@ -14,6 +14,7 @@ from keras_grow.layers.dense import GrowableDense
 from keras_grow.layers.dense_like import DenseLike
 from keras_grow.layers.growable import growable_layers, nested_layers
 from keras_grow.layers.masked import keep_active
+from keras_grow.layers.paths import by_layer, paths_of
 from keras_grow.layers.plain_kernel import PlainKernel
 from keras_grow.layers.sparse_dense import SparseDense
 from keras_grow.measuring.agreement import check_copy
@@ -57,8 +58,8 @@ def make_growable(
         model: a built Sequential or functional model, nested and shared ones and layers inside
             wrappers such as `TimeDistributed` included; trained or not. Of a subclass of
             `keras.Model`, the copy is of the same class, with its own `train_step`.
-        layers: the layers to convert, or their names, or a function that says of a layer that
-            can be converted whether to do so; by default all of them.
+        layers: the layers to convert, or their paths or names, or a function that says of a layer
+            that can be converted whether to do so; by default all of them.
         initial_density: the share of connections of plain layers that stay active, at random; or
             a distribution such as `keras_grow.densities.ErdosRenyi(0.1)`. To keep the largest
             weights of a trained model instead, convert at 1 and `keras_grow.prune`.
@@ -155,13 +156,13 @@ def make_sparse(
 
     Args:
         model: a built Sequential or functional model.
-        layers: the layers to convert, or their names, or a function that says of a Dense or
-            growable layer whether to convert it; by default `GrowableDense` and `SparseDense`
+        layers: the layers to convert, or their paths or names, or a function that says of a Dense
+            or growable layer whether to convert it; by default `GrowableDense` and `SparseDense`
             layers. Of a plain Dense, the weights that are not 0 become connections. A
             `WeightNormDense` gives its effective weights, and is normalised no more.
         capacity: how many connections each layer can hold: an integer, a density, a
-            `keras_grow.FanIn`, or a mapping from layer names to these; by default, and for layers
-            not in the mapping, as many as it has.
+            `keras_grow.FanIn`, or a mapping from layer paths or names to these; by default, and for
+            layers not in the mapping, as many as it has.
         verify: as in `make_growable`.
 
     Returns:
@@ -196,16 +197,8 @@ def make_sparse(
 
     chosen = wanted_layers(model, layers, why_not)
     _check_any(chosen, model, layers)
-    names = {layer.name for layer in chosen}
-    if isinstance(capacity, Mapping) and not names >= set(capacity):
-        raise ValueError(
-            "`capacity` must name layers that are converted. Received: "
-            f"{sorted(capacity)}, expected some of {sorted(names)}"
-        )
-
-    def capacity_of(layer: keras.Layer) -> int | float | FanIn | None:
-        return capacity.get(layer.name) if isinstance(capacity, Mapping) else capacity
-
+    named = capacity if isinstance(capacity, Mapping) else dict.fromkeys(chosen, capacity)
+    capacities = by_layer(model, named, chosen, "`capacity` must name layers that are converted.")
     connections = {id(layer): connections_of(layer) for layer in chosen}
 
     def convert(layer: keras.Layer) -> keras.Layer | None:
@@ -216,7 +209,7 @@ def make_sparse(
             layer,
             SparseDense,
             initial_density=count / math.prod(kernel_shape(layer)),
-            capacity=capacity_of(layer),
+            capacity=capacities.get(layer),
         )
 
     def transfer(old: keras.Layer, new: SparseDense) -> None:
@@ -279,7 +272,7 @@ def _check_any(chosen: Sequence[keras.Layer], model: keras.Model, layers: LayerC
         raise ValueError(
             "The model has no layer to convert. Received: "
             f"layers={layers!r}, and a model with layers "
-            f"{[layer.name for layer in exchangeable_layers(model)]}"
+            f"{paths_of(model, exchangeable_layers(model))}"
         )
 
 

@@ -65,7 +65,7 @@ def remove_dead_neurons(
             is_changing |= _fold_unfed(units, so_far, optimizer)
     changes = [
         NeuronChange(
-            units.layer.name,
+            units.path,
             np.array(sorted(so_far.units), np.int64),
             so_far.num_incoming,
             so_far.num_outgoing,

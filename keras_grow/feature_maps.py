@@ -75,8 +75,8 @@ def grow_feature_maps(
     Args:
         model: a built Sequential or functional model.
         data: growth data, in the forms that `grow` takes.
-        layer: a growable convolution of the model, or its name, whose maps are read by growable
-            layers, through activations, pooling, Flatten, BatchNormalization.
+        layer: a growable convolution of the model, or its path or name, whose maps are read by
+            growable layers, through activations, pooling, Flatten, BatchNormalization.
         count: positive integer, how many maps.
         candidates: positive integer, how many random ones are tried for each.
         birth_strength: positive float: the weights of a map are normal numbers whose mean |w| is
@@ -172,7 +172,7 @@ def grow_feature_maps(
     )
     num_living = int(units.living().sum())
     return FeatureMapRecord(
-        NeuronChange(grown.name, newborn, num_incoming, sum(num_outgoing), num_living),
+        NeuronChange(units.path, newborn, num_incoming, sum(num_outgoing), num_living),
         loss_before,
         tuple(losses),
         min(losses[-1]),

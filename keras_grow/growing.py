@@ -25,6 +25,7 @@ from keras_grow.connections.start_values import StartValue, Zero
 from keras_grow.connections.tiled_search import TiledSearch
 from keras_grow.connections.view import Connections
 from keras_grow.layers.growable import Growable
+from keras_grow.layers.paths import paths_of
 from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.optimizer_slots import reset_slots
 
@@ -62,7 +63,7 @@ def grow(
             each layer with `per_layer`; or a distribution such as
             `keras_grow.densities.ErdosRenyi`. Layers that are denser already stay.
         per_layer: whether connections compete within each layer only.
-        layers: growable layers, or their names; by default every trainable growable layer.
+        layers: growable layers, or their paths or names; by default every trainable growable layer.
         score: what ranks connections, by default `keras_grow.scores.GradientMagnitude()`.
         start_value: what grown connections start with, by default
             `keras_grow.start_values.Zero()`.
@@ -101,7 +102,7 @@ def grow(
     start_value = Zero() if start_value is None else start_value
     check_policy(score, Score, "score")
     check_policy(start_value, StartValue, "start_value")
-    groups = counts_to_change(chosen_layers, count, density, per_layer, grows=True)
+    groups = counts_to_change(model, chosen_layers, count, density, per_layer, grows=True)
     optimizer = optimizer_of(model, optimizer, chosen_layers)
     evidence, loss = gather_evidence(
         model,
@@ -134,20 +135,22 @@ def grow(
     ):
         changes = layer.grow_connections(indices, value, connections.gradient)
         reset_slots(optimizer, changes, start_value.second_moment_starts_at_mean)
-    _warn_of_full_layers(chosen_layers, chosen)
-    return record(chosen_layers, chosen, time.perf_counter() - started, loss, is_complete)
+    _warn_of_full_layers(model, chosen_layers, chosen)
+    return record(model, chosen_layers, chosen, time.perf_counter() - started, loss, is_complete)
 
 
-def _warn_of_full_layers(layers: Sequence[Growable], grown: Sequence[tf.Tensor]) -> None:
+def _warn_of_full_layers(
+    model: keras.Model, layers: Sequence[Growable], grown: Sequence[tf.Tensor]
+) -> None:
     full = [
-        layer.name
+        layer
         for layer, indices in zip(layers, grown, strict=True)
         if len(indices) and layer.num_free == 0 and layer.num_active < layer.num_connections
     ]
     if full:
         warnings.warn(
-            f"Layers {full} have used up their capacity and can't grow further. Make a copy with "
-            "more slots: `keras_grow.make_sparse(model, capacity=...)`.",
+            f"Layers {paths_of(model, full)} have used up their capacity and can't grow further. "
+            "Make a copy with more slots: `keras_grow.make_sparse(model, capacity=...)`.",
             stacklevel=3,
         )
 

@@ -48,8 +48,8 @@ def prune_neurons(
         model: a built Sequential or functional model.
         count: positive integer, how many units to remove of all layers together.
         threshold: instead of `count`, the score below which units are removed.
-        layers: growable layers, or their names; by default every trainable growable layer whose
-            units can be followed to other layers with weights.
+        layers: growable layers, or their paths or names; by default every trainable growable layer
+            whose units can be followed to other layers with weights.
         score: what ranks units, by default `keras_grow.neuron_scores.OutputMagnitude()`.
         data: data to measure outputs on, in the forms that `grow` takes; only `x` is used.
         meter: the batch size and progress of the measurement, which is made in inference mode, by
@@ -108,7 +108,7 @@ def prune_neurons(
     ]
     # Counted last: a unit that is cut may have been all that fed or read another.
     changes = [
-        NeuronChange(units.layer.name, removed, *numbers, int(units.living().sum()))
+        NeuronChange(units.path, removed, *numbers, int(units.living().sum()))
         for units, removed, numbers in zip(groups, chosen, counts, strict=True)
     ]
     return NeuronRecord(tuple(changes), not_followed, time.perf_counter() - started)
@@ -143,7 +143,7 @@ def _choose(
     if number > num_removable:
         raise ValueError(
             f"Each layer keeps at least one of its units. Received: count={count}, with "
-            f"{num_removable} units to spare in {[units.layer.name for units in groups]}"
+            f"{num_removable} units to spare in {[units.path for units in groups]}"
         )
     flat = np.concatenate(
         [np.where(mask, values, np.inf) for mask, values in zip(removable, scores, strict=True)]
@@ -170,7 +170,7 @@ def _scores(
         if values.shape != largest.shape or not np.all(np.isfinite(values)):
             raise ValueError(
                 "A neuron score must return one finite number per unit. Received: shape "
-                f"{values.shape}, expected {largest.shape}, for layer {units.layer.name!r}"
+                f"{values.shape}, expected {largest.shape}, for layer {units.path!r}"
             )
         largest = np.maximum(largest, values)
     return largest

@@ -51,7 +51,7 @@ def grow_neurons(
         model: a built Sequential or functional model.
         data: growth data, a large part of the training set or all of it, in the forms that
             `grow` takes.
-        layer: a growable dense layer of the model, or its name, whose units are read by one
+        layer: a growable dense layer of the model, or its path or name, whose units are read by one
             growable dense layer, through layers that keep units apart: activations, dropout,
             BatchNormalization.
         count: positive integer, how many neurons.
@@ -105,7 +105,7 @@ def grow_neurons(
     units.clear_bias(newborn, optimizer)
     units.start_statistics_afresh(newborn, optimizer)
     change = NeuronChange(
-        grown.name, newborn, num_incoming, num_outgoing, int(units.living().sum())
+        units.path, newborn, num_incoming, num_outgoing, int(units.living().sum())
     )
     return NeuronRecord((change,), (), time.perf_counter() - started, measured.loss)
 

@@ -12,6 +12,7 @@ from keras_grow.layers.conv import GrowableConv2D
 from keras_grow.layers.growable import growable_layers
 from keras_grow.layers.observer import Observer, observing
 from keras_grow.layers.partial_area_conv import PartialAreaConv2D
+from keras_grow.layers.paths import find_layers, paths_of
 from keras_grow.measuring.agreement import check_copy
 from keras_grow.measuring.loss import call_model, untouched
 from keras_grow.measuring.passes import sum_over_batches
@@ -25,7 +26,7 @@ class AreaChange:
     """What `prune_areas` left of one layer.
 
     Attributes:
-        name: the layer's name.
+        name: the layer's path in the model.
         num_pruned: how many positions of pairs of maps were pruned.
         area: the share of positions that are still computed, over pairs with connections.
     """
@@ -67,7 +68,7 @@ def make_partial_area(
 
     Args:
         model: a built Sequential or functional model, for inputs of a known height and width.
-        layers: the layers to convert, or their names; by default every `GrowableConv2D`.
+        layers: the layers to convert, or their paths or names; by default every `GrowableConv2D`.
         verify: as in `make_growable`.
 
     Returns:
@@ -90,7 +91,7 @@ def make_partial_area(
     """
     check_convertible(model)
     found = [layer for layer in exchangeable_layers(model) if type(layer) is GrowableConv2D]
-    chosen = _named(found, layers, "Only GrowableConv2D layers can be converted.")
+    chosen = _named(model, found, layers, "Only GrowableConv2D layers can be converted.")
 
     def convert(layer: keras.Layer) -> keras.Layer | None:
         is_chosen = any(layer is each for each in chosen)
@@ -130,7 +131,7 @@ def prune_areas(
         share: the share of a map's positions to leave out, in (0, 1); NeST prunes little at a time.
         per_pair: whether every pair of maps loses the same number of positions, as in NeST; else
             as many are taken where they contribute least in the whole layer.
-        layers: the layers to change, or their names; by default all partial-area convolutions.
+        layers: the layers to change, or their paths or names; by default all that there are.
         batch_size: samples per batch where the data is a tuple of arrays. A batch takes
             `4 x positions x channels x filters` bytes a sample.
         verbose: 0, 1 or "auto", see `GradientMeter`.
@@ -152,7 +153,10 @@ def prune_areas(
         raise ValueError(f"`share` must lie between 0 and 1. Received: share={share!r}")
     before = report(model).flops
     contributions = _mean_contributions(model, data, chosen, batch_size, verbose)
-    masks = [_pruned(layer, contributions[layer], share, per_pair) for layer in chosen]
+    masks = [
+        _pruned(path, layer, contributions[layer], share, per_pair)
+        for path, layer in zip(paths_of(model, chosen), chosen, strict=True)
+    ]
     counts = [
         int(tf.math.count_nonzero(layer.area_mask.value & ~mask))
         for layer, mask in zip(chosen, masks, strict=True)
@@ -160,15 +164,16 @@ def prune_areas(
     if not any(counts):
         raise NothingToChange(
             "There is no area to prune. Received: "
-            f"share={share}, layers {[layer.name for layer in chosen]}, whose pairs of maps have "
+            f"share={share}, layers {paths_of(model, chosen)}, whose pairs of maps have "
             "no position left to spare"
         )
     changes = []
-    for layer, mask, count in zip(chosen, masks, counts, strict=True):
+    paths = paths_of(model, chosen)
+    for path, layer, mask, count in zip(paths, chosen, masks, counts, strict=True):
         layer.area_mask.assign(mask)
         in_use = tf.boolean_mask(tf.reshape(mask, [-1, *mask.shape[2:]]), _connected(layer), axis=1)
         area = float(tf.reduce_mean(tf.cast(in_use, tf.float32))) if len(in_use) else 0.0
-        changes.append(AreaChange(layer.name, count, area))
+        changes.append(AreaChange(path, count, area))
     return AreaRecord(tuple(changes), before, report(model).flops)
 
 
@@ -182,20 +187,14 @@ def _partial_area_layers(model, layers) -> list[PartialAreaConv2D]:
         "Areas are pruned in trainable PartialAreaConv2D layers; `keras_grow.make_partial_area` "
         "makes them of GrowableConv2D."
     )
-    return _named(found, layers, need)
+    return _named(model, found, layers, need)
 
 
-def _named(found: list, layers: Sequence[str | keras.Layer] | None, need: str) -> list:
+def _named(
+    model: keras.Model, found: list, layers: Sequence[str | keras.Layer] | None, need: str
+) -> list:
     """Those of the layers found that are asked for, all by default; raises `ValueError`."""
-    chosen = found
-    if layers is not None:
-        chosen = [layer for layer in found if layer in layers or layer.name in layers]
-    if not chosen or (layers is not None and len(chosen) != len(layers)):
-        raise ValueError(
-            f"{need} Received: layers={layers!r}, and a model with such layers "
-            f"{[layer.name for layer in found]}"
-        )
-    return chosen
+    return find_layers(model, found if layers is None else layers, found, need)
 
 
 def _connected(layer: PartialAreaConv2D) -> tf.Tensor:
@@ -204,7 +203,7 @@ def _connected(layer: PartialAreaConv2D) -> tf.Tensor:
 
 
 def _pruned(
-    layer: PartialAreaConv2D, contribution: tf.Tensor, share: float, per_pair: bool
+    path: str, layer: PartialAreaConv2D, contribution: tf.Tensor, share: float, per_pair: bool
 ) -> tf.Tensor:
     """The area mask with the positions of smallest contribution out."""
     mask = layer.area_mask.value
@@ -213,7 +212,7 @@ def _pruned(
     if not bool(tf.reduce_all(finite)):
         raise ValueError(
             "Contributions of maps must be finite. Received: NaN or infinite ones in layer "
-            f"{layer.name!r}. Look for NaN in the data or a diverged training."
+            f"{path!r}. Look for NaN in the data or a diverged training."
         )
     # Rows of positions, a row for each pair; positions out already, and pairs without
     # connections, come last.

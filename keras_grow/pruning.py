@@ -56,7 +56,7 @@ def prune(
             `keras_grow.densities.ErdosRenyi`. Layers that are sparser already stay.
         threshold: instead of these, the score below which connections are pruned, in all layers.
         per_layer: whether connections compete within each layer only.
-        layers: growable layers, or their names; by default every trainable growable layer.
+        layers: growable layers, or their paths or names; by default every trainable growable layer.
         score: what ranks connections, by default `keras_grow.scores.Magnitude()`.
         data: data for a score that measures something, in the forms that `grow` takes.
         meter: the settings of the measurement, by default `keras_grow.GradientMeter()`.
@@ -85,7 +85,7 @@ def prune(
     check_policy(score, Score, "score")
     groups: list[tuple[list[Growable], int]] = []
     if threshold is None:
-        groups = counts_to_change(chosen_layers, count, density, per_layer, grows=False)
+        groups = counts_to_change(model, chosen_layers, count, density, per_layer, grows=False)
     else:
         _check_threshold(threshold, count, density)
     optimizer = optimizer_of(model, optimizer, chosen_layers)
@@ -109,7 +109,7 @@ def prune(
         chosen = _below(threshold, chosen_layers, propose)
     for layer, indices in zip(chosen_layers, chosen, strict=True):
         reset_slots(optimizer, layer.prune_connections(indices))
-    return record(chosen_layers, chosen, time.perf_counter() - started, loss)
+    return record(model, chosen_layers, chosen, time.perf_counter() - started, loss)
 
 
 def _check_threshold(threshold: float, count: Any, density: Any) -> None:

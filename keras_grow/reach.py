@@ -9,6 +9,7 @@ import keras
 from keras_grow.layers.conv import GrowableConv1D, GrowableConv2D
 from keras_grow.layers.dense import GrowableDense
 from keras_grow.layers.growable import Growable, nested_layers
+from keras_grow.layers.paths import find_layers, paths_of
 from keras_grow.layers.plain_kernel import PlainKernel
 from keras_grow.layers.sparse_dense import SparseDense
 from keras_grow.structure.cloning import check_convertible, exchangeable_layers
@@ -80,14 +81,15 @@ def plan_conversion(model: keras.Model, layers: LayerChoice = None) -> Conversio
     chosen = {id(layer) for layer in wanted_layers(model, layers, why_not_growable)}
     reached, left = [], {}
     num_reached = num_weights = 0
-    for layer in exchangeable_layers(model):
+    reachable = exchangeable_layers(model)
+    for layer, path in zip(reachable, paths_of(model, reachable), strict=True):
         count = _num_weights(layer)
         num_weights += count
         if id(layer) in chosen or isinstance(layer, Growable):
-            reached.append(layer.path)
+            reached.append(path)
             num_reached += count
         elif count:
-            left[layer.path] = why_not_growable(layer) or "not asked for"
+            left[path] = why_not_growable(layer) or "not asked for"
     return Conversion(tuple(reached), left, num_reached, num_weights)
 
 
@@ -112,24 +114,19 @@ def wanted_layers(
     if callable(layers):
         return [layer for layer in able if layers(layer)]
     everywhere = nested_layers(model)
-    names = {layer.name for layer in everywhere}
-    unknown = [x for x in layers if not (x in everywhere or x in names)]
-    if isinstance(layers, str) or unknown:
-        raise ValueError(
-            "`layers` must list layers of the model, or their names, or be a function. "
-            f"Received: {layers!r}, with layers {sorted(names)} in the model"
-        )
-    wanted = [layer for layer in everywhere if layer in layers or layer.name in layers]
-    for layer in wanted:
+    wanted = find_layers(
+        model, layers, everywhere, "`layers` must list layers of the model, or be a function."
+    )
+    for layer, path in zip(wanted, paths_of(model, wanted), strict=True):
         if not any(layer is each for each in reachable):
             raise ValueError(
                 "Layers inside a layer of another kind can't be exchanged. Received: layer "
-                f"{layer.path!r}. Write the definition of that layer with the layers you want."
+                f"{path!r}. Write the definition of that layer with the layers you want."
             )
         reason = why_not(layer)
         if reason is not None:
             raise ValueError(
-                f"The layer can't be converted: {reason}. Received: layer {layer.path!r} of class "
+                f"The layer can't be converted: {reason}. Received: layer {path!r} of class "
                 f"{type(layer).__name__}"
             )
     return wanted

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from keras_grow.layers.growable import Growable, growable_layers
+from keras_grow.layers.paths import paths_of
 from keras_grow.measuring.inputs import InputStatistics, measure_inputs
 
 
@@ -16,7 +17,7 @@ class LayerReport:
     """Counts of one growable layer.
 
     Attributes:
-        name: the layer's name.
+        name: the layer's path in the model.
         kernel_shape: shape of the kernel with every connection in it.
         num_connections: all connections.
         num_active: active connections; "parameters" of NeST and Han et al., weights only.
@@ -177,7 +178,10 @@ def report(model: keras.Model, data: Any = None, *, batch_size: int = 1000) -> R
         measured = measure_inputs(
             model, data, layers, lambda x: tf.cast(x != 0, x.dtype), batch_size
         )
-    counted = tuple(_count(layer, measured.get(layer)) for layer in layers)
+    counted = tuple(
+        _count(path, layer, measured.get(layer))
+        for path, layer in zip(paths_of(model, layers), layers, strict=True)
+    )
     growable_variables = {id(v) for layer in layers for v in layer.variables}
     other = sum(
         v.value.shape.num_elements() for v in model.weights if id(v) not in growable_variables
@@ -189,7 +193,7 @@ def _number(value: int | float | None) -> str:
     return "-" if value is None else f"{value:,.0f}"
 
 
-def _count(layer: Growable, measured: InputStatistics | None) -> LayerReport:
+def _count(path: str, layer: Growable, measured: InputStatistics | None) -> LayerReport:
     indices, _ = layer.active_connections()
     *_, num_inputs, num_units = layer.kernel_shape
     inputs_of, units_of = indices // num_units % num_inputs, indices % num_units
@@ -208,7 +212,7 @@ def _count(layer: Growable, measured: InputStatistics | None) -> LayerReport:
             input_density = tf.cast(tf.gather(measured.means, inputs_of), tf.float64)
             scaled_flops = 2.0 * float(tf.reduce_sum(positions * input_density))
     return LayerReport(
-        name=layer.name,
+        name=path,
         kernel_shape=layer.kernel_shape,
         num_connections=layer.num_connections,
         num_active=len(indices),

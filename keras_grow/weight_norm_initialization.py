@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from keras_grow.layers.growable import Growable, growable_layers
 from keras_grow.layers.observer import Observer, observing
+from keras_grow.layers.paths import layer_paths
 from keras_grow.layers.weight_norm_kernel import WeightNormKernel
 from keras_grow.measuring.growth_data import batches
 from keras_grow.measuring.loss import call_model, untouched
@@ -85,6 +86,7 @@ def initialize_weight_norm(
             "The model has no trainable WeightNormDense or WeightNormConv layer to initialise. "
             f"Received: a model with layers {[layer.name for layer in model.layers]}"
         )
+    paths = layer_paths(model)
     before = [(v, tf.identity(v.value)) for layer in layers for v in layer.trainable_variables]
     try:
         # One batch tells in which order the layers are called.
@@ -94,7 +96,7 @@ def initialize_weight_norm(
             (count, total, square_total), _ = _project(
                 model, data, layer, training, batch_size, verbose
             )
-            _set_gain_and_bias(layer, total / count, square_total / count)
+            _set_gain_and_bias(paths[layer], layer, total / count, square_total / count)
     except Exception:
         for variable, value in before:
             variable.assign(value)
@@ -121,10 +123,12 @@ def _project(model, data, layer, training, batch_size, verbose):
     return sums, order
 
 
-def _set_gain_and_bias(layer: WeightNormKernel, mean: tf.Tensor, mean_square: tf.Tensor) -> None:
+def _set_gain_and_bias(
+    path: str, layer: WeightNormKernel, mean: tf.Tensor, mean_square: tf.Tensor
+) -> None:
     if not bool(tf.reduce_all(tf.math.is_finite(mean_square))):
         raise ValueError(
-            f"The inputs of layer {layer.name!r} must be finite. Received: pre-activations that "
+            f"The inputs of layer {path!r} must be finite. Received: pre-activations that "
             "are NaN or infinite"
         )
     variance = mean_square - mean**2

@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_grow.layers.conv_like import ConvLike
 from keras_grow.layers.growable import Growable, growable_layers, paired_layers
+from keras_grow.layers.paths import find_layer, paths_of
 from keras_grow.measuring.agreement import check_copy
 from keras_grow.structure.axes import Axes, carry
 from keras_grow.structure.cloning import check_convertible, clone_with
@@ -32,8 +33,8 @@ def widen(
 
     Args:
         model: a built Sequential or functional model.
-        layer: a growable layer of it, or its name, whose units (of a convolution, its maps) reach
-            other layers through layers that keep units apart (activations, dropout,
+        layer: a growable layer of it, or its path or name, whose units (of a convolution, its
+            maps) reach other layers through layers that keep units apart (activations, dropout,
             BatchNormalization, pooling, Flatten).
         units: integer, more than the layer has.
         verify: as in `make_growable`.
@@ -56,13 +57,12 @@ def widen(
     """
     check_convertible(model)
     growable = growable_layers(model)
-    found = [each for each in growable if layer in (each, each.name)]
-    if len(found) != 1:
+    old = find_layer(model, layer, growable)
+    if old is None:
         raise ValueError(
-            "`layer` must be a growable layer of the model, or its name. Received: "
-            f"{layer!r}, expected one of {[each.name for each in growable]}"
+            "`layer` must be a growable layer of the model, or its path or name. Received: "
+            f"{layer!r}, expected one of {paths_of(model, growable)}"
         )
-    (old,) = found
     num_old = old.kernel_shape[-1]
     is_count = isinstance(units, (int, np.integer)) and not isinstance(units, bool)
     if not is_count or units <= num_old:

@@ -5,9 +5,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_grow.callbacks.layer_names import distinct_names
 from keras_grow.connections.pictures import count_by_input
 from keras_grow.layers.growable import growable_layers
+from keras_grow.layers.paths import paths_of
 
 
 class ConnectionHistory(keras.callbacks.Callback):
@@ -20,8 +20,8 @@ class ConnectionHistory(keras.callbacks.Callback):
 
     Attributes:
         epochs: list of integers, the number of each recorded epoch, as `fit` counts them.
-        densities: from each growable layer's name to its density, from 0 to 1, in these epochs.
-        connections: from each growable layer's name to its active connections in these epochs.
+        densities: from each growable layer's path to its density, from 0 to 1, in these epochs.
+        connections: from each growable layer's path to its active connections in these epochs.
         connections_per_input: for each of these epochs, int64 of shape `(inputs,)`, the active
             connections of each input of the first growable layer.
 
@@ -44,7 +44,7 @@ class ConnectionHistory(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         layers = growable_layers(self.model)
-        names = distinct_names(layers)
+        names = paths_of(self.model, layers)
         if names != list(self.densities) or epoch <= self.epochs[-1]:
             self._start(names)
         self.epochs.append(epoch)

@@ -7,12 +7,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_grow.callbacks.layer_names import distinct_names
 from keras_grow.callbacks.moments import Epochs
 from keras_grow.change import check_policy, gather_evidence
 from keras_grow.connections.pictures import block_densities
 from keras_grow.connections.scores import GradientMagnitude, Score
 from keras_grow.layers.growable import Evidence, Growable, growable_layers
+from keras_grow.layers.paths import paths_of
 from keras_grow.measuring.gradients import GradientMeter
 
 # Of a sparse layer, which may have billions of dormant connections, as many are drawn at random.
@@ -98,7 +98,7 @@ class GrowthSummaries(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         found = growable_layers(self.model)
-        layers = dict(zip(distinct_names(found), found, strict=True))
+        layers = dict(zip(paths_of(self.model, found), found, strict=True))
         is_due = self.when.is_due(epoch)
         scores = self._scores(layers, epoch) if is_due and self.data is not None else {}
         # Keras's own TensorBoard callback may have turned summaries off between its steps.

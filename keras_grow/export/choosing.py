@@ -2,23 +2,30 @@
 
 from collections.abc import Mapping
 
+import keras
+
 from keras_grow.export.storages import Storage
 from keras_grow.layers.growable import Growable
+from keras_grow.layers.paths import by_layer
 
 
 def resolve(
-    storage: Storage | Mapping[str, Storage] | None, layers: list[Growable], default: Storage
+    model: keras.Model,
+    storage: Storage | Mapping[str, Storage] | None,
+    layers: list[Growable],
+    default: Storage,
 ) -> list[Storage]:
     """A storage for each layer.
 
     Args:
-        storage: one for all layers, one by layer name, or `None`.
-        layers: the growable layers of a model.
+        model: a model.
+        storage: one for all layers, one by the layer's path or name, or `None`.
+        layers: its growable layers.
         default: for layers that `storage` does not name.
 
     Raises:
         TypeError: for what is no storage.
-        ValueError: for names of no layer.
+        ValueError: for names of no layer, or of several.
     """
     named = storage if isinstance(storage, Mapping) else {}
     chosen = default if storage is None or isinstance(storage, Mapping) else storage
@@ -26,13 +33,7 @@ def resolve(
         if not isinstance(value, Storage):
             raise TypeError(
                 "`storage` must be an object such as keras_grow.storages.Packed(), or a mapping "
-                f"from layer names to such objects. Received: {value!r}"
+                f"from layer paths or names to such objects. Received: {value!r}"
             )
-    names = [layer.name for layer in layers]
-    unknown = sorted(set(named) - set(names))
-    if unknown:
-        raise ValueError(
-            "`storage` must name growable layers of the model. "
-            f"Received: {unknown}, where the growable layers are {names}"
-        )
-    return [named.get(name, chosen) for name in names]
+    of_layers = by_layer(model, named, layers, "`storage` must name growable layers of the model.")
+    return [of_layers.get(layer, chosen) for layer in layers]

@@ -22,6 +22,7 @@ from keras_grow.export.served.model import named_outputs
 from keras_grow.export.signature import input_signature
 from keras_grow.export.verification import ExportRecord
 from keras_grow.layers.growable import Growable, nested_layers
+from keras_grow.layers.paths import layer_paths
 from keras_grow.measuring.loss import call_model
 
 FORMS = (
@@ -174,10 +175,10 @@ def compiled_nothing(samples: serving.Arrays) -> Any:
 def _flops(model: keras.Model, sparse: Sequence[str] = ()) -> int | None:
     """FLOPs of one sample, where the products of some layers cost what is active."""
     total = 0
-    for layer in nested_layers(model):
+    for layer, path in layer_paths(model).items():
         if isinstance(layer, Growable):
             positions, count = layer.num_positions, layer.num_connections
-            if layer.is_sparse or layer.name in sparse:
+            if layer.is_sparse or path in sparse:
                 count = layer.num_active
         elif isinstance(getattr(layer, "kernel", None), keras.Variable):
             shape = layer.output.shape[1:-1] if hasattr(layer, "filters") else ()

@@ -20,7 +20,8 @@ from keras_grow.export.signature import input_signature as signature_of
 from keras_grow.export.tracing import TracedModel, trace
 from keras_grow.export.verification import ExportRecord, check
 from keras_grow.export.writing import num_bytes, written_beside
-from keras_grow.layers.growable import Growable, nested_layers
+from keras_grow.layers.growable import Growable
+from keras_grow.layers.paths import layer_paths
 
 # The largest error of float32, and of the unpacking of other types.
 _FLOAT32_TOLERANCE = 1e-5
@@ -150,8 +151,8 @@ def _check_arguments(dtype: Any, calibration_data: Any) -> None:
 
 def _check_computes_in_float32(model: keras.Model) -> None:
     others = {
-        layer.name: layer.compute_dtype
-        for layer in nested_layers(model)
+        path: layer.compute_dtype
+        for layer, path in layer_paths(model).items()
         if layer.compute_dtype not in (None, "float32")
     }
     if others:
@@ -248,10 +249,10 @@ def _forms_by_layer(
 ) -> dict[str, list[Storage]]:
     """The forms of the constants that were made of each growable layer's kernel."""
     found = {}
-    for layer in nested_layers(model):
+    for layer, path in layer_paths(model).items():
         if isinstance(layer, Growable):
             kernel = layer.effective_kernel().numpy()
-            found[layer.name] = [form for made, form in stored if _is_made_of(made, kernel)]
+            found[path] = [form for made, form in stored if _is_made_of(made, kernel)]
     return found
 
 

@@ -15,7 +15,8 @@ from keras_grow.export.signature import input_signature as signature_of
 from keras_grow.export.tracing import TracedModel, trace
 from keras_grow.export.verification import ExportRecord, check
 from keras_grow.export.writing import num_bytes, written_beside
-from keras_grow.layers.growable import Growable, nested_layers
+from keras_grow.layers.growable import Growable
+from keras_grow.layers.paths import layer_paths
 
 
 def export_onnx(
@@ -83,14 +84,14 @@ def export_onnx(
         error, agreement = check(outputs, expected, tolerance, 0.0, "ONNX file")
         with open(written, "wb") as file:
             file.write(content)
-    layers = [layer for layer in nested_layers(model) if isinstance(layer, Growable)]
     return ExportRecord(
         path=os.path.abspath(os.fspath(path)),
         format="ONNX",
         num_bytes=num_bytes(path),
         storages={
-            layer.name: f"dense {layer.variable_dtype}, with {layer.num_active:,} connections"
-            for layer in layers
+            path: f"dense {layer.variable_dtype}, with {layer.num_active:,} connections"
+            for layer, path in layer_paths(model).items()
+            if isinstance(layer, Growable)
         },
         error=error,
         tolerance=tolerance,

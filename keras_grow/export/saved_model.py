@@ -18,7 +18,8 @@ from keras_grow.export.served.reference import reference
 from keras_grow.export.storages import Rule, Storage
 from keras_grow.export.verification import ExportRecord, check
 from keras_grow.export.writing import num_bytes, written_beside
-from keras_grow.layers.growable import Growable, growable_layers
+from keras_grow.layers.growable import Growable, check_finite, growable_layers
+from keras_grow.layers.paths import paths_of
 from keras_grow.version import __version__
 
 _DTYPES = (None, "float32", "float16", "bfloat16", "float64")
@@ -58,8 +59,8 @@ def export_saved_model(
         path: the directory to write. An earlier SavedModel there is replaced, in one step at the
             end: a half-written export never stands at `path`.
         storage: how kernels are stored, an object of `keras_grow.storages`, or a mapping from
-            layer names to such objects; by default, and for layers that the mapping does not
-            name, `keras_grow.storages.Rule(batch_size)`.
+            layer paths or names to such objects; by default, and for layers that the mapping does
+            not name, `keras_grow.storages.Rule(batch_size)`.
         dtype: of the stored kernels of growable layers, `"float16"`, `"bfloat16"`, `"float32"` or
             `"float64"`; `None` stores each in its layer's own. Layers compute as they did.
         batch_size: how many rows are served at a time, for which the rule chooses.
@@ -95,33 +96,33 @@ def export_saved_model(
     ```
     """
     layers = growable_layers(model)
-    for layer in layers:
-        layer.check_finite()
+    check_finite(model, layers)
     if dtype not in _DTYPES:
         raise ValueError(f"`dtype` must be one of {_DTYPES}. Received: dtype={dtype!r}")
-    storages = resolve(storage, layers, Rule(batch_size))
+    storages = resolve(model, storage, layers, Rule(batch_size))
     if input_signature is None:
         input_signature = signatures.input_signature(model)
     with written_beside(path, _is_saved_model, "earlier SavedModels") as written:
         kernels = [choose(layer, dtype) for choose, layer in zip(storages, layers, strict=True)]
-        pairs = zip(layers, kernels, strict=True)
-        sparse = [layer.name for layer, kernel in pairs if kernel.kind == "sparse"]
         _write(model, layers, kernels, input_signature, written)
         if tolerance is None:
             tolerance = _default_tolerance(layers)
         compute = reference(model, layers, input_signature, dtype)
         error, agreement = _compared(model, compute, input_signature, data, tolerance, written)
-        _describe(written, layers, kernels, error, tolerance)
+        paths = paths_of(model, layers)
+        _describe(written, paths, layers, kernels, error, tolerance)
         size = num_bytes(written)
     return ExportRecord(
         path=os.path.abspath(os.fspath(path)),
         format="SavedModel",
         num_bytes=size,
-        storages=_by_name(layers, [kernel.words for kernel in kernels]),
+        storages={path: kernel.words for path, kernel in zip(paths, kernels, strict=True)},
         error=error,
         tolerance=tolerance,
         agreement=agreement,
-        computed_sparsely=tuple(sparse),
+        computed_sparsely=tuple(
+            path for path, kernel in zip(paths, kernels, strict=True) if kernel.kind == "sparse"
+        ),
     )
 
 
@@ -204,6 +205,7 @@ def _batches(input_signature: Any, data: Any) -> list[list[tf.Tensor]]:
 
 def _describe(
     path: str,
+    paths: Sequence[str],
     layers: Sequence[Growable],
     kernels: Sequence[ServedKernel],
     error: float,
@@ -215,14 +217,14 @@ def _describe(
         "keras_grow_version": __version__,
         "layers": [
             {
-                "name": layer.name,
+                "name": layer_path,
                 "storage": kernel.kind,
                 "dtype": kernel.stored_dtype.name,
                 "shape": list(layer.kernel_shape),
                 "active_connections": layer.num_active,
                 "stored_bytes": kernel.stored_bytes,
             }
-            for layer, kernel in zip(layers, kernels, strict=True)
+            for layer_path, layer, kernel in zip(paths, layers, kernels, strict=True)
         ],
         "error": error,
         "tolerance": tolerance,
@@ -231,15 +233,3 @@ def _describe(
     os.makedirs(folder, exist_ok=True)
     with open(os.path.join(folder, "keras_grow.json"), "w", encoding="utf-8") as file:
         json.dump(described, file, indent=1)
-
-
-def _by_name(layers: Sequence[Growable], words: Sequence[str]) -> dict[str, str]:
-    named: dict[str, str] = {}
-    for layer, word in zip(layers, words, strict=True):
-        # Layers of different nested models may have the same name.
-        name, count = layer.name, 1
-        while name in named:
-            count += 1
-            name = f"{layer.name} ({count})"
-        named[name] = word
-    return named

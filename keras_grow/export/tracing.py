@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras import ops, tree
 
 from keras_grow.export.signature import output_names
-from keras_grow.layers.growable import Growable, nested_layers
+from keras_grow.layers.growable import Growable, check_finite, nested_layers
 from keras_grow.layers.observer import Observer, observing
 from keras_grow.measuring.loss import call_model
 
@@ -78,8 +78,7 @@ def trace(model: keras.Model, input_signature: Any) -> TracedModel:
             infinite.
     """
     layers = [layer for layer in nested_layers(model) if isinstance(layer, Growable)]
-    for layer in layers:
-        layer.check_finite()
+    check_finite(model, layers)
     specs = tree.flatten(input_signature)
     names = [spec.name or f"input_{i}" for i, spec in enumerate(specs)]
     if len(set(names)) < len(names):

@@ -20,13 +20,13 @@ class ExportRecord:
         path: the file or directory.
         format: "SavedModel", "LiteRT" or "ONNX".
         num_bytes: of all files.
-        storages: how the kernel of each layer is stored, in words, by layer name.
+        storages: how the kernel of each layer is stored, in words, by the layer's path.
         error: max|a - b| / max|b| of the export's outputs a and the model's b, the largest of all
             outputs, on the samples that were compared.
         tolerance: the largest error that was accepted; `None` for integer formats, which are
             judged by `agreement`.
         agreement: the share of the samples for which the largest output is the same one.
-        computed_sparsely: the names of the layers whose products cost what is active, not what
+        computed_sparsely: the paths of the layers whose products cost what is active, not what
             their kernels' shapes say, whatever the batch size.
     """
 

@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 import math
+from collections.abc import Iterable
 
 import keras
 import tensorflow as tf
@@ -13,6 +14,7 @@ from keras_grow.connections.selection import Proposal
 from keras_grow.connections.tiled_gradient import TiledGradient
 from keras_grow.connections.tiled_search import TiledSearch
 from keras_grow.connections.view import Connections
+from keras_grow.layers.paths import layer_paths, layers_in, paths_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,8 +147,12 @@ class Growable(keras.Layer, abc.ABC):
         """Flat indices (int64, ascending) of the active connections, and their weights."""
 
     @abc.abstractmethod
-    def check_finite(self) -> None:
-        """Raises `ValueError` if a stored weight, dormant ones included, is NaN or infinite."""
+    def check_finite(self, path: str | None = None) -> None:
+        """Raises `ValueError` if a stored weight, dormant ones included, is NaN or infinite.
+
+        Args:
+            path: what the error calls the layer; by default its name.
+        """
 
     @abc.abstractmethod
     def view(self, evidence: Evidence, indices: tf.Tensor | None = None) -> Connections:
@@ -242,14 +248,15 @@ def growable_layers(model: keras.Model) -> list[Growable]:
         ValueError: if it has no growable layer, or one that is not built.
     """
     check_is_keras_model(model)
-    layers = [layer for layer in nested_layers(model) if isinstance(layer, Growable)]
+    paths = layer_paths(model)
+    layers = [layer for layer in paths if isinstance(layer, Growable)]
     if not layers:
         raise ValueError(
             "The model has no growable layer. Build it from `keras_grow.GrowableDense`, or convert "
             "it with `keras_grow.make_growable(model)`. Received: a model with layers "
             f"{[layer.name for layer in model.layers]}"
         )
-    unbuilt = [layer.name for layer in layers if not layer.built]
+    unbuilt = [paths[layer] for layer in layers if not layer.built]
     if unbuilt:
         raise ValueError(
             "Growable layers must be built before their connections can be counted, grown or "
@@ -258,9 +265,16 @@ def growable_layers(model: keras.Model) -> list[Growable]:
     return layers
 
 
+def check_finite(model: keras.Model, layers: Iterable[Growable]) -> None:
+    """Raises `ValueError` if a stored weight of some layers of `model` is NaN or infinite."""
+    layers = list(layers)
+    for layer, path in zip(layers, paths_of(model, layers), strict=True):
+        layer.check_finite(path)
+
+
 def nested_layers(layer: keras.Layer) -> list[keras.Layer]:
     """`layer` and all layers inside it, each once, in the order in which they were added."""
-    return [each for each, _ in paired_layers(layer, layer)]
+    return list(layer_paths(layer))
 
 
 def paired_layers(layer: keras.Layer, copy: keras.Layer) -> list[tuple[keras.Layer, keras.Layer]]:
@@ -272,16 +286,12 @@ def paired_layers(layer: keras.Layer, copy: keras.Layer) -> list[tuple[keras.Lay
     """
     found: dict[keras.Layer, keras.Layer] = {}
 
-    def children(layer: keras.Layer) -> list[keras.Layer]:
-        # Only models have a public list of the layers inside them; wrappers have not.
-        return layer.layers if isinstance(layer, keras.Model) else layer._layers
-
     def visit(layer: keras.Layer, copy: keras.Layer) -> None:
         if layer in found:
             return
         found[layer] = copy
         if type(layer) is type(copy) or isinstance(layer, keras.Model):
-            for inner, its_copy in zip(children(layer), children(copy), strict=True):
+            for inner, its_copy in zip(layers_in(layer), layers_in(copy), strict=True):
                 visit(inner, its_copy)
 
     visit(layer, copy)

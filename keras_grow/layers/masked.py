@@ -170,14 +170,14 @@ class Masked(Affine):
         indices = tf.where(mask)[:, 0]
         return indices, tf.gather(tf.reshape(self.effective_kernel(), [-1]), indices)
 
-    def check_finite(self) -> None:
+    def check_finite(self, path: str | None = None) -> None:
         stored = self._stored_kernel.value
         finite = tf.math.is_finite(stored)
         if bool(tf.reduce_all(finite)):
             return
         active = self.kernel_mask.value
         raise ValueError(
-            f"Layer {self.name!r} stores weights that are NaN or infinite. Received: "
+            f"Layer {path or self.name!r} stores weights that are NaN or infinite. Received: "
             f"{int(tf.math.count_nonzero(~finite & active))} of its active and "
             f"{int(tf.math.count_nonzero(~finite & ~active))} of its dormant connections. Training "
             "has diverged, or weights were assigned by hand; load a sound checkpoint."

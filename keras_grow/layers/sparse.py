@@ -172,13 +172,13 @@ class Sparse(Growable):
         flat = self.layout_inputs.value * self._kernel_shape[-1] + self.layout_units.value
         return flat[:count], self.values.value[:count]
 
-    def check_finite(self):
+    def check_finite(self, path=None):
         bad = int(tf.math.count_nonzero(~tf.math.is_finite(self.values.value)))
         if bad:
             raise ValueError(
-                f"Layer {self.name!r} stores weights that are NaN or infinite. Received: {bad} of "
-                f"its {self.capacity} slots. Training has diverged, or weights were assigned by "
-                "hand; load a sound checkpoint."
+                f"Layer {path or self.name!r} stores weights that are NaN or infinite. Received: "
+                f"{bad} of its {self.capacity} slots. Training has diverged, or weights were "
+                "assigned by hand; load a sound checkpoint."
             )
 
     def view(self, evidence: Evidence, indices: tf.Tensor | None = None) -> Connections:

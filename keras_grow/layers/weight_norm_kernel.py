@@ -73,11 +73,11 @@ class WeightNormKernel(Masked):
     def _stored_kernel(self):
         return self.v
 
-    def check_finite(self):
-        super().check_finite()
+    def check_finite(self, path=None):
+        super().check_finite(path)
         if not bool(tf.reduce_all(tf.math.is_finite(self.g.value))):
             raise ValueError(
-                f"Layer {self.name!r} stores gains `g` that are NaN or infinite. "
+                f"Layer {path or self.name!r} stores gains `g` that are NaN or infinite. "
                 f"Received: {self.g.numpy()}"
             )
 

@@ -14,6 +14,7 @@ from tensorflow.python.eager import context as eager_context
 
 from keras_grow.layers.growable import Growable, nested_layers, paired_layers
 from keras_grow.layers.observer import Observer, observing
+from keras_grow.layers.paths import layer_paths
 from keras_grow.measuring.growth_data import batches
 from keras_grow.measuring.loss import call_model
 from keras_grow.measuring.samples import generated_inputs
@@ -65,8 +66,11 @@ def check_copy(
     if verify is False:
         return
     layers = paired_layers(model, copy)
+    paths = layer_paths(model)
     for old, new in layers:
-        _compare_saved(old, new)
+        difference = _saved_difference(old, new)
+        if difference is not None:
+            raise _differs(paths[old], old, new, difference)
     is_made_up = verify is True
     attempts = generated_inputs(model) if is_made_up else iter([_given_inputs(verify)])
     inputs, recording = _first_that_runs(model, attempts, is_made_up)
@@ -81,7 +85,8 @@ def check_copy(
     again = _Recording()
     _run(model, inputs, [old for old, _ in layers], again.after)
     if again.equals(recording):
-        raise _differs(*comparison.first)
+        old, new, difference = comparison.first
+        raise _differs(paths[old], old, new, difference)
     warnings.warn(
         "The copy was not checked: at inference the model draws random numbers from a source that "
         "can't be set, so that it does not agree with itself. Give its random layers a seed, or "
@@ -235,31 +240,30 @@ class _Comparison:
             self.first = old, new, difference
 
 
-def _differs(old: keras.Layer, new: keras.Layer, how: str) -> CopyDiffers:
+def _differs(path: str, old: keras.Layer, new: keras.Layer, how: str) -> CopyDiffers:
     kind = type(old).__name__
     kinds = kind if kind == type(new).__name__ else f"{kind}, {type(new).__name__} in the copy"
     return CopyDiffers(
-        f"The copy would not compute what the model does. Received: layer {old.path!r} ({kinds}) "
+        f"The copy would not compute what the model does. Received: layer {path!r} ({kinds}) "
         f"as the first that differs: {how}. Leave that layer out, mend how it is saved and loaded "
         "if it is your own, or pass `verify=False` if you expect it."
     )
 
 
-def _compare_saved(old: keras.Layer, new: keras.Layer) -> None:
-    """What Keras would save of a layer that was copied as it is must be the same to the bit."""
+def _saved_difference(old: keras.Layer, new: keras.Layer) -> str | None:
+    """How what Keras saves of a layer that was copied as it is differs, to the bit."""
     if type(old) is not type(new) or isinstance(old, Growable):
-        return
+        return None
     before, after = saved_arrays(old), saved_arrays(new)
-    if {name: array.shape for name, array in before.items()} != {
-        name: array.shape for name, array in after.items()
-    }:
-        # Units came or went; a plain copy has the same variables.
-        return
+    shapes = [{name: array.shape for name, array in each.items()} for each in (before, after)]
+    if shapes[0] != shapes[1]:  # Units came or went; a plain copy has the same variables.
+        return None
     for name, array in before.items():
         if not np.array_equal(array, after[name], equal_nan=array.dtype.kind == "f"):
-            raise _differs(old, new, f"the array {name!r} that Keras saves of it is another")
+            return f"the array {name!r} that Keras saves of it is another"
     if hasattr(old, "get_vocabulary") and old.get_vocabulary() != new.get_vocabulary():
-        raise _differs(old, new, "its vocabulary is another")
+        return "its vocabulary is another"
+    return None
 
 
 def _difference(ours: Any, original: Any, compute_dtype: str = "float64") -> str | None:

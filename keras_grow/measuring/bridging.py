@@ -6,7 +6,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_grow.layers.growable import Growable
+from keras_grow.layers.growable import Growable, check_finite
+from keras_grow.layers.paths import paths_of
 from keras_grow.measuring.gradients import GradientMeter
 
 
@@ -55,8 +56,7 @@ def bridging_gradient(
 
     Reference: Dai, Yin, Jha, "NeST", arXiv:1711.02017, Algorithm 1.
     """
-    for each in (layer, consumer):
-        each.check_finite()
+    check_finite(model, [layer, consumer])
     num_inputs, num_units = layer.kernel_shape[-2], consumer.kernel_shape[-1]
     gradient = tf.zeros((num_inputs, num_units), layer.variable_dtype)
     input_sum, num_rows = tf.zeros((num_inputs,), gradient.dtype), 0
@@ -74,8 +74,8 @@ def bridging_gradient(
     if not bool(tf.reduce_all(tf.math.is_finite(gradient))):
         raise ValueError(
             "The bridging gradient must be finite. Received: NaN or infinite entries between "
-            f"layers {layer.name!r} and {consumer.name!r}. Look for NaN in the growth data, "
-            "labels out of range, or a diverged training."
+            f"layers {paths_of(model, [layer, consumer])}. Look for NaN in the growth data, labels "
+            "out of range, or a diverged training."
         )
     mean_input = input_sum / tf.cast(max(1, num_rows), gradient.dtype)
     return MeasuredBridge(gradient, mean_input, float(loss) / num_samples)

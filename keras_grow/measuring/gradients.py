@@ -10,8 +10,9 @@ from keras import tree
 
 from keras_grow.connections.tiled_gradient import TiledGradient
 from keras_grow.connections.tiled_search import TiledSearch
-from keras_grow.layers.growable import Growable, growable_layers
+from keras_grow.layers.growable import Growable, check_finite, growable_layers
 from keras_grow.layers.observer import observing
+from keras_grow.layers.paths import paths_of
 from keras_grow.measuring.activities import ActivityRecord, ActivityTap
 from keras_grow.measuring.loss import check_loss, total_loss, untouched
 from keras_grow.measuring.passes import sum_over_batches
@@ -142,8 +143,7 @@ class GradientMeter:
                 empty, endless or does not fit, and for gradients that are NaN or infinite.
         """
         layers = growable_layers(model) if layers is None else list(layers)
-        for layer in layers:
-            layer.check_finite()
+        check_finite(model, layers)
         if optimizer is None and model.compiled:
             optimizer = model.optimizer
         search = TiledSearch() if search is None else search
@@ -156,7 +156,11 @@ class GradientMeter:
             for layer, total in zip(by_kernel, sums, strict=True)
         }
         gradients |= record.gradients(num_samples, pass_over_data)
-        gradients = {layer: self._finished(layer, gradients[layer]) for layer in layers}
+        paths = paths_of(model, layers)
+        gradients = {
+            layer: self._finished(layer, gradients[layer], path)
+            for layer, path in zip(layers, paths, strict=True)
+        }
         return GrowthGradients(gradients, float(loss) / num_samples, num_samples)
 
     def passes(
@@ -212,7 +216,7 @@ class GradientMeter:
         by_kernel = [layer for layer in layers if not layer.is_sparse]
         return by_kernel, [layer for layer in layers if layer.is_sparse]
 
-    def _finished(self, layer: Growable, gradient: Any) -> Any:
+    def _finished(self, layer: Growable, gradient: Any, path: str) -> Any:
         """The gradient as it is returned, checked."""
         parts = [gradient]
         if isinstance(gradient, TiledGradient):
@@ -220,8 +224,8 @@ class GradientMeter:
         if not all(bool(tf.reduce_all(tf.math.is_finite(part))) for part in parts):
             raise ValueError(
                 "Growth gradients must be finite. Received: NaN or infinite gradients in layer "
-                f"{layer.name!r}. Look for NaN in the growth data, labels out of range, or a "
-                "diverged training."
+                f"{path!r}. Look for NaN in the growth data, labels out of range, or a diverged "
+                "training."
             )
         return gradient
 

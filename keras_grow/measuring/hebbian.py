@@ -49,8 +49,8 @@ class _HebbianMeter(GradientMeter):
     def _split(self, layers: Sequence[Growable]) -> tuple[list[Growable], list[Growable]]:
         return [], list(layers)
 
-    def _finished(self, layer: Growable, gradient: Any) -> Any:
-        gradient = super()._finished(layer, gradient)
+    def _finished(self, layer: Growable, gradient: Any, path: str) -> Any:
+        gradient = super()._finished(layer, gradient, path)
         if layer.is_sparse:
             return gradient
         whole = tuple(tf.range(size, dtype=tf.int64) for size in gradient.shape)

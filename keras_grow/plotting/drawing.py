@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from keras_grow.layers.paths import paths_of
 from keras_grow.plotting import canvas
 from keras_grow.structure.graph import Graph
 from keras_grow.structure.kernels import connections_of, has_kernel, kernel_shape
@@ -83,7 +84,7 @@ def network(model: keras.Model, *, axis: "Axes | None" = None) -> "Figure":
                 markeredgecolor=edge,
                 zorder=3,
             )
-    _label(axis, ["inputs", *(layer.name for layer in layers)], sizes)
+    _label(axis, ["inputs", *paths_of(model, layers)], sizes)
     num_connections = sum(inputs * units for inputs, units in shapes)
     axis.set_title(f"{num_active:,} of {num_connections:,} connections are active")
     axis.set_ylim(most, 0)
@@ -144,16 +145,16 @@ def _chain(model: keras.Model) -> list[keras.Layer]:
     for step in graph.steps:
         is_next = len(step.inputs) == len(step.outputs) == 1 and step.inputs[0] is last
         if not is_next:
-            obstacle = obstacle or f"layer {step.layer.name!r} that does not read the one before it"
+            obstacle = obstacle or f"layer {step.path!r} that does not read the one before it"
             break
         last = step.outputs[0]
         if has_kernel(step.layer) and len(kernel_shape(step.layer)) == 2:
             if layers and kernel_shape(layers[-1])[1] != kernel_shape(step.layer)[0]:
-                obstacle = f"layer {step.layer.name!r} that reads not the units of the layer before"
+                obstacle = f"layer {step.path!r} that reads not the units of the layer before"
                 break
             layers.append(step.layer)
         elif any(len(weight.shape) > 1 for weight in getattr(step.layer, "weights", [])):
-            obstacle = f"layer {step.layer.name!r} of type {type(step.layer).__name__}"
+            obstacle = f"layer {step.path!r} of type {type(step.layer).__name__}"
             break
     if obstacle or not layers:
         raise ValueError(

@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_grow.connections.pictures import count_by_input
 from keras_grow.layers.growable import Growable, growable_layers
+from keras_grow.layers.paths import find_layer, paths_of
 from keras_grow.plotting import canvas
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def count_per_input(
 
     Args:
         source: a model, or a growable layer.
-        layer: which growable layer of the model, itself or its name; by default the first.
+        layer: which growable layer of the model, itself, its path or name; by default the first.
 
     Returns:
         int64 of shape `(inputs,)`; of a convolution, one count for each input map.
@@ -64,7 +65,7 @@ def connections_per_input(
         shape: the inputs' shape as an image: `(rows, columns)`, or `(rows, columns, channels)`,
             of which the channels are added up; `(inputs,)` draws bars. By default the shape of
             the model's input where its first layers flatten an image, else bars.
-        layer: which growable layer of the model, itself or its name; by default the first.
+        layer: which growable layer of the model, itself, its path or name; by default the first.
         since: counts taken earlier, of shape `(inputs,)`. They are subtracted, so that the figure
             shows what has grown (and, below 0, what was pruned) since then.
         largest: the count at the end of the colour bar, or the height of the bars, so that several
@@ -91,7 +92,7 @@ def connections_per_input(
     Reference: Dai, Yin, Jha, "NeST", arXiv:1711.02017, figure 3.
     """
     if isinstance(source, (keras.Model, Growable)):
-        counts, name = count_per_input(source, layer), _layer_of(source, layer).name
+        counts, name = count_per_input(source, layer), _name_of(source, layer)
     else:
         counts, name = np.asarray(source), None
     if largest is not None and not largest > 0:
@@ -166,13 +167,18 @@ def _layer_of(source: keras.Model | Growable, layer: str | Growable | None) -> G
     if isinstance(source, Growable) and layer is None:
         return source
     layers: Sequence[Growable] = growable_layers(source)
-    found = [each for each in layers if layer is None or layer in (each, each.name)]
-    if not found:
+    found = layers[0] if layer is None else find_layer(source, layer, layers)
+    if found is None:
         raise ValueError(
-            "`layer` must be a growable layer of the model, or its name. Received: "
-            f"layer={layer!r}, expected one of {[each.name for each in layers]}"
+            "`layer` must be a growable layer of the model, or its path or name. Received: "
+            f"layer={layer!r}, expected one of {paths_of(source, layers)}"
         )
-    return found[0]
+    return found
+
+
+def _name_of(source: keras.Model | Growable, layer: str | Growable | None) -> str:
+    found = _layer_of(source, layer)
+    return found.name if found is source else paths_of(source, [found])[0]
 
 
 def _image_shape(source: object, counts: np.ndarray) -> tuple[int, ...] | None:

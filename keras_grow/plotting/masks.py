@@ -8,6 +8,7 @@ import keras
 
 from keras_grow.connections.pictures import block_densities
 from keras_grow.layers.growable import Growable, growable_layers
+from keras_grow.layers.paths import paths_of
 from keras_grow.plotting import canvas
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def kernel_masks(
     ```
     """
     layers = [source] if isinstance(source, Growable) else growable_layers(source)
+    names = [source.name] if isinstance(source, Growable) else paths_of(source, layers)
     if isinstance(num_pixels, bool) or not isinstance(num_pixels, int) or num_pixels < 1:
         raise ValueError(f"`num_pixels` must be a positive integer. Received: {num_pixels!r}")
     if axes is None:
@@ -64,14 +66,14 @@ def kernel_masks(
         if len(chosen) != len(layers):
             raise ValueError(
                 "`axes` must hold an axis for each growable layer. Received: "
-                f"{len(chosen)} axes for layers {[layer.name for layer in layers]}"
+                f"{len(chosen)} axes for layers {names}"
             )
-    for layer, axis in zip(layers, chosen, strict=True):
-        _draw(layer, canvas.axis_of(axis), num_pixels)
+    for name, layer, axis in zip(names, layers, chosen, strict=True):
+        _draw(name, layer, canvas.axis_of(axis), num_pixels)
     return canvas.figure_of(chosen[0])
 
 
-def _draw(layer: Growable, axis: "Axes", num_pixels: int) -> None:
+def _draw(name: str, layer: Growable, axis: "Axes", num_pixels: int) -> None:
     indices = layer.active_connections()[0].numpy()
     densities, (height, width) = block_densities(indices, layer.kernel_shape, num_pixels)
     rows, columns = densities.shape
@@ -97,4 +99,4 @@ def _draw(layer: Growable, axis: "Axes", num_pixels: int) -> None:
     axis.set(xlim=(-0.5, layer.kernel_shape[-1] - 0.5), ylim=(layer.fan_in - 0.5, -0.5))
     axis.set(xlabel="unit", ylabel="input")
     canvas.tick_at_integers(axis.xaxis, axis.yaxis)
-    axis.set_title(f"{layer.name}\n{len(indices):,} active ({100 * layer.density:.3g}%)")
+    axis.set_title(f"{name}\n{len(indices):,} active ({100 * layer.density:.3g}%)")

@@ -48,7 +48,7 @@ class Flow:
 
     Attributes:
         graph: the model's calls.
-        reasons: why constant units stay where they do, by layer name.
+        reasons: why constant units stay where they do, by layer path.
         used_inputs: for each of the model's inputs, which of its units an output depends on:
             int64, ascending; one where there is none.
     """
@@ -107,7 +107,7 @@ class Flow:
         """Takes all that a call reads and makes as needed."""
         units = np.concatenate([stream.units for stream in (*step.inputs, *step.outputs)])
         self._is_pinned[units] = True
-        self._fixed[step.layer.name] = (why, units)
+        self._fixed[step.path] = (why, units)
 
     def _pass(self, step: Step) -> None:
         """Ties the units on both sides of a call, and finds those that are constant behind it."""
@@ -247,7 +247,7 @@ class Flow:
                     f"{(is_idle & fits).sum()} stay: units that are needed are tied to them"
                 )
             if parts:
-                self.reasons[kernel.layer.name] = "; ".join(parts)
+                self.reasons[steps[0].path] = "; ".join(parts)
 
 
 def _groups(count: int, ties: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:

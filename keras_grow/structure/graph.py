@@ -6,7 +6,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_grow.structure.calls import calls_of
+from keras_grow.layers.paths import layer_paths
+from keras_grow.structure.calls import Call, calls_of
 from keras_grow.structure.cloning import is_graph
 
 
@@ -32,9 +33,16 @@ class Stream:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Step:
-    """One call of a layer or operation, those inside nested models included."""
+    """One call of a layer or operation, those inside nested models included.
+
+    Attributes:
+        layer: the layer or operation.
+        path: what it is called, see `layer_paths`; of an operation likewise.
+        inputs, outputs: what it takes and gives.
+    """
 
     layer: Any
+    path: str
     inputs: list[Stream]
     outputs: list[Stream]
 
@@ -57,6 +65,7 @@ class Graph:
         self.repeats: list[tuple[Stream, Stream]] = []
         self._insides: dict[int, list[Stream]] = {}
         self._num_units = 0
+        self._paths: dict[Any, str] = {**layer_paths(model)}
         self.inputs = [self._stream(tensor) for tensor in model.inputs]
         self.outputs, _ = self._open(model, self.inputs)
 
@@ -67,6 +76,11 @@ class Graph:
         self._num_units += count
         self.streams.append(stream)
         return stream
+
+    def _path(self, call: Call, model: keras.Model) -> str:
+        if call.operation in self._paths:
+            return self._paths[call.operation]
+        return "/".join(filter(None, (self._paths[model], call.operation.name)))
 
     def _open(self, model: keras.Model, inputs: list[Stream]) -> tuple[list[Stream], list[Stream]]:
         """The tensors that a model gives when called on some, and all those inside it."""
@@ -85,7 +99,7 @@ class Graph:
                 inside += nested
             else:
                 made = [self._stream(tensor) for tensor in call.outputs]
-                self.steps.append(Step(call.operation, sources, made))
+                self.steps.append(Step(call.operation, self._path(call, model), sources, made))
                 inside += made
             found |= {id(tensor): stream for tensor, stream in zip(call.outputs, made, strict=True)}
         return [found[id(tensor)] for tensor in model.outputs], inside

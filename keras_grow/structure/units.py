@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_grow.layers.growable import Growable, StorageChange
+from keras_grow.layers.paths import paths_of
 from keras_grow.optimizer_slots import reset_slots
 from keras_grow.structure.calls import UnitsNotFollowed
 from keras_grow.structure.kernels import connections_of, inputs_of, kernel_shape
@@ -24,7 +25,7 @@ class NeuronChange:
     """What became of the units of one layer.
 
     Attributes:
-        name: the layer's name.
+        name: the layer's path in the model.
         units: int64 array, the units that were born or removed.
         num_incoming, num_outgoing: how many connections that changed, in the layer and in those
             that read it.
@@ -51,7 +52,7 @@ class NeuronRecord:
 
     Attributes:
         layers: a `NeuronChange` for each layer that was looked at, in the model's order.
-        not_followed: names of the growable layers that were not looked at, because their units
+        not_followed: paths of the growable layers that were not looked at, because their units
             reach an output of the model or something that mixes them.
         seconds: how long it took.
         loss: the mean loss on the growth data before the change, or `None` if it was not measured.
@@ -86,6 +87,7 @@ class Units:
 
     Attributes:
         layer: the layer.
+        path: its path in the model.
         consumers: the layers that read its units.
         count: how many units it has, with and without connections.
 
@@ -95,6 +97,7 @@ class Units:
 
     def __init__(self, model: keras.Model, layer: Growable):
         self.layer = layer
+        (self.path,) = paths_of(model, [layer])
         self.consumers = consumers(model, layer)
         self.count = layer.kernel_shape[-1]
 
@@ -123,7 +126,7 @@ class Units:
         """The first `count` units without a connection; raises `ValueError` if there are fewer."""
         dormant = np.flatnonzero(~self.living())
         if len(dormant) < count:
-            name, wanted = self.layer.name, self.count + count - len(dormant)
+            name, wanted = self.path, self.count + count - len(dormant)
             raise ValueError(
                 f"{count} units can be born into {count} dormant ones, without any connection. "
                 f"Received: layer {name!r} with {len(dormant)} of them among {self.count}. Make a "
@@ -209,14 +212,14 @@ def set_entries(
 
 
 def followed(model: keras.Model, layers: Sequence[Growable]) -> tuple[list[Units], tuple[str, ...]]:
-    """The `Units` of those layers whose units can be followed, and the names of the others."""
+    """The `Units` of those layers whose units can be followed, and the paths of the others."""
     found, others = [], []
     for layer in layers:
         try:
             found.append(Units(model, layer))
         except UnitsNotFollowed:
-            others.append(layer.name)
-    return found, tuple(others)
+            others.append(layer)
+    return found, tuple(paths_of(model, others))
 
 
 def _counts(positions: tf.Tensor, size: int) -> np.ndarray:

@@ -192,8 +192,8 @@ def test_layers_of_one_name_are_told_apart(blobs, tmp_path):
     model.compile("sgd", loss)
     history = ConnectionHistory()
     model.fit(*blobs, verbose=0, callbacks=[GrowthSummaries(tmp_path), history])
-    assert {"density/hidden", "density/hidden_2"} < _tags(_events(tmp_path))
-    assert history.densities == {"hidden": [1.0], "hidden_2": [1.0]}
+    assert {"density/first/hidden", "density/second/hidden"} < _tags(_events(tmp_path))
+    assert history.densities == {"first/hidden": [1.0], "second/hidden": [1.0]}
 
 
 def test_another_moment_than_epochs_is_refused(tmp_path):

@@ -171,7 +171,6 @@ def more_augmentation():
         layers.RandomPerspective(),
         layers.RandomPosterization(4),
         layers.RandomSaturation(0.5),
-        layers.Equalization(),
         layers.CutMix(),
         layers.MixUp(),
     ):
