@@ -6,6 +6,7 @@ from keras_grow.callbacks.history import ConnectionHistory
 from keras_grow.callbacks.moments import Epochs, Steps
 from keras_grow.callbacks.pruning import PruningCallback
 from keras_grow.callbacks.summaries import GrowthSummaries
+from keras_grow.callbacks.tensorboard import TensorBoard
 from keras_grow.change import CapacityUsedUp, ChangeRecord, LayerChange, NothingToChange
 from keras_grow.compaction import Compaction, LayerCompaction, compact
 from keras_grow.connections import (
@@ -102,6 +103,7 @@ __all__ = [
     "SparseDense",
     "Steps",
     "SynthesisRecord",
+    "TensorBoard",
     "TiledGradient",
     "TiledSearch",
     "WeightNormConv1D",

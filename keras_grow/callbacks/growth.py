@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from keras_grow.callbacks.moments import Epochs, Steps
+from keras_grow.callbacks.quiet import search_as_quiet_as_fit
 from keras_grow.callbacks.scheduled_change import Schedule, ScheduledChange
 from keras_grow.change import ChangeRecord
 from keras_grow.connections.densities import DensityDistribution
@@ -22,7 +23,9 @@ class GrowthCallback(ScheduledChange):
     `connections` and `density` at its end, and `grown_connections`, `growth_seconds` and
     `growth_loss` (the loss on the growth data at the last growth) of the epoch, so that History,
     the progress bar, TensorBoard, CSVLogger and EarlyStopping see them; put this callback before
-    those in the list.
+    those in the list. A callback that never fell due in a training says so at its end. It can be
+    copied (`copy.deepcopy`, which shares the data) and pickled (with arrays as data), and takes no
+    model along.
 
     Args:
         data: growth data, as in `keras_grow.grow`. A callback cannot see the data of `fit`. It is
@@ -83,7 +86,7 @@ class GrowthCallback(ScheduledChange):
             score=self.score,
             start_value=self.start_value,
             meter=self.meter,
-            search=self.search,
+            search=search_as_quiet_as_fit(self.params, self.search),
         )
 
     def _add_logs(self, logs):

@@ -2,15 +2,15 @@
 
 from typing import Any
 
-import keras
 import numpy as np
 
+from keras_grow.callbacks.copyable import CopyableCallback
 from keras_grow.connections.pictures import count_by_input
 from keras_grow.layers.growable import growable_layers
 from keras_grow.layers.paths import paths_of
 
 
-class ConnectionHistory(keras.callbacks.Callback):
+class ConnectionHistory(CopyableCallback):
     """Keeps the density of each layer, and the connections of each input, for figures.
 
     It records at the end of an epoch the network that was trained and measured in it, since
@@ -37,6 +37,8 @@ class ConnectionHistory(keras.callbacks.Callback):
     keras_grow.plotting.animate_growth(history.connections_per_input, "growth.gif", (28, 28))
     ```
     """
+
+    _RECORDED = ("epochs", "densities", "connections", "connections_per_input")
 
     def __init__(self) -> None:
         super().__init__()

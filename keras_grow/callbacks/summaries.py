@@ -3,11 +3,12 @@
 import os
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_grow.callbacks.copyable import CopyableCallback
 from keras_grow.callbacks.moments import Epochs
+from keras_grow.callbacks.quiet import as_quiet_as_fit
 from keras_grow.change import check_policy, gather_evidence
 from keras_grow.connections.pictures import block_densities
 from keras_grow.connections.scores import GradientMagnitude, Score
@@ -19,7 +20,7 @@ from keras_grow.measuring.gradients import GradientMeter
 _SAMPLE = 2**14
 
 
-class GrowthSummaries(keras.callbacks.Callback):
+class GrowthSummaries(CopyableCallback):
     """Writes the network's connections for TensorBoard while `model.fit` trains.
 
     At the end of each epoch, with the epoch's number as step: the density and the active
@@ -63,6 +64,8 @@ class GrowthSummaries(keras.callbacks.Callback):
     ```
     """
 
+    _OF_A_RUN = ("_writer",)
+
     def __init__(
         self,
         log_dir: str | os.PathLike,
@@ -100,7 +103,10 @@ class GrowthSummaries(keras.callbacks.Callback):
         found = growable_layers(self.model)
         layers = dict(zip(paths_of(self.model, found), found, strict=True))
         is_due = self.when.is_due(epoch)
-        scores = self._scores(layers, epoch) if is_due and self.data is not None else {}
+        scores = {}
+        if is_due and self.data is not None:
+            with as_quiet_as_fit(self.params, self.meter):
+                scores = self._scores(layers, epoch)
         # Keras's own TensorBoard callback may have turned summaries off between its steps.
         with self._writer.as_default(step=epoch), tf.summary.record_if(True):
             counts = {name: layer.num_active for name, layer in layers.items()}

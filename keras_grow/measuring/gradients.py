@@ -1,5 +1,6 @@
 """Growth gradients: dL/dW of every connection, dormant ones included, over the growth data."""
 
+import copy
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -118,6 +119,15 @@ class GradientMeter:
         self.batch_size = batch_size
         self.verbose = verbose
         self._compiled: list[tuple[tuple, Any]] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is compiled belongs to a model, which a copy of the settings does not take along.
+        return {**vars(self), "_compiled": []}
+
+    def __deepcopy__(self, memo: dict) -> "GradientMeter":
+        made = copy.copy(self)  # A loss, or a function, is shared.
+        memo[id(self)] = made
+        return made
 
     def measure(
         self,

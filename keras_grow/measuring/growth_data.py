@@ -55,6 +55,12 @@ def batches(data: Any, batch_size: int) -> tuple[Callable[[], Iterator[Batch]], 
             "tf.data.Dataset, a keras.utils.PyDataset or an iterable of batches. "
             f"Received: {type(data).__name__}"
         )
+    if isinstance(data, list) and any(isinstance(x, np.ndarray | tf.Tensor) for x in data):
+        raise TypeError(
+            "A list is read as batches, each of them `(x,)`, `(x, y)` or `(x, y, sample_weight)`; "
+            f"arrays go together in a tuple. Received: a list of {len(data)} arrays. Pass "
+            "`(x, y)` in the place of `[x, y]`."
+        )
     count = len(data) if isinstance(data, Sized) else None
     return lambda: map(_unpack, data), count
 
