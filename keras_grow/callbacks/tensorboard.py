@@ -15,7 +15,9 @@ class TensorBoard(keras.callbacks.TensorBoard):
     of a `SparseDense` its weights by slot are, and not the tables that say where they lead.
 
     Args:
-        args, kwargs: all arguments of `keras.callbacks.TensorBoard`.
+        log_dir, histogram_freq, write_graph, write_images, write_steps_per_second, update_freq,
+            profile_batch, embeddings_freq, embeddings_metadata: as in
+            `keras.callbacks.TensorBoard`.
 
     Example:
 
