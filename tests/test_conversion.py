@@ -440,6 +440,21 @@ def test_a_layer_that_can_not_be_made_anew_is_named():
         make_growable(model)
 
 
+def test_a_layer_that_does_not_load_what_it_saves_is_named():
+    class Faulty(keras.Layer):
+        def call(self, x):
+            return x
+
+        def load_own_variables(self, store):
+            raise KeyError("missing")
+
+    model = keras.Sequential([keras.Input((8,)), Faulty(name="faulty"), keras.layers.Dense(2)])
+    with pytest.raises(
+        ValueError, match="Received: layer 'faulty' of class Faulty, which does not"
+    ):
+        make_growable(model)
+
+
 def test_what_is_frozen_stays_frozen_layer_by_layer():
     inner = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4), keras.layers.Dense(3)])
     own = _OwnLayer()

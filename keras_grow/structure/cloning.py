@@ -11,10 +11,10 @@ from keras_grow.compatibility import check_is_keras_model
 from keras_grow.layers.growable import Growable
 from keras_grow.structure.copying import (
     Undrawn,
-    carry_own_arrays,
     carry_state,
     carry_trainable,
     carry_vocabularies,
+    carry_what_is_saved,
     made_anew,
 )
 
@@ -76,7 +76,7 @@ def clone_with(
                 return _clone_graph(layer, clone, shapes)
         if uses_layer_as_given(layer):
             copy = made_anew(layer, inside={id(layer.layer): clone(layer.layer)})
-            pairs.append((layer, copy, carry_own_arrays))
+            pairs.append((layer, copy, carry_what_is_saved))
             return copy
         converted = convert(layer)
         if converted is not None:

@@ -77,9 +77,7 @@ def carry_state(old: keras.Layer, new: keras.Layer) -> None:
         new: a built layer with the same arguments.
     """
     for before, after in paired_layers(old, new):
-        carry_own_arrays(before, after)
-        if hasattr(before, "save_assets"):
-            _carry_assets(before, after)
+        carry_what_is_saved(before, after)
         unsaved = _unsaved_variables(after)
         for place, variable in _unsaved_variables(before).items():
             if place in unsaved:
@@ -102,19 +100,23 @@ def carry_vocabularies(old: keras.Layer, new: keras.Layer) -> None:
         if before.built and not after.built:
             after.build_from_config(before.get_build_config())
             after.built = True
-        carry_own_arrays(before, after)
-        _carry_assets(before, after)
+        carry_what_is_saved(before, after)
 
 
-def carry_own_arrays(old: keras.Layer, new: keras.Layer) -> None:
-    """Brings over the arrays that Keras saves of a layer, without those of layers inside it."""
-    new.load_own_variables(saved_arrays(old))
-
-
-def _carry_assets(old: keras.Layer, new: keras.Layer) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        old.save_assets(folder)
-        new.load_assets(folder)
+def carry_what_is_saved(old: keras.Layer, new: keras.Layer) -> None:
+    """Brings over what Keras saves of a layer, without what is inside it."""
+    try:
+        new.load_own_variables(saved_arrays(old))
+        if hasattr(old, "save_assets"):
+            with tempfile.TemporaryDirectory() as folder:
+                old.save_assets(folder)
+                new.load_assets(folder)
+    except Exception as error:  # Whatever a class of the user's may raise.
+        raise ValueError(
+            "A copy gets the state of a layer as Keras saves and loads it. Received: layer "
+            f"{old.name!r} of class {type(old).__name__}, which does not load what it saves: "
+            f"{error}"
+        ) from error
 
 
 def saved_arrays(layer: keras.Layer) -> dict[str, np.ndarray]:

@@ -123,7 +123,7 @@ def _built_for(X, y):
 
 
 def test_a_fitted_scikit_learn_wrapper_that_holds_callbacks_is_copied_and_pickled():
-    pytest.importorskip("sklearn")
+    pytest.importorskip("sklearn.utils.multiclass")
     growth = GrowthCallback((X, np.eye(3, dtype="float32")[Y]), count=3)
     options = {"epochs": 3, "verbose": 0, "batch_size": 16, "callbacks": [growth]}
     wrapper = keras.wrappers.SKLearnClassifier(_built_for, fit_kwargs=options)

@@ -368,7 +368,7 @@ def functions_of_the_users():
         5, _swish, kernel_regularizer=_Damped(), kernel_initializer=_around_a_tenth, name="own"
     )(x)
     x = layers.Activation(functools.partial(tf.nn.leaky_relu, alpha=0.3))(x)
-    x = layers.Dense(4, lambda t: t**2, bias_regularizer=lambda b: ops.sum(b**2))(x)
+    x = layers.Dense(4, lambda t: t**2, bias_regularizer=_Damped())(x)
     return keras.Model(inputs, layers.Dense(2)(x)), _floats(4, 6)
 
 

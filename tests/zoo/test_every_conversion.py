@@ -96,7 +96,7 @@ def test_every_conversion_computes_the_same(make):
 
 
 def test_a_copy_of_state_of_all_sorts_is_the_same_after_saving_too(tmp_path):
-    for make in (ZOO["normalization"], ZOO["tf_idf"], ZOO["feature_space"]):
+    for make in (ZOO["normalization"], ZOO["string_lookup"], ZOO["feature_space"]):
         model, inputs = make()
         copy = _growable(model)
         copy.save(tmp_path / "copy.keras")
