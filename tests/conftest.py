@@ -10,9 +10,39 @@ import numpy as np
 import pytest
 
 import keras_grow
+from tests.seeds import move_seeds
+from tests.shares import Share
 
 # What was imported stays: collections need not go through a million objects of TensorFlow's.
 gc.freeze()
+
+
+def pytest_addoption(parser):
+    parser.addoption("--seed", type=int, default=0, help="moves the seeds of all tests; default 0")
+    parser.addoption("--share", help="i/n: of the slow tests, the i-th of n shares; default all")
+
+
+@pytest.hookimpl(tryfirst=True)  # Hypothesis reads its own option when its turn comes.
+def pytest_configure(config):
+    if seed := config.getoption("seed"):
+        move_seeds(seed)
+    if config.getoption("hypothesis_seed") is None:
+        config.option.hypothesis_seed = str(seed)
+
+
+def pytest_collection_modifyitems(config, items):
+    if (text := config.getoption("share")) is None:
+        return
+    try:
+        share = Share(text)
+    except ValueError as error:
+        raise pytest.UsageError(f"--share: {error}") from None
+    kept, others = [], []
+    for item in items:
+        is_quick = item.get_closest_marker("slow") is None
+        (kept if is_quick or share.holds(item.nodeid) else others).append(item)
+    items[:] = kept
+    config.hook.pytest_deselected(items=others)
 
 
 @pytest.fixture(autouse=True)

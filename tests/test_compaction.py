@@ -242,15 +242,16 @@ def test_training_goes_on_as_if_nothing_had_gone(kind, optimizer):
             pytest.skip("a sparse layer refuses it")
         kind = functools.partial(SparseDense, initial_density=0.8, capacity=0.9)
     model = _with_unread_units(kind)
-    model.compile(optimizer, "mse")
+    # Eagerly and in one size of batch: a sparse layer is traced and compiled for each.
+    model.compile(optimizer, "mse", run_eagerly=True)
     x, y = inputs_of(model, 40), np.random.default_rng(1).normal(size=(40, 2))
-    model.fit(x, y, epochs=2, shuffle=False, verbose=0)
+    model.fit(x, y, batch_size=40, epochs=4, shuffle=False, verbose=0)
     compaction = compact(model)
     assert len(compaction.layers[0].units) == 8
     small = compaction.model
-    small.compile(keras_grow.convert_optimizer(model, compaction), "mse")
+    small.compile(keras_grow.convert_optimizer(model, compaction), "mse", run_eagerly=True)
     for each in (model, small):
-        each.fit(x, y, epochs=2, shuffle=False, verbose=0)
+        each.fit(x, y, batch_size=40, epochs=4, shuffle=False, verbose=0)
     if optimizer != "adafactor":  # Its steps depend on the size of a kernel.
         assert difference(small(x), model(x)) < 1e-5
 

@@ -31,7 +31,8 @@ def _network(living=3, units=8, kind=GrowableDense, activation="relu", between=(
     hidden = kind(units, activation, name="hidden", **options)
     outputs = kind(3, "softmax", name="outputs", **options)
     model = keras.Sequential([keras.Input((inputs,)), hidden, *between, outputs])
-    # Eagerly: a few steps are faster so than a trace.
+    # Eagerly, a few steps are faster so than a trace; and a sparse layer is compiled for each size
+    # of a batch, whence the whole of the data in one.
     optimizer, loss = keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy"
     model.compile(optimizer, loss, run_eagerly=True)
     _put_to_sleep(model, range(living, units))
@@ -100,12 +101,12 @@ def test_many_pairs_lower_the_loss_on_average_and_raise_it_with_the_sign_flipped
 @pytest.mark.parametrize("kind", [GrowableDense, WeightNormDense, SparseDense])
 def test_born_silent_a_neuron_changes_no_output_and_then_learns(blobs, kind):
     model = _network(kind=kind)
-    model.fit(*blobs, verbose=0)
+    model.fit(*blobs, batch_size=96, verbose=0)
     outputs = model(blobs[0]).numpy()
     record = grow_neurons(model, blobs, "hidden", 2, initializer=SingularVectors())
     np.testing.assert_allclose(model(blobs[0]), outputs, rtol=0, atol=1e-6)
     np.testing.assert_array_equal(record.layers[0].units, [3, 4])
-    model.fit(*blobs, epochs=2, verbose=0)
+    model.fit(*blobs, batch_size=96, epochs=6, verbose=0)
     outgoing = model.get_layer("outputs").effective_kernel().numpy()[3:5]
     assert np.all(outgoing != 0)
 
@@ -156,7 +157,7 @@ def test_neurons_are_born_into_dormant_units_with_the_weights_of_the_initializer
             )
 
     model = _network(kind=kind)
-    model.fit(*blobs, verbose=0)
+    model.fit(*blobs, batch_size=96, verbose=0)
     hidden, outputs = model.layers
     before = [layer.effective_kernel().numpy() for layer in model.layers]
     initializer = Literal()

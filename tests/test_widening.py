@@ -78,7 +78,7 @@ def _trained(case):
     """A model with a hidden layer of 8 units, trained for 4 steps."""
     model = keras.Sequential([keras.Input((6, 4)), *_CASES[case]()])
     # Eagerly, here and below: a few steps are faster so than a trace.
-    model.compile(keras.optimizers.Adam(0.01), "mse", run_eagerly=True)
+    model.compile(keras.optimizers.Adam(0.01, epsilon=1e-3), "mse", run_eagerly=True)
     for _ in range(4):
         model.train_on_batch(X, Y)
     return model
@@ -168,13 +168,13 @@ def test_neurons_grow_in_the_wider_model(case):
 
 def test_widening_twice_and_in_two_layers_is_widening_once():
     model = keras.Sequential([keras.Input((6, 4)), *_masked()])
-    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse", run_eagerly=True)
     model.fit(X, Y, verbose=0)
     in_turns = widen(widen(widen(model, "hidden", 9), "hidden", 12), model.layers[2].name, 7)
     at_once = widen(widen(model, model.layers[2].name, 7), "hidden", 12)
     for a, b in zip(in_turns.get_weights(), at_once.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-    in_turns.compile(convert_optimizer(model, in_turns), "mse")
+    in_turns.compile(convert_optimizer(model, in_turns), "mse", run_eagerly=True)
     for each in (model, in_turns):
         each.fit(X, Y, epochs=2, shuffle=False, verbose=0)
     np.testing.assert_allclose(in_turns(X), model(X), atol=1e-5)
@@ -182,8 +182,8 @@ def test_widening_twice_and_in_two_layers_is_widening_once():
 
 def test_widening_and_converting_together_carry_the_optimizer_over():
     model = keras.Sequential([keras.Input((6, 4)), *_masked()])
-    model.compile(keras.optimizers.Adam(0.01), "mse")
-    model.fit(X, Y, verbose=0)
+    model.compile(keras.optimizers.Adam(0.01), "mse", run_eagerly=True)
+    model.fit(X, Y, batch_size=64, verbose=0)
     sparse = widen(make_sparse(model), "hidden", 12)
     masked = make_growable(widen(make_sparse(model), "hidden", 12))
     plain = make_plain(widen(model, "hidden", 12))
@@ -194,9 +194,10 @@ def test_widening_and_converting_together_carry_the_optimizer_over():
     model_losses = None
     copies = [sparse, masked]
     for copy in copies:
-        copy.compile(convert_optimizer(model, copy), "mse")
+        copy.compile(convert_optimizer(model, copy), "mse", run_eagerly=True)
     for each in (model, *copies):
-        losses = each.fit(X, Y, epochs=3, shuffle=False, verbose=0).history["loss"]
+        history = each.fit(X, Y, batch_size=64, epochs=4, shuffle=False, verbose=0).history
+        losses = history["loss"]
         model_losses = model_losses or losses
         np.testing.assert_allclose(losses, model_losses, rtol=1e-5)
 

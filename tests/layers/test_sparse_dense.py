@@ -105,7 +105,7 @@ def test_every_precision_computes_what_the_masked_layer_does(twins, data, policy
         assert model(data[0]).dtype == policy.removeprefix("mixed_")
     outputs = [tf.cast(model(data[0]), tf.float64) for model in (masked, sparse)]
     np.testing.assert_allclose(*outputs, atol=tolerance[policy])
-    sparse.fit(*data, verbose=0)
+    sparse.fit(*data, batch_size=64, verbose=0)
     assert np.isfinite(sparse.layers[0].values.numpy()).all()
 
 
