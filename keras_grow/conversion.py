@@ -6,7 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 import keras
 import numpy as np
 
-from keras_grow.connections.densities import DensityDistribution, FanIn, Uniform, check_density
+from keras_grow.connections.densities import (
+    DensityDistribution,
+    FanIn,
+    Uniform,
+    check_density,
+    exact_counts,
+    initial_count,
+)
 from keras_grow.layers.affine import Affine
 from keras_grow.layers.conv import GrowableConv1D, GrowableConv2D
 from keras_grow.layers.dense import GrowableDense
@@ -69,7 +76,8 @@ def make_growable(
         layers: the layers to convert, or their names, or a function that says of a layer that
             can be converted whether to do so; by default all of them.
         initial_density: the share of connections of plain layers that stay active, at random; or
-            a distribution such as `keras_grow.densities.ErdosRenyi(0.1)`. To keep the largest
+            a distribution such as `keras_grow.densities.ErdosRenyi(0.1)`. A layer of which that is
+            less than half a connection keeps one, and the largest gives it. To keep the largest
             weights of a trained model instead, convert at 1 and `keras_grow.prune`.
         seed: non-negative integer that fixes which connections stay active; each layer's own seed
             derives from it.
@@ -107,7 +115,7 @@ def make_growable(
             f"initial_density={initial_density!r}"
         )
     plain = [layer for layer in chosen if not isinstance(layer, SparseDense)]
-    densities = distribution([tuple(layer.kernel.shape) for layer in plain])
+    densities = _with_exact_total(distribution, [tuple(layer.kernel.shape) for layer in plain])
     seeds: list[int | None] = [None] * len(plain)
     if seed is not None:
         seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(len(plain))]
@@ -292,6 +300,18 @@ def _config(layer: keras.Layer) -> dict:
     """The arguments that a layer shares with its growable, sparse or plain form."""
     config = layer.get_config()
     return {name: config[name] for name in _ARGUMENTS if name in config}
+
+
+def _with_exact_total(
+    distribution: DensityDistribution, shapes: Sequence[tuple[int, ...]]
+) -> list[float]:
+    """The density of each layer, those of large ones less where small ones keep a connection."""
+    densities = distribution(shapes)
+    counts = exact_counts(densities, [math.prod(shape) for shape in shapes])
+    return [
+        density if initial_count(density, shape) == count else count / math.prod(shape)
+        for density, count, shape in zip(densities, counts, shapes, strict=True)
+    ]
 
 
 def _selector(model, layers) -> Callable[[keras.Layer], bool]:
