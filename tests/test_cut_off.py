@@ -18,6 +18,7 @@ from keras_grow import (
     growable_layers,
     make_growable,
     prune,
+    prune_neurons,
 )
 
 _layers = keras.layers
@@ -203,6 +204,18 @@ def test_a_subclassed_model_is_pruned_without_a_word_about_its_outputs():
         warnings.simplefilter("error")
         prune(model, density=0.1, per_layer=True)
     assert _active(model) == [2, 1]
+
+
+def test_removed_neurons_that_cut_outputs_off_are_told():
+    model = keras.Sequential(
+        [keras.Input((3,)), GrowableDense(2, name="hidden"), GrowableDense(2, name="last")]
+    )
+    hidden, last = model.layers
+    hidden.kernel.assign(np.ones((3, 2)) * [1, 5])
+    last.prune_connections([1, 2])  # Each output reads a unit of its own.
+    x = np.ones((4, 3), "float32")
+    with pytest.warns(UserWarning, match=f"1 of the 2 units that {_CUTS_OUTPUTS}"):
+        prune_neurons(model, count=1, data=(x,))
 
 
 def test_a_callback_warns_in_fit(blobs):
