@@ -15,8 +15,8 @@ import sys
 
 from benchmarks import harness
 
-BENCHMARKS = ("training", "growth", "sparse", "inference", "sharding", "tiled_growth")
-QUICK = ("training", "growth", "sparse", "inference")
+BENCHMARKS = ("training", "growth", "ranking", "sparse", "inference", "sharding", "tiled_growth")
+QUICK = ("training", "growth", "ranking", "sparse", "inference")
 
 
 def main(argv: list[str] | None = None) -> int:

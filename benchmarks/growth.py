@@ -1,4 +1,4 @@
-"""Growth over a whole training set in units of a training epoch, and the exact choice of the best.
+"""Growth over a whole training set in units of a training epoch, and its memory.
 
     python -m benchmarks.growth
 
@@ -11,25 +11,13 @@ import pathlib
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 import keras_grow
 from benchmarks import harness
-from keras_grow.change import choose, gather_evidence
-from keras_grow.connections.selection import best_candidates
+from keras_grow.change import Group, choose, gather_evidence
 
 COMMAND = "python -m benchmarks.growth"
 LENET = (784, 300, 100, 10)
-# Scores, and how many are chosen.
-SELECTIONS = [
-    (10**6, 10**4),
-    (2**22, 2**22 // 100),
-    (2**24, 10**4),
-    (2**24, 2**24 // 100),
-    (2**24, 2**24 // 10),
-    (10**8, 10**6),
-]
-TOP_K = "tf.math.top_k"
 
 
 def make_model(sizes: tuple[int, ...], xla: bool) -> keras.Model:
@@ -82,7 +70,7 @@ def in_epochs(num_samples: int, xla: bool, rounds: int) -> dict:
 
     def select():
         choose(
-            [(layers, 5_000)],
+            [Group(layers, 5_000, [layer.num_free for layer in layers])],
             lambda layer, count: layer.propose_growth(count, score, evidence[layer]),
         )
 
@@ -93,23 +81,6 @@ def in_epochs(num_samples: int, xla: bool, rounds: int) -> dict:
         "of it the selection": select,
     }
     times = harness.compare(variants, "training epoch, batch 128", rounds=rounds, warm_up=1)
-    return {name: dataclasses.asdict(timing) for name, timing in times.items()}
-
-
-def selection(size: int, count: int, seconds: float) -> dict:
-    """The exact choice of the best by three ways, interleaved: a `harness.Timing` of each."""
-    random = np.random.default_rng(0)
-    scores = tf.abs(tf.constant(random.standard_normal(size, "float32")))
-    everyone = tf.ones(size, tf.bool)
-    expected = np.sort(tf.math.top_k(scores, count).indices)
-    found = best_candidates(scores, everyone, count).indices
-    assert np.array_equal(np.sort(found), expected)
-    variants = {
-        TOP_K: lambda: tf.math.top_k(scores, count).indices.numpy(),
-        "numpy.argpartition": lambda: np.argpartition(scores.numpy(), size - count)[-count:],
-        "keras_grow": lambda: best_candidates(scores, everyone, count).indices.numpy(),
-    }
-    times = harness.compare(variants, TOP_K, rounds=15, max_seconds=seconds, warm_up=1)
     return {name: dataclasses.asdict(timing) for name, timing in times.items()}
 
 
@@ -148,13 +119,6 @@ def main(argv: list[str] | None = None) -> None:
             rounds=3 if quick else 15,
         ).result
         print({name: t["ratio"] for name, t in epochs[xla].items()}, flush=True)
-    selections = []
-    for size, count in SELECTIONS[:1] if quick else SELECTIONS:
-        times = harness.run_alone(
-            "benchmarks.growth:selection", size=size, count=count, seconds=40.0
-        ).result
-        selections.append({"size": size, "count": count, "times": times})
-        print(size, count, {name: t["ratio"] for name, t in times.items()}, flush=True)
     width = 512 if quick else 4096
     memory = harness.run_alone("benchmarks.growth:peaks", width=width).result
     print(memory, flush=True)
@@ -180,21 +144,6 @@ def main(argv: list[str] | None = None) -> None:
                 ),
             )
         ),
-        "## The best of many, exactly",
-        "Random scores, the largest of them by three ways; the choices are the same. "
-        "`numpy.argpartition` leaves them unsorted.",
-        harness.table(
-            ["scores", "chosen", *(f"{name}, ms" for name in selections[0]["times"]), "95%"],
-            [
-                [
-                    f"{row['size']:,}",
-                    f"{row['count']:,}",
-                    *(f"{1e3 * t['median']:.1f}" for t in row["times"].values()),
-                    f"keras_grow by top_k {ratio(row['times']['keras_grow'])}",
-                ]
-                for row in selections
-            ],
-        ),
         "## Memory",
         f"A masked layer of {width} x {width}, whose kernel takes {megabytes['kernel']}, in one "
         "process. Beyond what was held once the model was built, training with Adam took "
@@ -203,10 +152,9 @@ def main(argv: list[str] | None = None) -> None:
     ]
     data = {
         "epochs": {"XLA" if xla else "no XLA": times for xla, times in epochs.items()},
-        "selections": selections,
         "peak_bytes": memory,
     }
-    title = "Growth: the cost of a step, and of the choice"
+    title = "Growth: the cost of a step"
     harness.write("growth", title, text, data, COMMAND, arguments.output)
 
 

@@ -9,7 +9,12 @@ import numpy as np
 import tensorflow as tf
 
 from keras_grow.connections import selection
-from keras_grow.connections.densities import DensityDistribution, check_density, exact_count
+from keras_grow.connections.densities import (
+    DensityDistribution,
+    check_density,
+    exact_count,
+    exact_counts,
+)
 from keras_grow.connections.tiled_search import TiledSearch
 from keras_grow.layers.growable import Evidence, Growable, check_finite, growable_layers
 from keras_grow.layers.paths import find_layers, paths_of
@@ -33,7 +38,7 @@ class LayerChange:
 
     Attributes:
         name: the layer's path in the model.
-        indices: int64 tensor, the flat indices of the changed connections, best first.
+        indices: int64 tensor, the flat indices of the changed connections, ascending.
         num_active: how many connections of the layer are active now.
     """
 
@@ -115,6 +120,21 @@ def changeable_layers(
     return chosen
 
 
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Layers whose connections compete.
+
+    Attributes:
+        layers: the layers.
+        count: how many of their connections change.
+        limits: how many of each layer may.
+    """
+
+    layers: list[Growable]
+    count: int
+    limits: list[int]
+
+
 def counts_to_change(
     model: keras.Model,
     layers: Sequence[Growable],
@@ -122,12 +142,14 @@ def counts_to_change(
     density: float | DensityDistribution | None,
     per_layer: bool,
     grows: bool,
-) -> list[tuple[list[Growable], int]]:
+) -> list[Group]:
     """How many connections to change, in groups of layers whose connections compete.
 
+    Pruning leaves every layer a connection, unless a distribution asks for a density of 0 there.
+
     Returns:
-        Pairs of layers and a count: one pair for each layer with `per_layer` or a distribution
-        of densities, else one pair for all layers.
+        A group for each layer with `per_layer` or a distribution of densities, else one group of
+        all layers.
 
     Raises:
         ValueError: unless exactly one of `count` and `density` is given and in range.
@@ -141,53 +163,70 @@ def counts_to_change(
             f"{'' if grows else ', or `threshold` (of the score)'}. "
             f"Received: count={count}, density={density}"
         )
+    sizes, active = [x.num_connections for x in layers], [x.num_active for x in layers]
+    limits = [x.num_free for x in layers] if grows else [max(0, n - 1) for n in active]
     is_separate = per_layer or isinstance(density, DensityDistribution)
-    groups = [[layer] for layer in layers] if is_separate else [list(layers)]
-    totals = [sum(layer.num_connections for layer in group) for group in groups]
-    active = [sum(layer.num_active for layer in group) for group in groups]
     if count is not None:
         if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count <= 0:
             raise ValueError(f"`count` must be a positive integer. Received: count={count!r}")
-        if not grows and any(count >= n for n in active):
+        spare = min(limits) if is_separate else sum(limits)
+        if not grows and count > spare:
             raise ValueError(
-                f"Pruning must leave active connections. Received: count={count}, with {active} "
-                f"active connections in {[paths_of(model, group) for group in groups]}"
+                f"Pruning must leave active connections, at least one in each layer. Received: "
+                f"count={count}, expected at most {spare}, with {active} active connections in "
+                f"{paths_of(model, layers)}"
             )
-        counts = [count] * len(groups)
+        counts = [count] * (len(layers) if is_separate else 1)
     elif density is not None:
         if isinstance(density, DensityDistribution):
             targets = density([layer.kernel_shape for layer in layers])
         else:
             check_density(density)
-            targets = [density] * len(groups)
+            targets = [density] * len(layers)
         if sum(targets) == 0:
             raise ValueError(f"A density of 0 leaves no connection. Received: density={density!r}")
-        reached = [exact_count(target, n) for target, n in zip(targets, totals)]
-        counts = [max(0, r - a if grows else a - r) for r, a in zip(reached, active)]
+        if is_separate:
+            bounds = {"least": active} if grows else {"most": active}
+            reached = exact_counts(targets, sizes, **bounds)
+            counts = [abs(r - a) for r, a in zip(reached, active)]
+            if not grows:
+                limits = counts
+        else:
+            change = exact_count(targets[0], sum(sizes)) - sum(active)
+            counts = [max(0, change) if grows else max(0, min(-change, sum(limits)))]
+    if is_separate:
+        groups = [Group([x], n, [most]) for x, n, most in zip(layers, counts, limits, strict=True)]
+    else:
+        groups = [Group(list(layers), counts[0], limits)]
     if grows:
         # More than there is room for takes all of it.
-        free = [sum(layer.num_free for layer in group) for group in groups]
-        if any(counts) and not any(map(min, counts, free)) and sum(active) < sum(totals):
+        groups = [
+            dataclasses.replace(group, count=min(group.count, sum(group.limits)))
+            for group in groups
+        ]
+        if any(counts) and not any(group.count for group in groups) and sum(active) < sum(sizes):
             raise CapacityUsedUp(
-                f"No slot is free for another connection. Received: {sum(active)} of {sum(totals)} "
+                f"No slot is free for another connection. Received: {sum(active)} of {sum(sizes)} "
                 f"connections active in {paths_of(model, layers)}, which hold no more. "
                 "Make a copy with more slots: `keras_grow.make_sparse(model, capacity=...)`."
             )
-        counts = [min(wanted, room) for wanted, room in zip(counts, free)]
-    if not any(counts):
+    if not any(group.count for group in groups):
         raise NothingToChange(
             f"There is nothing to {verb}. Received: "
             f"{f'count={count}' if density is None else f'density={density!r}'}, with "
-            f"{sum(active)} of {sum(totals)} connections active (density "
-            f"{sum(active) / sum(totals):.6g}) in {paths_of(model, layers)}. "
-            + ("Growing needs" if grows else "Pruning reaches")
-            + (" dormant connections below the density to reach." if grows else " lower densities.")
+            f"{sum(active)} of {sum(sizes)} connections active (density "
+            f"{sum(active) / sum(sizes):.6g}) in {paths_of(model, layers)}. "
+            + (
+                "Growing needs dormant connections below the density to reach."
+                if grows
+                else "Pruning reaches lower densities, and leaves every layer a connection."
+            )
         )
-    return list(zip(groups, counts))
+    return groups
 
 
 def choose(
-    groups: Sequence[tuple[list[Growable], int]],
+    groups: Sequence[Group],
     propose: Callable[[Growable, int], selection.Proposal],
 ) -> tuple[list[tf.Tensor], bool]:
     """The flat indices to change in each layer, `propose(layer, count)` giving a layer's best.
@@ -196,10 +235,13 @@ def choose(
         The indices, and whether all proposals are complete.
     """
     chosen, is_complete = [], True
-    for layers, count in groups:
-        proposals = [propose(layer, count) for layer in layers]
+    for group in groups:
+        proposals = [
+            propose(layer, min(group.count, limit))
+            for layer, limit in zip(group.layers, group.limits, strict=True)
+        ]
         is_complete &= all(proposal.is_complete for proposal in proposals)
-        chosen += selection.merge(proposals, count)
+        chosen += selection.merge(proposals, group.count)
     return chosen, is_complete
 
 

@@ -8,7 +8,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_grow.connections.densities import DensityDistribution, FanIn, Uniform, check_density
+from keras_grow.connections.densities import (
+    DensityDistribution,
+    FanIn,
+    Uniform,
+    check_density,
+    exact_counts,
+    initial_count,
+)
 from keras_grow.layers.affine import Affine
 from keras_grow.layers.dense import GrowableDense
 from keras_grow.layers.dense_like import DenseLike
@@ -61,7 +68,8 @@ def make_growable(
         layers: the layers to convert, or their paths or names, or a function that says of a layer
             that can be converted whether to do so; by default all of them.
         initial_density: the share of connections of plain layers that stay active, at random; or
-            a distribution such as `keras_grow.densities.ErdosRenyi(0.1)`. To keep the largest
+            a distribution such as `keras_grow.densities.ErdosRenyi(0.1)`. A layer of which that is
+            less than half a connection keeps one, and the largest gives it. To keep the largest
             weights of a trained model instead, convert at 1 and `keras_grow.prune`.
         seed: non-negative integer that fixes which connections stay active; each layer's own seed
             derives from it.
@@ -104,7 +112,7 @@ def make_growable(
             "`initial_density`. Received: zeros_are_dormant=True, "
             f"initial_density={initial_density!r}"
         )
-    densities = distribution([tuple(layer.kernel.shape) for layer in plain])
+    densities = _with_exact_total(distribution, [tuple(layer.kernel.shape) for layer in plain])
     seeds: list[int | None] = [None] * len(plain)
     if seed is not None:
         seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(len(plain))]
@@ -287,3 +295,15 @@ def _why_not_sparse(layer: keras.Layer) -> str | None:
 def _why_not_plain(layer: keras.Layer) -> str | None:
     has_plain = isinstance(layer, Affine) and layer.plain_class is not None
     return None if has_plain else "Keras has no layer that computes the same"
+
+
+def _with_exact_total(
+    distribution: DensityDistribution, shapes: Sequence[tuple[int, ...]]
+) -> list[float]:
+    """The density of each layer, those of large ones less where small ones keep a connection."""
+    densities = distribution(shapes)
+    counts = exact_counts(densities, [math.prod(shape) for shape in shapes])
+    return [
+        density if initial_count(density, shape) == count else count / math.prod(shape)
+        for density, count, shape in zip(densities, counts, shapes, strict=True)
+    ]

@@ -58,12 +58,14 @@ class PruningStage:
     many connections are left, slowly at the end.
 
     Args:
-        density: the density to reach, in (0, 1): of all growable layers together.
+        density: the density to reach, in (0, 1): of all growable layers together. As in
+            `keras_grow.prune`, each layer keeps its last connection.
         pruning_epochs: positive integer, the rounds of pruning, an epoch of training each.
         retraining_epochs: non-negative integer, how long the network trains on as it is.
         score: what ranks connections, by default `keras_grow.scores.ActivationMagnitude()`.
         removes_dead_neurons: whether the stage ends with `keras_grow.remove_dead_neurons`, which
-            leaves the function as it was and may leave fewer connections than `density`.
+            leaves the function as it was and may leave fewer connections than `density`, and
+            layers without any.
     """
 
     density: float

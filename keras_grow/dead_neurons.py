@@ -25,7 +25,8 @@ def remove_dead_neurons(
     feeds outputs a constant, the activation of its bias: what becomes of it on the way to the
     layers that read it, at inference, is added to their biases, and the unit loses its outgoing
     connections. One removal may leave another unit dead, and so it goes on until none is. The
-    units of output layers never go.
+    units of output layers never go. A layer may lose all its connections so, where nothing that it
+    computes depended on an input or reached an output.
 
     At inference the function is unchanged up to rounding. In training, dropout after such a unit
     no longer acts on its constant.

@@ -1,7 +1,7 @@
 """Pruning of neurons by NeST's Policy 4."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_grow.change import NothingToChange, changeable_layers, check_policy, optimizer_of
 from keras_grow.connections.neuron_scores import NeuronScore, OutputMagnitude, Outputs
+from keras_grow.cut_off import CutOffWarning
 from keras_grow.layers.growable import Growable
 from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.measuring.passes import sum_over_batches
@@ -66,6 +67,9 @@ def prune_neurons(
             that are not finite.
         NothingToChange: if no unit's score is below `threshold`.
 
+    Warns:
+        UserWarning: where units that the model answers with come to depend on no input.
+
     Example:
 
     ```python
@@ -100,12 +104,16 @@ def prune_neurons(
         )
     optimizer = optimizer_of(model, optimizer, [units.layer for units in groups])
     meter = GradientMeter() if meter is None else meter
-    scores = [_scores(model, data, units, score, meter) for units in groups]
+    readers = [consumer for units in groups for consumer in units.consumers]
+    sums = dict(zip(map(id, readers), _sums_of_inputs(model, data, readers, meter), strict=True))
+    scores = [_scores(units, score, sums) for units in groups]
     chosen = _choose(groups, scores, count, threshold)
+    cut_off = CutOffWarning(model, layers=[])
     counts = [
         (units.cut_incoming(removed, optimizer), units.cut_outgoing(removed, optimizer))
         for units, removed in zip(groups, chosen, strict=True)
     ]
+    cut_off.warn("Remove fewer units, or none of some `layers`.", stacklevel=2)
     # Counted last: a unit that is cut may have been all that fed or read another.
     changes = [
         NeuronChange(units.path, removed, *numbers, int(units.living().sum()))
@@ -154,13 +162,15 @@ def _choose(
     return [np.flatnonzero(part) for part in parts]
 
 
-def _scores(
-    model: keras.Model, data: Any, units: Units, score: NeuronScore, meter: GradientMeter
-) -> np.ndarray:
+Sums = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
+"""Of |x| and of x^2 over rows, of shape `(inputs,)`, and the number of rows."""
+
+
+def _scores(units: Units, score: NeuronScore, sums: Mapping[int, Sums]) -> np.ndarray:
     """The score of each unit, float64; the largest of those by consumer."""
-    sums = _sums_of_inputs(model, data, units.consumers, meter)
     largest = np.full(units.count, -np.inf)
-    for consumer, (total, squares, number) in zip(units.consumers, sums, strict=True):
+    for consumer in units.consumers:
+        total, squares, number = sums[id(consumer)]
         outputs = Outputs(
             _by_unit(total / number, consumer),
             tf.sqrt(_by_unit(squares / number, consumer)),
@@ -190,11 +200,13 @@ def _outgoing_norm(consumer: Consumer) -> tf.Tensor:
 
 def _sums_of_inputs(
     model: keras.Model, data: Any, readers: Sequence[Consumer], meter: GradientMeter
-) -> list[list[tf.Tensor]]:
-    """Sums of |x| and of x^2 over rows of each consumer's inputs, and the number of rows."""
+) -> list[Sums]:
+    """The sums of what each consumer reads, of all of them in one pass over the data."""
     # A Sequential model shows its one input in a list only.
     structure = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
-    head = keras.Model(structure, [consumer.inputs for consumer in readers])
+    # Several units may be read through one tensor, and one layer read those of several.
+    tensors = {id(consumer.inputs): consumer.inputs for consumer in readers}
+    head = keras.Model(structure, list(tensors.values()))
 
     @tf.function(reduce_retracing=True)
     def step(x):
@@ -211,4 +223,5 @@ def _sums_of_inputs(
         return new if sums is None else tf.nest.map_structure(tf.add, sums, new)
 
     sums, _ = sum_over_batches(step_on_batch, data, meter.batch_size, meter.verbose)
-    return sums
+    of_tensor = dict(zip(tensors, sums, strict=True))
+    return [of_tensor[id(consumer.inputs)] for consumer in readers]

@@ -14,6 +14,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from keras_grow.connections.flat_arrays import replaced, taken
 from keras_grow.layers.growable import StorageChange
 from keras_grow.structure.copying import made_anew
 
@@ -56,7 +57,7 @@ def reset_slots(
                 slot.assign(ops.reshape(moved, slot.shape))
         if len(change.indices) == 0:
             continue
-        weights = tf.gather(tf.reshape(change.variable.value, [-1]), change.indices)
+        weights = taken(tf.convert_to_tensor(change.variable.value), change.indices)
         fresh = keras.Variable(weights[:, None], name="changed_connections")
         newborn = made_anew(owner)
         newborn.build([fresh])
@@ -73,9 +74,7 @@ def reset_slots(
                     tf.reduce_sum(slot.value * positive), tf.reduce_sum(positive)
                 )
                 values = tf.fill(tf.shape(values), mean)
-            flat = tf.reshape(slot.value, [-1])
-            flat = tf.tensor_scatter_nd_update(flat, change.indices[:, None], values)
-            slot.assign(ops.reshape(flat, slot.shape))
+            slot.assign(replaced(tf.convert_to_tensor(slot.value), change.indices, values))
 
 
 def shift_averages(

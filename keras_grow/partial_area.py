@@ -8,6 +8,8 @@ import keras
 import tensorflow as tf
 
 from keras_grow.change import NothingToChange
+from keras_grow.connections.flat_arrays import as_tensor
+from keras_grow.connections.ranking import largest, ranked
 from keras_grow.layers.conv import GrowableConv2D
 from keras_grow.layers.growable import growable_layers
 from keras_grow.layers.observer import Observer, observing
@@ -226,11 +228,12 @@ def _pruned(
         places = tf.stack([rows, tf.reshape(order, [-1])], axis=1)
     else:
         num_pairs = int(tf.math.count_nonzero(_connected(layer)))
-        order = tf.argsort(tf.reshape(scores, [-1]), stable=True)[: per_map * num_pairs]
+        order = as_tensor(largest(ranked(-scores), per_map * num_pairs))
         places = tf.stack([order // (height * width), order % (height * width)], axis=1)
     is_finite = tf.math.is_finite(tf.gather_nd(scores, places))
-    places = tf.boolean_mask(places, is_finite)
-    out = tf.scatter_nd(places, tf.ones([len(places)], tf.int32), tf.shape(scores)) > 0
+    places = tf.cast(tf.boolean_mask(places, is_finite), tf.int64)
+    ones = tf.ones([len(places)], tf.int32)
+    out = tf.scatter_nd(places, ones, tf.shape(scores, tf.int64)) > 0
     return mask & ~tf.reshape(tf.transpose(out), mask.shape)
 
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from keras_grow.change import (
     ChangeRecord,
+    Group,
     NothingToChange,
     changeable_layers,
     check_policy,
@@ -21,11 +22,22 @@ from keras_grow.change import (
     record,
 )
 from keras_grow.connections.densities import DensityDistribution
+from keras_grow.connections.flat_arrays import in_place, num_true, taken, true_positions
 from keras_grow.connections.scores import Magnitude, Score
 from keras_grow.connections.selection import Proposal
+from keras_grow.cut_off import CutOffWarning
 from keras_grow.layers.growable import Growable
 from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.optimizer_slots import reset_slots
+
+_ADVICE_TOGETHER = (
+    "Connections of all layers were ranked together: `per_layer=True` leaves each layer its share, "
+    "`density=keras_grow.densities.ErdosRenyi(...)` leaves small ones more."
+)
+_ADVICE_PER_LAYER = (
+    "Keep more connections, or leave small layers more: "
+    "`density=keras_grow.densities.ErdosRenyi(...)`."
+)
 
 
 def prune(
@@ -44,8 +56,9 @@ def prune(
     """Makes the active connections that matter least dormant.
 
     Ranks the active connections by score and prunes exactly the smallest. Among equals the earlier
-    layer's are pruned first, then the lower index. Pruning is all or nothing: where it raises,
-    the model is as it was.
+    layer's are pruned first, then the lower index. Every layer keeps its last connection, the one
+    of largest score, and the others give the difference; only a distribution that says 0 of a layer
+    empties it. Pruning is all or nothing: where it raises, the model is as it was.
 
     Args:
         model: a built model with growable layers.
@@ -53,8 +66,11 @@ def prune(
             layer with `per_layer`.
         density: instead of `count`, the density to reach, in (0, 1], of all layers together or of
             each layer with `per_layer`; or a distribution such as
-            `keras_grow.densities.ErdosRenyi`. Layers that are sparser already stay.
-        threshold: instead of these, the score below which connections are pruned, in all layers.
+            `keras_grow.densities.ErdosRenyi`. Counts are the nearest integers, but where that is
+            0, a layer keeps one, and with `per_layer` the largest layer gives one for it. Layers
+            that are sparser already stay.
+        threshold: instead of these, the score below which connections are pruned, in all layers; a
+            layer all of whose scores are below it keeps its best.
         per_layer: whether connections compete within each layer only.
         layers: growable layers, or their paths or names; by default every trainable growable layer.
         score: what ranks connections, by default `keras_grow.scores.Magnitude()`.
@@ -70,6 +86,11 @@ def prune(
         TypeError, ValueError: for a model without growable layers, targets out of range or reached
             already, data that is missing or does not fit, and numbers that are not finite.
 
+    Warns:
+        UserWarning: where units that the model answers with come to depend on no input, as far as
+            a Sequential or functional model tells; and where layers that compete, as without
+            `per_layer`, are left with a single connection.
+
     Example:
 
     ```python
@@ -83,7 +104,7 @@ def prune(
     chosen_layers = changeable_layers(model, layers)
     score = Magnitude() if score is None else score
     check_policy(score, Score, "score")
-    groups: list[tuple[list[Growable], int]] = []
+    groups: list[Group] = []
     if threshold is None:
         groups = counts_to_change(model, chosen_layers, count, density, per_layer, grows=False)
     else:
@@ -107,8 +128,11 @@ def prune(
         chosen, _ = choose(groups, propose)
     else:
         chosen = _below(threshold, chosen_layers, propose)
+    compete = threshold is not None or len(groups) == 1 < len(chosen_layers)
+    cut_off = CutOffWarning(model, chosen_layers if compete else [])
     for layer, indices in zip(chosen_layers, chosen, strict=True):
         reset_slots(optimizer, layer.prune_connections(indices))
+    cut_off.warn(_ADVICE_TOGETHER if compete else _ADVICE_PER_LAYER, stacklevel=2)
     return record(model, chosen_layers, chosen, time.perf_counter() - started, loss)
 
 
@@ -127,22 +151,28 @@ def _check_threshold(threshold: float, count: Any, density: Any) -> None:
 def _below(
     threshold: float, layers: Sequence[Growable], propose: Callable[[Growable, int], Proposal]
 ) -> list[tf.Tensor]:
-    """The active connections of each layer whose score is below the threshold, smallest first."""
-    chosen = []
+    """The active connections of each layer whose score is below the threshold, but its best."""
+    chosen, num_below, num_active = [], 0, 0
     for layer in layers:
         proposal = propose(layer, layer.num_active)
-        # A proposal is sorted, with scores negated.
-        count = tf.math.count_nonzero(-proposal.scores < threshold)
-        chosen.append(proposal.indices[:count])
-    num_chosen, num_active = sum(map(len, chosen)), sum(layer.num_active for layer in layers)
-    if num_chosen == 0:
-        raise NothingToChange(
-            "There is nothing to prune: no active connection scores below the threshold. "
-            f"Received: threshold={threshold!r}, {num_active} active connections"
-        )
-    if num_chosen == num_active:
+        # The scores of a proposal for pruning are negated.
+        is_below = in_place(-proposal.scores < threshold)
+        below, count = num_true(is_below), len(proposal.indices)
+        if below == count > 0:
+            chosen.append(propose(layer, count - 1).indices)
+        else:
+            positions = true_positions(is_below)
+            chosen.append(taken(proposal.indices, positions))
+        num_below, num_active = num_below + below, num_active + count
+    if num_below == num_active > 0:
         raise ValueError(
             "Pruning must leave active connections. Received: "
             f"threshold={threshold!r}, above the scores of all {num_active}"
+        )
+    if not any(map(len, chosen)):
+        raise NothingToChange(
+            "There is nothing to prune: no active connection scores below the threshold, or only "
+            "the last ones of layers, which stay. "
+            f"Received: threshold={threshold!r}, {num_active} active connections"
         )
     return chosen

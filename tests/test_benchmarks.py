@@ -96,10 +96,10 @@ def test_the_benchmark_of_inference_writes_tables_whose_numbers_fit_together(tmp
 
 
 @pytest.mark.slow
-def test_the_benchmarks_of_training_and_growth_run_by_one_command(tmp_path):
+def test_the_benchmarks_of_training_growth_and_ranking_run_by_one_command(tmp_path):
     run = subprocess.run(
         [
-            *(sys.executable, "-m", "benchmarks", "training", "growth"),
+            *(sys.executable, "-m", "benchmarks", "training", "growth", "ranking"),
             *("--quick", "--output", str(tmp_path)),
         ],
         capture_output=True,
@@ -121,9 +121,13 @@ def test_the_benchmarks_of_training_and_growth_run_by_one_command(tmp_path):
     for times in growth["epochs"].values():
         whole, selection = times["growth, batches of 1,000"], times["of it the selection"]
         assert 0 < selection["median"] < whole["median"]
-    assert growth["selections"][0]["count"] == 10**4
     memory = growth["peak_bytes"]
     assert 0 < memory["before"] <= memory["training"]
+    ranking = json.loads((tmp_path / "ranking.json").read_text())["data"]
+    shares = [row["share"] for row in ranking["choices"]]
+    assert shares == [0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.1, 0.5, 0.9]
+    assert "| 1,000,000, 50% of them 0 | 50.0% |" in (tmp_path / "ranking.md").read_text()
+    assert all(seconds > 0 for seconds in ranking["seconds"].values())
 
 
 @pytest.mark.parametrize("names", [["training", "unheard_of"], ["--quick", "sharding"]])

@@ -449,9 +449,7 @@ def test_a_layer_that_does_not_load_what_it_saves_is_named():
             raise KeyError("missing")
 
     model = keras.Sequential([keras.Input((8,)), Faulty(name="faulty"), keras.layers.Dense(2)])
-    with pytest.raises(
-        ValueError, match="layer 'faulty' of class Faulty, which does not"
-    ):
+    with pytest.raises(ValueError, match="layer 'faulty' of class Faulty, which does not"):
         make_growable(model)
 
 

@@ -180,3 +180,23 @@ def test_a_model_without_hidden_units_and_a_score_by_name_are_refused(blobs):
         prune_neurons(model, count=1, data=blobs)
     with pytest.raises(TypeError, match="`score` must be an object of a subclass"):
         prune_neurons(_network(), count=1, data=blobs, score="magnitude")
+
+
+def test_all_layers_are_measured_in_one_pass_and_one_trace(blobs):
+    model = _network(between=[_layers.BatchNormalization()])
+    traces, passes = [], []
+    normalization = model.layers[1]
+    call = normalization.call
+    normalization.call = lambda *args, **options: traces.append(1) or call(*args, **options)
+
+    def batches():
+        passes.append(1)
+        yield from ((blobs[0][start : start + 32],) for start in range(0, 96, 32))
+
+    dataset = tf.data.Dataset.from_generator(
+        batches, output_signature=(tf.TensorSpec((32, 8), tf.float32),)
+    )
+    prune_neurons(model, count=2, data=dataset)
+    assert len(passes) == 1
+    # TensorFlow traces a step; Keras calls layers symbolically once more to make a model of them.
+    assert len(traces) <= 2

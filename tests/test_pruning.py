@@ -65,7 +65,7 @@ def test_a_threshold_prunes_what_scores_below_it_in_all_layers():
     first, second = _masks(model)
     np.testing.assert_array_equal(first, [[False, True], [False, True]])
     np.testing.assert_array_equal(second, [[True, False], [False, True]])
-    assert [list(layer.indices) for layer in record.layers] == [[2, 0], [1, 2]]
+    assert [list(layer.indices) for layer in record.layers] == [[0, 2], [1, 2]]
 
 
 def test_thresholds_that_prune_nothing_or_everything_are_refused_in_words():
@@ -217,3 +217,18 @@ def test_frozen_layers_are_left_alone_and_a_wholly_frozen_model_is_refused():
     model.trainable = False
     with pytest.raises(ValueError, match="no trainable growable layer"):
         prune(model, density=0.25)
+
+
+@pytest.mark.parametrize("how", [{"density": 0.3}, {"count": 9, "per_layer": True}])
+@pytest.mark.parametrize("layer_class", [GrowableDense, WeightNormDense])
+def test_nothing_is_sorted_to_prune_many(monkeypatch, layer_class, how):
+    def refuse(*args, **options):
+        raise AssertionError("a sort")
+
+    model = _network(layer_class)
+    for module, name in [(tf.math, "top_k"), (tf, "sort"), (tf, "argsort"), (tf, "unique")]:
+        monkeypatch.setattr(module, name, refuse)
+    for name in ("sort", "argsort", "lexsort", "unique"):
+        monkeypatch.setattr(np, name, refuse)
+    prune(model, threshold=0.1)
+    prune(model, **how)

@@ -24,6 +24,38 @@ def exact_count(density: float, num_connections: int) -> int:
     return min(num_connections, math.floor(density * num_connections + 0.5))
 
 
+def exact_counts(
+    densities: Sequence[float],
+    sizes: Sequence[int],
+    least: Sequence[int] | None = None,
+    most: Sequence[int] | None = None,
+) -> list[int]:
+    """How many connections of each layer are active, at a density for each.
+
+    Each count is the nearest integer. Where that would leave a layer none, it has one, unless its
+    density is 0, and the layers with most connections give the difference, so that the total is
+    that of the nearest integers; it exceeds them only where no layer has two.
+
+    Args:
+        densities: of each layer.
+        sizes: how many connections each layer has, active and dormant.
+        least: how many stay active whatever the density, 0 by default. Such layers give none.
+        most: how many can be active whatever the density, by default all. Such layers give none.
+    """
+    least = [0] * len(sizes) if least is None else least
+    most = sizes if most is None else most
+    nearest = [exact_count(density, size) for density, size in zip(densities, sizes, strict=True)]
+    counts = [max(a, min(n, b)) for n, a, b in zip(nearest, least, most, strict=True)]
+    for i, density in enumerate(densities):
+        if counts[i] > 0 or density == 0 or most[i] == 0:
+            continue
+        counts[i] = 1
+        givers = [j for j, n in enumerate(nearest) if counts[j] > max(1, least[j]) and n <= most[j]]
+        if givers:
+            counts[max(givers, key=counts.__getitem__)] -= 1
+    return counts
+
+
 @keras.saving.register_keras_serializable(package="keras_grow")
 @dataclasses.dataclass(frozen=True)
 class FanIn:
@@ -72,10 +104,14 @@ def check_initial_density(density: float | FanIn) -> None:
 
 
 def initial_count(density: float | FanIn, shape: tuple[int, ...]) -> int:
-    """How many connections of a kernel of `shape`, units last, are active at `density`."""
+    """How many connections of a kernel of `shape`, units last, are active at `density`.
+
+    It is the nearest integer, but at least one unless the density is 0.
+    """
     if isinstance(density, FanIn):
         density = density.density(shape)
-    return exact_count(density, math.prod(shape))
+    (count,) = exact_counts([density], [math.prod(shape)])
+    return count
 
 
 def seed_connections(shape: tuple[int, ...], count: int, seed: int | None = None) -> np.ndarray:

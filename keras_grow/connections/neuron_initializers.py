@@ -6,6 +6,8 @@ import dataclasses
 import tensorflow as tf
 
 from keras_grow.connections.densities import check_density, exact_count
+from keras_grow.connections.flat_arrays import as_tensor
+from keras_grow.connections.ranking import largest_first, ranked
 
 # A singular value below this share of the largest is rounding error.
 _LEAST_SINGULAR_VALUE = 1e-6
@@ -120,10 +122,10 @@ class BridgingGradient(NeuronInitializer):
                 f"count={bridge.count}. Lower one of them."
             )
         flat = tf.reshape(bridge.gradient, [-1])
-        _, best = tf.math.top_k(tf.abs(flat), bridge.count * num_pairs)
+        best = as_tensor(largest_first(ranked(tf.abs(flat)), bridge.count * num_pairs))
         gradient = tf.gather(flat, best)
         inputs, units = best // num_units, best % num_units
-        neurons = tf.repeat(tf.range(bridge.count), num_pairs)
+        neurons = tf.repeat(tf.range(bridge.count, dtype=tf.int64), num_pairs)
         seed = tf.constant([self.seed, bridge.step], tf.int64)
         is_up = tf.random.stateless_uniform(tf.shape(best), seed) < 0.5
         delta = tf.sqrt(tf.abs(gradient)) * tf.where(is_up, 1, tf.cast(-1, gradient.dtype))

@@ -1,23 +1,28 @@
-"""The exact choice of connections: top-k, per layer or over layers, with one rule for ties."""
+"""The exact choice of connections, per layer or over layers, with one rule for ties."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
 
-# From here on, as seen on CPU cores: a sample saves more than it costs; a sort of all is faster
-# than a heap of many of them.
-_WORTH_A_SAMPLE = 2**19
-_WORTH_A_SORT = 2**18
-_SAMPLE_SIZE = 2**16
+from keras_grow.connections.flat_arrays import (
+    as_tensor,
+    in_parts,
+    in_place,
+    num_true,
+    take,
+    taken,
+    true_positions,
+)
+from keras_grow.connections.ranking import largest, ranked
 
 
 class Proposal(NamedTuple):
-    """Some connections of one layer, best first.
+    """Some connections of one layer, in the order of their indices.
 
     Attributes:
-        scores: floats of shape `(count,)`, descending.
-        indices: int64 of shape `(count,)`, flat.
+        scores: floats of shape `(count,)`.
+        indices: int64 of shape `(count,)`, flat, ascending.
         is_complete: whether all candidates were ranked.
     """
 
@@ -27,7 +32,7 @@ class Proposal(NamedTuple):
 
 
 def best_candidates(scores: tf.Tensor, candidates: tf.Tensor, count: int) -> Proposal:
-    """The `count` candidates of largest score, best first; ties go to the lower index.
+    """The `count` candidates of largest score; ties go to the lower index.
 
     Args:
         scores: float tensor of any shape, finite at every candidate.
@@ -35,7 +40,7 @@ def best_candidates(scores: tf.Tensor, candidates: tf.Tensor, count: int) -> Pro
         count: integer, at most the number of candidates.
 
     Returns:
-        A `Proposal` of flat row-major indices.
+        A `Proposal` of flat row-major indices, ascending.
 
     Raises:
         ValueError: for scores of another shape, and for scores that are NaN or infinite.
@@ -48,7 +53,16 @@ def best_candidates(scores: tf.Tensor, candidates: tf.Tensor, count: int) -> Pro
         )
     scores, candidates = tf.reshape(scores, [-1]), tf.reshape(candidates, [-1])
     _check_finite(scores, candidates)
-    return Proposal(*_largest(scores, candidates, count))
+    numbers, mask = ranked(scores), in_place(candidates)
+    if num_true(mask) == len(numbers):
+        indices = chosen = largest(numbers, count)
+    else:
+        # Few of many may be candidates; equal numbers in place of the others would rank slowly.
+        indices = true_positions(mask)
+        numbers = take(numbers, indices)
+        chosen = largest(numbers, count)
+        indices = take(indices, chosen)
+    return Proposal(as_tensor(take(numbers, chosen)), as_tensor(indices))
 
 
 def _check_finite(scores: tf.Tensor, candidates: tf.Tensor) -> None:
@@ -63,42 +77,6 @@ def _check_finite(scores: tf.Tensor, candidates: tf.Tensor) -> None:
         )
 
 
-def _largest(scores: tf.Tensor, candidates: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """The `count` largest scores of candidates and their indices, as `best_candidates` does.
-
-    `tf.math.top_k` keeps a heap, or sorts, over all scores. A sample of them tells which score
-    about `count` others exceed; only those that reach it are sorted. Too few, and all are.
-    """
-    size = len(scores)
-    if size >= _WORTH_A_SAMPLE and 0 < count < size // 4:
-        threshold = _reached_by_more_than(scores, candidates, count)
-        indices = tf.where((scores >= threshold) & candidates)[:, 0]
-        if len(indices) >= count:
-            # Indices ascend, so that the lower one is still the first among equals.
-            reached = tf.gather(scores, indices)
-            is_sorted = len(indices) >= _WORTH_A_SORT and count > len(indices) // 4
-            num_sorted = len(indices) if is_sorted else count
-            best, order = tf.math.top_k(reached, k=num_sorted)
-            return best[:count], tf.gather(indices, order[:count])
-    worst = tf.constant(float("-inf"), scores.dtype)
-    best, indices = tf.math.top_k(tf.where(candidates, scores, worst), k=count)
-    return best, tf.cast(indices, tf.int64)
-
-
-def _reached_by_more_than(scores: tf.Tensor, candidates: tf.Tensor, count: int) -> tf.Tensor:
-    """A score that most likely `count` candidates reach, and not many more."""
-    size = len(scores)
-    # Multiples of the golden section spread evenly, whatever the rows of a kernel have in common.
-    stride = int(size * 0.6180339887) | 1
-    sample = tf.range(_SAMPLE_SIZE, dtype=tf.int64) * stride % size
-    worst = tf.constant(float("-inf"), scores.dtype)
-    sampled = tf.where(tf.gather(candidates, sample), tf.gather(scores, sample), worst)
-    expected = _SAMPLE_SIZE * count / size
-    # Four standard deviations: too few reach it once in 30,000 times.
-    rank = int(expected + 4 * expected**0.5) + 8
-    return tf.math.top_k(sampled, k=min(rank, _SAMPLE_SIZE)).values[-1]
-
-
 def merge(proposals: Sequence[Proposal], count: int) -> list[tf.Tensor]:
     """Chooses the `count` best of what several layers propose.
 
@@ -108,15 +86,19 @@ def merge(proposals: Sequence[Proposal], count: int) -> list[tf.Tensor]:
         count: integer, how many to choose in all.
 
     Returns:
-        The chosen flat indices of each layer, int64, best first. Ties go to the earlier layer,
+        The chosen flat indices of each layer, int64, ascending. Ties go to the earlier layer,
         then the lower index.
     """
-    # Layers of different precision compete; float64 holds every score exactly.
-    scores = tf.concat([tf.cast(proposal.scores, tf.float64) for proposal in proposals], axis=0)
     sizes = [len(proposal.indices) for proposal in proposals]
-    layers = tf.repeat(tf.range(len(proposals)), sizes)
-    # top_k puts the lower position first among equals, and positions run by layer, then index.
-    _, chosen = _largest(scores, tf.ones_like(scores, tf.bool), min(count, sum(sizes)))
-    # A layer proposes best first, so that its share is a prefix of its proposal.
-    shares = tf.math.bincount(tf.gather(layers, chosen), minlength=len(proposals))
-    return [proposal.indices[:share] for proposal, share in zip(proposals, shares, strict=True)]
+    if count >= sum(sizes):
+        return [proposal.indices for proposal in proposals]
+    # Layers of different precision compete; the widest holds every score exactly.
+    is_double = any(proposal.scores.dtype == tf.float64 for proposal in proposals)
+    dtype = tf.float64 if is_double else tf.float32
+    scores = tf.concat([tf.cast(proposal.scores, dtype) for proposal in proposals], axis=0)
+    # Positions run by layer, then index.
+    chosen = in_parts(largest(ranked(scores), count), sizes)
+    return [
+        taken(proposal.indices, positions)
+        for proposal, positions in zip(proposals, chosen, strict=True)
+    ]

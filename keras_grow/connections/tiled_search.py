@@ -91,7 +91,7 @@ def best_dormant(
     step: int = 0,
     search: TiledSearch | None = None,
 ) -> Proposal:
-    """The `count` dormant connections of largest score, best first; ties go to the lower index.
+    """The `count` dormant connections of largest score; ties go to the lower index.
 
     Args:
         shape: the kernel's shape, `(inputs, units)`.
@@ -191,7 +191,7 @@ def best_dormant(
             progress.update(position, finalize=is_complete)
         if search.max_seconds is not None and seconds > search.max_seconds:
             break
-    scores, indices = best.sorted()
+    scores, indices = best.by_index()
     return Proposal(tf.constant(scores), tf.constant(indices, tf.int64), is_complete)
 
 
@@ -242,13 +242,13 @@ class _BestSoFar:
             scores, indices = scores[kept], indices[kept]
         self._scores, self._indices, self._num_held = [scores], [indices], len(scores)
 
-    def sorted(self) -> tuple[np.ndarray, np.ndarray]:
-        """The scores and indices of the best, best first."""
+    def by_index(self) -> tuple[np.ndarray, np.ndarray]:
+        """The scores and indices of the best, by index."""
         if self.count == 0 or not self._scores:
             return np.zeros(0, np.float32), np.zeros(0, np.int64)
         self._keep_best()
         scores, indices = self._scores[0], self._indices[0]
-        order = np.lexsort((indices, -scores))
+        order = np.argsort(indices)
         return scores[order], indices[order]
 
 

@@ -26,7 +26,8 @@ class GrowableConv2D(PlainKernel, ConvLike):
             bias_regularizer, activity_regularizer, kernel_constraint, bias_constraint: as in
             `keras.layers.Conv2D`.
         initial_density: float from 0 to 1, the share of connections that start active: an exact
-            count, at random, at least one per output map where the count allows.
+            count, at random, at least one per output map where the count allows; one connection at
+            least, unless it is 0.
         seed: non-negative integer that fixes which; `None` follows
             `keras.utils.set_random_seed`.
 

@@ -25,7 +25,8 @@ class GrowableDense(PlainKernel, DenseLike):
             `keras.layers.Dense`. `kernel_initializer=keras_grow.ActiveFanIn("he_normal")` scales
             to the inputs that each unit really has.
         initial_density: float from 0 to 1, the share of connections that start active: an exact
-            count, at random, at least one input per unit where the count allows.
+            count, at random, at least one input per unit where the count allows; one connection at
+            least, unless it is 0.
         seed: non-negative integer that fixes which; `None` follows
             `keras.utils.set_random_seed`.
 

@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_grow.connections import selection
 from keras_grow.connections.densities import initial_count, seed_mask
+from keras_grow.connections.flat_arrays import in_place, num_true, replaced, taken
 from keras_grow.connections.scores import Score
 from keras_grow.connections.view import Connections
 from keras_grow.layers.affine import Affine
@@ -30,8 +31,7 @@ def keep_active(kernel, mask):
 def scatter(tensor: tf.Tensor, indices: tf.Tensor, values: tf.Tensor | bool | float) -> tf.Tensor:
     """A copy of `tensor` with `values` at flat `indices`."""
     values = tf.broadcast_to(tf.cast(values, tensor.dtype), tf.shape(indices))
-    flat = tf.tensor_scatter_nd_update(tf.reshape(tensor, [-1]), indices[:, None], values)
-    return tf.reshape(flat, tf.shape(tensor))
+    return replaced(tf.convert_to_tensor(tensor), indices, values)
 
 
 class EffectiveKernelRegularizer(keras.regularizers.Regularizer):
@@ -155,7 +155,7 @@ class Masked(Affine):
 
     @property
     def num_active(self) -> int:
-        return int(tf.math.count_nonzero(self._mask_variable().value))
+        return num_true(in_place(tf.convert_to_tensor(self._mask_variable().value)))
 
     def _mask_variable(self) -> keras.Variable:
         if not self.built:
@@ -195,9 +195,9 @@ class Masked(Affine):
             if output_scale is not None:
                 output_scale = tf.gather(output_scale, indices % self.kernel_shape[-1])
             if input_rms is not None:
-                input_rms = _take(tf.broadcast_to(input_rms, tf.shape(weight)), indices)
-            weight, active = _take(weight, indices), _take(active, indices)
-            gradient = None if gradient is None else _take(gradient, indices)
+                input_rms = taken(tf.broadcast_to(input_rms, tf.shape(weight)), indices)
+            weight, active = taken(weight, indices), taken(active, indices)
+            gradient = None if gradient is None else taken(gradient, indices)
         return Connections(
             weight=weight,
             active=active,
@@ -234,7 +234,7 @@ class Masked(Affine):
         return changes
 
     def _check_activity(self, indices: tf.Tensor, expected_active: bool) -> tf.Tensor:
-        wrong = _take(self.kernel_mask.value, indices) != expected_active
+        wrong = taken(self.kernel_mask.value, indices) != expected_active
         if bool(tf.reduce_any(wrong)):
             now, wanted = ("dormant", "active") if expected_active else ("active", "dormant")
             raise ValueError(
@@ -243,7 +243,3 @@ class Masked(Affine):
                 f"{self.name!r}"
             )
         return indices
-
-
-def _take(tensor: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
-    return tf.gather(tf.reshape(tensor, [-1]), indices)

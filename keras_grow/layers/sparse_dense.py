@@ -49,8 +49,8 @@ class SparseDense(Sparse, DenseLike):
             from 0 to 1 is a density, `keras_grow.FanIn(8)` is 8 times the units. By default as
             many as start active.
         initial_density: the share of connections that start active, at random, at least one
-            input per unit where the count allows: a float from 0 to 1, or a `FanIn`. By default
-            the capacity is filled.
+            input per unit where the count allows, and one connection in all unless it is 0: a float
+            from 0 to 1, or a `FanIn`. By default the capacity is filled.
         seed: non-negative integer that fixes which; `None` follows
             `keras.utils.set_random_seed`.
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_grow.connections.densities import ErdosRenyi, Uniform, exact_count
+from keras_grow.connections.densities import ErdosRenyi, Uniform, exact_count, exact_counts
 
 _SHAPES = st.lists(
     st.lists(st.integers(1, 40), min_size=2, max_size=4).map(tuple), min_size=1, max_size=5
@@ -63,3 +63,26 @@ def test_uniform_gives_every_layer_the_same_density():
 def test_a_total_density_out_of_range_is_refused(kind):
     with pytest.raises(ValueError, match="must be a number from 0"):
         kind(1.5)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from([0.0, 0.05, 0.3, 1.0]), st.integers(1, 60)), min_size=1))
+def test_counts_have_the_total_of_the_nearest_integers_and_no_layer_is_empty(layers):
+    of_layers, sizes = zip(*layers)
+    counts = exact_counts(of_layers, sizes)
+    nearest = [exact_count(d, n) for d, n in layers]
+    assert all((count > 0) == (d > 0) for count, d in zip(counts, of_layers))
+    num_wanted = sum(d > 0 for d in of_layers)
+    assert sum(counts) == max(sum(nearest), num_wanted)
+    # Only what the layers that had none got is missing elsewhere.
+    num_lifted = sum(count > n for count, n in zip(counts, nearest))
+    assert sum(max(0, n - count) for count, n in zip(counts, nearest)) <= num_lifted
+
+
+def test_layers_that_stay_as_they_are_give_nothing():
+    # Of 40, 30 and 4 connections at 10%: 4, 3 and 1, of which the largest would give one.
+    assert exact_counts([0.1] * 3, [40, 30, 4]) == [3, 3, 1]
+    assert exact_counts([0.1] * 3, [40, 30, 4], most=[2, 30, 4]) == [2, 2, 1]
+    assert exact_counts([0.1] * 3, [40, 30, 4], least=[4, 0, 0]) == [4, 2, 1]
+    assert exact_counts([0.1] * 3, [40, 30, 4], most=[40, 30, 0]) == [4, 3, 0]
+    assert exact_counts([0.1] * 2, [4, 4]) == [1, 1]

@@ -28,9 +28,10 @@ def _recomputed(x, d, tiles_at_once=3):
 
 
 def _by_sorting(all_scores, active, count):
+    """Indices of the best, ascending; ties go to the lower."""
     dormant = np.setdiff1d(np.arange(all_scores.size), active)
     flat = all_scores.reshape(-1)
-    return dormant[np.lexsort((dormant, -flat[dormant]))][:count]
+    return np.sort(dormant[np.lexsort((dormant, -flat[dormant]))][:count])
 
 
 @st.composite
@@ -86,8 +87,9 @@ def test_floats_give_the_best_up_to_the_order_of_summation(dtype, skew):
         (150, 230), active, 500, scores.GradientMagnitude(), gradient=_factored(x, d), search=search
     )
     magnitudes = np.abs(x.astype("float64") @ d.T.astype("float64"))
-    best = magnitudes.reshape(-1)[_by_sorting(magnitudes, active, 500)]
-    np.testing.assert_allclose(proposal.scores, best, rtol=1e-4 if dtype == "float32" else 1e-12)
+    best = np.sort(magnitudes.reshape(-1)[_by_sorting(magnitudes, active, 500)])
+    found = np.sort(proposal.scores)
+    np.testing.assert_allclose(found, best, rtol=1e-4 if dtype == "float32" else 1e-12)
     assert len(np.unique(proposal.indices)) == 500
     assert not np.isin(proposal.indices, active).any()
 
@@ -180,7 +182,7 @@ def test_the_bound_holds_for_numbers_whose_squares_float32_cannot_hold():
         search=TiledSearch(tile_shape=(4, 4)),
     )
     best = np.sort(np.abs(x.astype("float64") @ d.T.astype("float64")).reshape(-1))[:-21:-1]
-    np.testing.assert_allclose(proposal.scores, 1e-13 * best, rtol=1e-4)
+    np.testing.assert_allclose(np.sort(proposal.scores)[::-1], 1e-13 * best, rtol=1e-4)
 
 
 def test_a_score_that_promises_no_bound_sees_every_tile():
@@ -251,7 +253,7 @@ def test_when_the_time_is_over_the_best_found_so_far_come_back_and_say_so():
     magnitudes = np.abs(x @ d.T).reshape(-1)
     np.testing.assert_allclose(proposal.scores, magnitudes[proposal.indices.numpy()])
     # The first tile is the most promising one.
-    assert proposal.scores[0] == magnitudes[np.arange(150 * 230) != 3].max()
+    assert np.max(proposal.scores) == magnitudes[np.arange(150 * 230) != 3].max()
 
 
 def test_ties_do_not_pile_up():

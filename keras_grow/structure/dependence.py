@@ -1,0 +1,94 @@
+"""Which of a model's outputs still depend on what it is given, as its connections are now."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_grow.connections.flat_arrays import in_place
+from keras_grow.layers.growable import Growable
+from keras_grow.layers.masked import Masked
+from keras_grow.structure.cloning import is_graph
+from keras_grow.structure.graph import Graph, Step, Stream
+from keras_grow.structure.kernels import has_kernel, inputs_of, why_not_resizable
+from keras_grow.structure.passing import UnitsMixed, keeps_units_apart, passage
+
+
+class Dependence:
+    """Which outputs of a model depend on an input, followed through growable layers.
+
+    It errs on one side: what might depend on an input counts as if it did. Where calls join or
+    mix units, all that they make depends on an input if anything does that they read.
+
+    Args:
+        model: a built model. Of a subclassed one nothing is known, and nothing is cut off.
+    """
+
+    def __init__(self, model: keras.Model):
+        self._graph: Graph | None = None
+        if not is_graph(model):
+            return
+        self._graph = Graph(model)
+        self._keeps_apart = {
+            id(step.layer): keeps_units_apart(getattr(step.layer, "activation", None))
+            for step in self._graph.steps
+            if has_kernel(step.layer)
+        }
+
+    def cut_off(self) -> list[tuple[str, np.ndarray]]:
+        """Which units depend on no input, before an activation that mixes them, such as softmax.
+
+        Returns:
+            For each output of the model the name of the layer that makes it, and a bool array of
+            shape `(units,)`.
+        """
+        if self._graph is None:
+            return []
+        self._varies = {stream: _all(stream, True) for stream in self._graph.inputs}
+        before_mixing = dict(self._varies)
+        makers: dict[Stream, str] = {}
+        for step in self._graph.steps:
+            for output in step.outputs:
+                makers[output] = step.layer.name
+                self._varies[output], before_mixing[output] = self._behind(step, output)
+                if type(step.layer) in (keras.layers.Activation, keras.layers.Softmax):
+                    before_mixing[output] = before_mixing[step.inputs[0]]
+        outputs = [stream for stream in self._graph.outputs if stream in makers]
+        return [(makers[stream], ~before_mixing[stream]) for stream in outputs]
+
+    def _behind(self, step: Step, output: Stream) -> tuple[np.ndarray, np.ndarray]:
+        """Which units of a call's output depend on an input, and before its activation."""
+        sources = [self._varies[stream] for stream in step.inputs]
+        all_or_none = _all(output, any(source.any() for source in sources))
+        if len(sources) != 1 or not output.count or not step.inputs[0].count:
+            return all_or_none, all_or_none
+        layer, source = step.layer, sources[0]
+        if isinstance(layer, Growable) and why_not_resizable(layer) is None:
+            fed = _fed(layer, source)
+            return (fed if self._keeps_apart[id(layer)] else _all(output, any(fed))), fed
+        try:
+            stands_at = passage(layer, step.inputs[0].shape)
+        except UnitsMixed:
+            return all_or_none, all_or_none
+        behind = _all(output, False)
+        behind[stands_at] = source[:, None]
+        return behind, behind
+
+
+def _all(stream: Stream, value: bool) -> np.ndarray:
+    return np.full(max(1, stream.count), value)
+
+
+def _fed(layer: Growable, source: np.ndarray) -> np.ndarray:
+    """Which units of a layer have an active connection from an input that depends on one."""
+    *_, num_inputs, num_units = layer.kernel_shape
+    if isinstance(layer, Masked):
+        mask = in_place(tf.reshape(layer.kernel_mask.value, [-1, num_inputs, num_units]))
+        if isinstance(mask, np.ndarray):
+            mask = mask if source.all() else mask[:, source]
+            return np.any(mask, axis=(0, 1))
+        return tf.reduce_any(mask & source[:, None], axis=[0, 1]).numpy()
+    connections = layer.active_connections()[0]
+    is_fed = np.zeros(num_units, bool)
+    is_from = source[np.asarray(inputs_of(layer, connections))]
+    is_fed[np.asarray(connections)[is_from] % num_units] = True
+    return is_fed
