@@ -1,5 +1,6 @@
 """The benchmarks' harness measures what it says."""
 
+import itertools
 import json
 import re
 import time
@@ -25,20 +26,26 @@ def sleep(seconds):
     time.sleep(seconds)
 
 
-def test_a_variant_that_takes_twice_as_long_has_a_ratio_of_two():
-    variants = {"one": lambda: time.sleep(0.01), "two": lambda: time.sleep(0.02)}
+def test_a_variant_that_takes_twice_as_long_has_a_ratio_of_two(clock):
+    # A machine that gets slower and slower: what is compared must be what ran side by side.
+    pace = itertools.count(100)
+    variants = {
+        name: lambda seconds=seconds: clock.spend(seconds * next(pace))
+        for name, seconds in (("one", 0.01), ("two", 0.02))
+    }
     times = harness.compare(variants, "one", rounds=9)
-    assert times["two"].ratio == pytest.approx(2, rel=0.2)
     low, high = times["two"].interval
-    assert low <= times["two"].ratio <= high
+    assert low <= times["two"].ratio == pytest.approx(2, rel=0.03) <= high
     assert times["one"].ratio == 1
-    assert times[harness.CONTROL].ratio == pytest.approx(1, rel=0.2)
+    assert times[harness.CONTROL].ratio == pytest.approx(1, rel=0.03)
     assert times["one"].rounds == 9
 
 
-def test_rounds_end_with_the_time_but_three_are_made():
-    times = harness.compare({"only": lambda: time.sleep(0.01)}, "only", rounds=50, max_seconds=0)
-    assert times["only"].rounds == 3
+def test_rounds_end_with_the_time_but_three_are_made(clock):
+    for max_seconds, rounds in ((0, 3), (0.21, 11)):
+        only = {"only": lambda: clock.spend(0.01)}  # Twice in each round, as its own control.
+        times = harness.compare(only, "only", rounds=50, max_seconds=max_seconds)
+        assert times["only"].rounds == rounds
 
 
 def test_memory_is_that_of_the_call_in_a_process_of_its_own():

@@ -248,25 +248,40 @@ def test_in_a_custom_loop_the_optimizers_loss_scale_keeps_small_gradients(blobs)
 
 
 def test_under_an_l1_penalty_growth_ranks_by_gradient_less_penalty(blobs):
-    penalty = keras.regularizers.L1(0.03)
-    layers = [
-        GrowableDense(6, "tanh", kernel_regularizer=penalty, initial_density=0.3),
-        GrowableDense(3, "softmax", initial_density=0.3),
-    ]
-    model = keras.Sequential([keras.Input((8,)), *layers])
-    model.compile("sgd", "sparse_categorical_crossentropy")
+    def network(penalty):
+        keras.utils.set_random_seed(0)
+        regularizer = keras.regularizers.L1(penalty)
+        layers = [
+            GrowableDense(6, "tanh", kernel_regularizer=regularizer, initial_density=0.3),
+            GrowableDense(3, "softmax", initial_density=0.3),
+        ]
+        model = keras.Sequential([keras.Input((8,)), *layers])
+        model.compile("sgd", "sparse_categorical_crossentropy")
+        return model
 
     def unpenalised_loss(model, x, y, sample_weight):
         return keras.ops.mean(keras.losses.sparse_categorical_crossentropy(y, model(x)))
 
+    model = network(1.0)
+    plain = growth_gradients(model, blobs, loss=unpenalised_loss)
+    promise = [np.abs(plain[layer]) for layer in model.layers]
+    order = _best_first(model, promise)
+    # By the penalty, the last of the eight best that bears one gets behind the ninth that does not.
+    bears_one = next(place for place in reversed(order[:8]) if place[0] == 0)
+    bears_none = next(place for place in order[8:] if place[0] == 1)
+    gap = promise[0].flat[bears_one[1]] - promise[1].flat[bears_none[1]]
+    penalty = gap + 1e-3
+
+    model = network(penalty)
+    layers = model.layers
     plain = growth_gradients(model, blobs, loss=unpenalised_loss)
     for layer, gradient in growth_gradients(model, blobs).items():
         # At 0 the penalty has no derivative, and the growth gradient leaves it out.
         dormant = ~layer.kernel_mask.numpy()
         np.testing.assert_allclose(gradient[dormant], plain[layer][dormant], atol=1e-7)
-    promise = [np.abs(plain[layers[0]]) - 0.03, np.abs(plain[layers[1]])]
+    promise = [np.abs(plain[layers[0]]) - penalty, np.abs(plain[layers[1]])]
     expected = set(_best_first(model, promise)[:8])
-    assert expected != set(_best_first(model, [np.abs(plain[layer]) for layer in layers])[:8])
+    assert expected != set(order[:8])
     assert _places(grow(model, blobs, count=8)) == expected
 
 

@@ -18,7 +18,12 @@ _ARGUMENTS = {
     "activity": {"activity_regularizer": keras.regularizers.L2(0.1)},
     "unit_norm": {"kernel_constraint": "unit_norm"},
     "max_norm": {"kernel_constraint": keras.constraints.MaxNorm(0.4)},
-    "non_negative": {"kernel_constraint": "non_neg", "bias_constraint": "non_neg"},
+    # From 0, a bias that the loss pulls down would not move at all.
+    "non_negative": {
+        "kernel_constraint": "non_neg",
+        "bias_constraint": "non_neg",
+        "bias_initializer": keras.initializers.Constant(0.02),
+    },
 }
 _OPTIMIZERS = {
     "sgd": lambda: keras.optimizers.SGD(0.05, momentum=0.9),

@@ -1,11 +1,14 @@
 """Growth data in every form, in chunks of any size, and bad data refused."""
 
+import math
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from keras_grow import GradientMeter, GrowableDense, growth_gradients
+from keras_grow.measuring import passes
 
 
 @pytest.fixture
@@ -188,6 +191,13 @@ def test_progress_is_shown_when_asked_for(model, arrays, capsys):
     assert capsys.readouterr().out == ""
     growth_gradients(model, arrays, batch_size=6, verbose=1)
     assert "4/4" in capsys.readouterr().out
+
+
+def test_progress_is_shown_by_itself_where_it_takes_long(model, arrays, capsys, monkeypatch):
+    for patience, is_shown in ((math.inf, False), (-1, True)):
+        monkeypatch.setattr(passes, "_PATIENCE_SECONDS", patience)
+        growth_gradients(model, arrays, batch_size=6)
+        assert ("4/4" in capsys.readouterr().out) is is_shown
 
 
 def test_samples_weigh_the_same_in_a_short_last_batch(float64):
