@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_grow.connections import selection
@@ -16,6 +15,7 @@ from keras_grow.connections.densities import (
     exact_counts,
 )
 from keras_grow.connections.tiled_search import TiledSearch
+from keras_grow.integers import checked_integer
 from keras_grow.layers.growable import Evidence, Growable, check_finite, growable_layers
 from keras_grow.layers.paths import find_layers, paths_of
 from keras_grow.measuring.gradients import GradientMeter
@@ -167,8 +167,7 @@ def counts_to_change(
     limits = [x.num_free for x in layers] if grows else [max(0, n - 1) for n in active]
     is_separate = per_layer or isinstance(density, DensityDistribution)
     if count is not None:
-        if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count <= 0:
-            raise ValueError(f"`count` must be a positive integer. Received: count={count!r}")
+        count = checked_integer(count, "count")
         spare = min(limits) if is_separate else sum(limits)
         if not grows and count > spare:
             raise ValueError(

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from keras_grow.connections.neuron_initializers import NeuronInitializer
 from keras_grow.connections.scores import ActivationMagnitude, GradientMagnitude, Score
 from keras_grow.connections.start_values import StartValue
+from keras_grow.integers import checked_integer
 
 Judgement = Callable[[Mapping[str, float]], bool]
 """A function of the logs of an epoch, metrics of validation data included."""
@@ -127,14 +129,11 @@ class Course:
 
 
 def _check_density(density: float) -> None:
-    if isinstance(density, bool) or not isinstance(density, (int, float)) or not 0 < density <= 1:
+    if isinstance(density, bool) or not isinstance(density, numbers.Real) or not 0 < density <= 1:
         raise ValueError(
             f"`density` must be a number above 0 and at most 1. Received: density={density!r}"
         )
 
 
 def _check_epochs(epochs: int, least: int, name: str) -> None:
-    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < least:
-        raise ValueError(
-            f"`{name}` must be an integer of at least {least}. Received: {name}={epochs!r}"
-        )
+    checked_integer(epochs, name, least)

@@ -1,6 +1,7 @@
 """NeST's Policy 5: convolutions that leave out parts of their maps, and which parts."""
 
 import dataclasses
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -151,7 +152,7 @@ def prune_areas(
     package's reading.
     """
     chosen = _partial_area_layers(model, layers)
-    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < 1:
+    if isinstance(share, bool) or not isinstance(share, numbers.Real) or not 0 < share < 1:
         raise ValueError(f"`share` must lie between 0 and 1. Received: share={share!r}")
     before = report(model).flops
     contributions = _mean_contributions(model, data, chosen, batch_size, verbose)

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_grow.integers import as_integer
 from keras_grow.layers.conv_like import ConvLike
 from keras_grow.layers.growable import Growable, growable_layers, paired_layers
 from keras_grow.layers.paths import find_layer, paths_of
@@ -64,15 +65,15 @@ def widen(
             f"{layer!r}, expected one of {paths_of(model, growable)}"
         )
     num_old = old.kernel_shape[-1]
-    is_count = isinstance(units, (int, np.integer)) and not isinstance(units, bool)
-    if not is_count or units <= num_old:
+    wanted = as_integer(units)
+    if wanted is None or wanted <= num_old:
         raise ValueError(
             f"`units` must be an integer above the {num_old} that layer {old.name!r} has. "
             f"Received: units={units!r}"
         )
     readers = consumers(model, old)
-    num_new = int(units) - num_old
-    shapes = {id(old): (*old.kernel_shape[:-1], int(units))}
+    num_new = wanted - num_old
+    shapes = {id(old): (*old.kernel_shape[:-1], wanted)}
     for reader in readers:
         *window, inputs, outputs = kernel_shape(reader.layer)
         inputs += num_new * reader.indices.shape[1]
@@ -84,7 +85,7 @@ def widen(
             return None
         changes: dict[str, Any] = {}
         if layer is old:
-            changes["filters" if isinstance(layer, ConvLike) else "units"] = int(units)
+            changes["filters" if isinstance(layer, ConvLike) else "units"] = wanted
         if isinstance(layer, Growable) and layer.is_sparse:
             changes["initial_density"] = layer.num_active / math.prod(shapes[id(layer)])
         return made_anew(layer, **changes)

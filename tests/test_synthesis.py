@@ -156,7 +156,7 @@ def test_courses_halve_the_density():
     ("make", "words"),
     [
         (lambda: GrowthPhase(0.0), "above 0 and at most 1. Received: density=0.0"),
-        (lambda: GrowthPhase(0.5, epochs=0), "at least 1. Received: epochs=0"),
+        (lambda: GrowthPhase(0.5, epochs=0), "positive integer. Received: epochs=0"),
         (lambda: PruningStage(0.5, pruning_epochs=True), "Received: pruning_epochs=True"),
         (lambda: PruningStage(0.5, retraining_epochs=-1), "Received: retraining_epochs=-1"),
         (lambda: Course(None, [PruningStage(0.1), PruningStage(0.2)]), r"densities \[0.1, 0.2\]"),

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from keras_grow.integers import checked_integer
+
 
 @dataclasses.dataclass(frozen=True)
 class Epochs:
@@ -69,7 +71,4 @@ def _check(moments: Epochs | Steps) -> None:
         value = getattr(moments, name)
         if value is None and (name == "stop" or (name == "start" and isinstance(moments, Steps))):
             continue
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(
-                f"`{name}` must be an integer of at least {least}. Received: {name}={value!r}"
-            )
+        object.__setattr__(moments, name, checked_integer(value, name, least))

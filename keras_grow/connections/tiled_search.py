@@ -14,6 +14,7 @@ from keras_grow.connections.scores import Score
 from keras_grow.connections.selection import Proposal
 from keras_grow.connections.tiled_gradient import Block, TiledGradient
 from keras_grow.connections.view import Connections
+from keras_grow.integers import as_integer
 
 # A search that takes longer shows its progress.
 _PATIENCE_SECONDS = 2.0
@@ -64,13 +65,13 @@ class TiledSearch:
         for name, limit in limits.items():
             if limit is not None and not limit > 0:
                 raise ValueError(f"`{name}` must be positive. Received: {name}={limit!r}")
-        if len(self.tile_shape) != 2 or not all(
-            isinstance(side, int) and side > 0 for side in self.tile_shape
-        ):
+        sides = [as_integer(side) for side in self.tile_shape]
+        if len(sides) != 2 or any(side is None or side <= 0 for side in sides):
             raise ValueError(
                 "`tile_shape` must be two positive integers, inputs and units. "
                 f"Received: tile_shape={self.tile_shape!r}"
             )
+        object.__setattr__(self, "tile_shape", tuple(sides))
         if self.verbose not in (0, 1, "auto"):
             raise ValueError(
                 f'`verbose` must be 0, 1 or "auto". Received: verbose={self.verbose!r}'

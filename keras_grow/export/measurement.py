@@ -30,6 +30,7 @@ from keras_grow.export.side_by_side import interleaved_seconds
 from keras_grow.export.signature import input_signature, random_inputs
 from keras_grow.export.verification import compare
 from keras_grow.export.writing import num_bytes
+from keras_grow.integers import as_integer
 from keras_grow.layers.growable import growable_layers
 
 _SERVING = pathlib.Path(serving.__file__)
@@ -181,10 +182,12 @@ def measure(
     unknown = [form for form in forms if form not in FORMS]
     if unknown or not forms:
         raise ValueError(f"`forms` must be some of {FORMS}. Received: forms={tuple(forms)!r}")
-    if not batch_sizes or any(not isinstance(s, int) or s <= 0 for s in batch_sizes):
+    sizes = [as_integer(size) for size in batch_sizes]
+    if not sizes or any(size is None or size <= 0 for size in sizes):
         raise ValueError(
             f"`batch_sizes` must be positive integers. Received: batch_sizes={batch_sizes!r}"
         )
+    batch_sizes = [size for size in sizes if size]
     samples, classes = _samples(model, data, max(batch_sizes))
     with tempfile.TemporaryDirectory(prefix="keras_grow-") as folder:
         maker = FormMaker(model, dense, samples, batch_sizes[0], folder)

@@ -13,6 +13,7 @@ from keras_grow.export.served.kernels import (
     SparseKernel,
 )
 from keras_grow.export.side_by_side import median_seconds
+from keras_grow.integers import as_integer
 from keras_grow.layers.conv_like import ConvLike
 from keras_grow.layers.growable import Growable
 
@@ -209,7 +210,8 @@ class Fastest(Storage):
 
 
 def _check_batch_size(batch_size: int) -> None:
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size <= 0:
+    size = as_integer(batch_size)
+    if size is None or size <= 0:
         raise ValueError(
             "`batch_size` must be a positive integer, the rows that a layer multiplies at a time. "
             f"Received: batch_size={batch_size!r}"

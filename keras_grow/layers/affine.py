@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from keras_grow.connections.densities import check_initial_density
+from keras_grow.integers import as_integer
 from keras_grow.layers.growable import Growable
 from keras_grow.layers.observer import current_observer
 
@@ -44,10 +45,13 @@ class Affine(Growable):
         if isinstance(initial_density, dict):
             initial_density = keras.saving.deserialize_keras_object(initial_density)
         check_initial_density(initial_density)
-        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
-            raise ValueError(
-                f"`seed` must be a non-negative integer or None. Received: seed={seed!r}"
-            )
+        if seed is not None:
+            whole = as_integer(seed)
+            if whole is None or whole < 0:
+                raise ValueError(
+                    f"`seed` must be a non-negative integer or None. Received: seed={seed!r}"
+                )
+            seed = whole
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
         self.activation = keras.activations.get(activation)
         self.use_bias = use_bias
@@ -118,10 +122,12 @@ class Affine(Growable):
         }
 
 
-def check_is_positive(name: str, value: Any) -> None:
-    """Raises `ValueError` unless `value` is a positive integer."""
-    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+def checked_size(name: str, value: Any) -> int:
+    """`value` as a Python integer; raises `ValueError` unless it is a positive one."""
+    size = as_integer(value)
+    if size is None or size <= 0:
         raise ValueError(
             f"Received an invalid value for `{name}`, expected a positive integer. "
             f"Received: {name}={value!r}"
         )
+    return size

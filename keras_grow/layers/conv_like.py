@@ -7,7 +7,8 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_grow.layers.affine import Affine, check_is_positive
+from keras_grow.integers import as_integer
+from keras_grow.layers.affine import Affine, checked_size
 
 
 class ConvLike(Affine):
@@ -44,7 +45,7 @@ class ConvLike(Affine):
         seed=None,
         **kwargs,
     ):
-        check_is_positive("filters", filters)
+        filters = checked_size("filters", filters)
         if groups != 1:
             raise ValueError(
                 "Every unit of a growable convolution may be connected to every input map, which "
@@ -169,14 +170,14 @@ class ConvLike(Affine):
 
 def _per_axis(name: str, value: Any, rank: int) -> tuple[int, ...]:
     """`value`, or one integer for all axes, as one positive integer per axis."""
-    sizes = (value,) * rank if isinstance(value, int) else value
-    is_tuple = isinstance(sizes, (tuple, list)) and len(sizes) == rank
-    if not is_tuple or any(isinstance(s, bool) or not isinstance(s, int) or s <= 0 for s in sizes):
+    given = value if isinstance(value, (tuple, list)) else (value,) * rank
+    sizes = [as_integer(size) for size in given]
+    if len(sizes) != rank or any(size is None or size <= 0 for size in sizes):
         raise ValueError(
             f"Received an invalid value for `{name}`, expected a positive integer, or {rank} of "
             f"them, one per axis. Received: {name}={value!r}"
         )
-    return tuple(sizes)
+    return tuple(size for size in sizes if size)
 
 
 def _known_padding(padding: Any, rank: int) -> str:

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_grow.layers.affine import Affine, check_is_positive
+from keras_grow.layers.affine import Affine, checked_size
 
 # Entries from which on the order in which a product reads its kernel decides how long it takes.
 _LARGE_SIZE = 2**20
@@ -48,7 +48,7 @@ class DenseLike(Affine):
         seed=None,
         **kwargs,
     ):
-        check_is_positive("units", units)
+        units = checked_size("units", units)
         super().__init__(
             activation,
             use_bias,

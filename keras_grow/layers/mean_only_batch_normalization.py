@@ -4,6 +4,8 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from keras_grow.integers import as_integer
+
 
 @keras.saving.register_keras_serializable(package="keras_grow")
 class MeanOnlyBatchNormalization(keras.layers.Layer):
@@ -68,11 +70,11 @@ class MeanOnlyBatchNormalization(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if isinstance(axis, bool) or not isinstance(axis, int):
+        if as_integer(axis) is None:
             raise ValueError(f"`axis` must be an integer. Received: axis={axis!r}")
         if not 0 <= momentum <= 1:
             raise ValueError(f"`momentum` must lie from 0 to 1. Received: momentum={momentum!r}")
-        self.axis = axis
+        self.axis = as_integer(axis)
         self.momentum = float(momentum)
         self.center = center
         self.beta_initializer = keras.initializers.get(beta_initializer)

@@ -1,6 +1,7 @@
 """What layers that hold their active connections and nothing else share."""
 
 import math
+import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from keras_grow.connections.densities import FanIn, initial_count, seed_connecti
 from keras_grow.connections.scores import Score
 from keras_grow.connections.tiled_search import best_dormant
 from keras_grow.connections.view import Connections
+from keras_grow.integers import as_integer
 from keras_grow.layers.growable import Evidence, Growable, StorageChange
 from keras_grow.layers.initializers import draw
 from keras_grow.layers.masked import keep_active
@@ -73,10 +75,13 @@ class Sparse(Growable):
                 "`capacity` nor `initial_density`. Pass `capacity=keras_grow.FanIn(32)`, a number "
                 "of connections, or a density."
             )
-        is_count = isinstance(capacity, (int, np.integer)) and not isinstance(capacity, bool)
-        is_density = isinstance(capacity, float) and 0 < capacity <= 1
+        count = as_integer(capacity)
+        if count is not None:
+            self.capacity = count  # A configuration is written with Python's own.
+        is_number = isinstance(capacity, numbers.Real) and not isinstance(capacity, bool)
+        is_density = count is None and is_number and 0 < capacity <= 1
         if not (capacity is None or is_density or isinstance(capacity, FanIn)) and not (
-            is_count and capacity > 0
+            count is not None and count > 0
         ):
             raise ValueError(
                 "`capacity` must be a positive integer (connections), a float from 0 to 1 (a "

@@ -9,6 +9,8 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 
+from keras_grow.integers import checked_integer
+
 Batch = tuple[Any, Any, Any]
 """`(x, y, sample_weight)`, each a tensor, a structure of tensors, or `None`."""
 
@@ -85,10 +87,7 @@ def batch_size_of(x: Any) -> tf.Tensor:
 
 
 def _array_batches(arrays: tuple, batch_size: int) -> tuple[Callable[[], Iterator[Batch]], int]:
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size <= 0:
-        raise ValueError(
-            f"`batch_size` must be a positive integer. Received: batch_size={batch_size!r}"
-        )
+    batch_size = checked_integer(batch_size, "batch_size")
     if not 1 <= len(arrays) <= 3:
         raise ValueError(
             "Growth data as a tuple must be `(x,)`, `(x, y)` or `(x, y, sample_weight)`. "

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import keras
 
 from keras_grow.connections.pictures import block_densities
+from keras_grow.integers import checked_integer
 from keras_grow.layers.growable import Growable, growable_layers
 from keras_grow.layers.paths import paths_of
 from keras_grow.plotting import canvas
@@ -51,8 +52,7 @@ def kernel_masks(
     """
     layers = [source] if isinstance(source, Growable) else growable_layers(source)
     names = [source.name] if isinstance(source, Growable) else paths_of(source, layers)
-    if isinstance(num_pixels, bool) or not isinstance(num_pixels, int) or num_pixels < 1:
-        raise ValueError(f"`num_pixels` must be a positive integer. Received: {num_pixels!r}")
+    num_pixels = checked_integer(num_pixels, "num_pixels")
     if axes is None:
         across = min(3, len(layers))
         down = math.ceil(len(layers) / across)

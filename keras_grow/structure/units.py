@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_grow.integers import checked_integer
 from keras_grow.layers.growable import Growable, StorageChange
 from keras_grow.layers.paths import paths_of
 from keras_grow.optimizer_slots import reset_slots
@@ -183,9 +184,7 @@ class Units:
 
 def checked_count(count: Any, name: str = "count") -> int:
     """`count`, a number of things; raises `ValueError` unless it is a positive integer."""
-    if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count <= 0:
-        raise ValueError(f"`{name}` must be a positive integer. Received: {name}={count!r}")
-    return int(count)
+    return checked_integer(count, name)
 
 
 def mean_weight(layer: Growable) -> float:
