@@ -55,8 +55,6 @@ TAKEN = {
     "units of a wider layer": lambda n: keras_grow.widen(
         _model(), "hidden", n + 7 if as_integer(n) else n
     ),
-        _model(), "hidden", n if n == "2" else 7 * n
-    ),
     "batch_size": _meter,
     "batch_size of a report": lambda n: keras_grow.report(_model(), (X, Y), batch_size=n),
     "tile_shape": lambda n: keras_grow.TiledSearch(tile_shape=(n, n)),
