@@ -12,6 +12,7 @@ from keras_grow.change import NothingToChange, changeable_layers, check_policy, 
 from keras_grow.connections.neuron_scores import NeuronScore, OutputMagnitude, Outputs
 from keras_grow.cut_off import CutOffWarning
 from keras_grow.layers.growable import Growable
+from keras_grow.measuring.batch_size import fitting_batch_size
 from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.measuring.passes import sum_over_batches
 from keras_grow.structure.kernels import connections_of, inputs_of, kernel_shape
@@ -222,6 +223,7 @@ def _sums_of_inputs(
         new = step(x)
         return new if sums is None else tf.nest.map_structure(tf.add, sums, new)
 
-    sums, _ = sum_over_batches(step_on_batch, data, meter.batch_size, meter.verbose)
+    batch_size = fitting_batch_size(model, data, meter.batch_size)
+    sums, _ = sum_over_batches(step_on_batch, data, batch_size, meter.verbose)
     of_tensor = dict(zip(tensors, sums, strict=True))
     return [of_tensor[id(consumer.inputs)] for consumer in readers]

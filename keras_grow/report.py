@@ -156,7 +156,7 @@ class Report:
         return "\n".join(lines)
 
 
-def report(model: keras.Model, data: Any = None, *, batch_size: int = 1000) -> Report:
+def report(model: keras.Model, data: Any = None, *, batch_size: int | None = None) -> Report:
     """Counts what is active in `model`.
 
     Args:
@@ -164,7 +164,8 @@ def report(model: keras.Model, data: Any = None, *, batch_size: int = 1000) -> R
         data: with data (in any form that `grow` takes; only `x` is used), FLOPs are also given
             scaled by the measured density of each layer's input activations, and convolutions
             of inputs of any size get theirs.
-        batch_size: samples per batch where the data is a tuple of arrays.
+        batch_size: samples per batch where the data is a tuple of arrays; by default as many as
+            fit, see `GradientMeter`.
 
     Returns:
         A `Report`. `print(keras_grow.report(model))` shows it as a table.

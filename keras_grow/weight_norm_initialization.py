@@ -10,6 +10,7 @@ from keras_grow.layers.growable import Growable, growable_layers
 from keras_grow.layers.observer import Observer, observing
 from keras_grow.layers.paths import layer_paths
 from keras_grow.layers.weight_norm_kernel import WeightNormKernel
+from keras_grow.measuring.batch_size import fitting_batch_size
 from keras_grow.measuring.growth_data import batches
 from keras_grow.measuring.loss import call_model, untouched
 from keras_grow.measuring.passes import sum_over_batches
@@ -44,7 +45,7 @@ def initialize_weight_norm(
     data: Any,
     *,
     training: bool = True,
-    batch_size: int = 1000,
+    batch_size: int | None = None,
     verbose: str | int = "auto",
 ) -> None:
     r"""Makes pre-activations zero-mean and unit-variance on the given data.
@@ -67,7 +68,8 @@ def initialize_weight_norm(
         model: a built model with weight-normalised layers.
         data: as for growth: `(x, y)`, `(x,)`, a dataset or batches; only `x` is used.
         training: bool, the mode in which the model runs.
-        batch_size: samples per batch where the data is a tuple of arrays.
+        batch_size: samples per batch where the data is a tuple of arrays; by default as many as
+            fit, see `GradientMeter`.
         verbose: 0, 1 or "auto", see `GradientMeter`.
 
     Raises:
@@ -87,6 +89,7 @@ def initialize_weight_norm(
             f"Received: a model with layers {[layer.name for layer in model.layers]}"
         )
     paths = layer_paths(model)
+    batch_size = fitting_batch_size(model, data, batch_size, training)
     before = [(v, tf.identity(v.value)) for layer in layers for v in layer.trainable_variables]
     try:
         # One batch tells in which order the layers are called.

@@ -15,6 +15,7 @@ from keras_grow.layers.growable import Growable, check_finite, growable_layers
 from keras_grow.layers.observer import observing
 from keras_grow.layers.paths import paths_of
 from keras_grow.measuring.activities import ActivityRecord, ActivityTap
+from keras_grow.measuring.batch_size import fitting_batch_size
 from keras_grow.measuring.loss import check_loss, total_loss, untouched
 from keras_grow.measuring.passes import sum_over_batches
 
@@ -28,11 +29,13 @@ class GrowthGradients:
             or, for a sparse layer, a `TiledGradient` of that shape.
         loss: float, the mean loss over the growth data.
         num_samples: integer, the samples of the growth data.
+        batch_size: integer, how many were measured at a time; `None` for data in batches.
     """
 
     gradients: dict[Growable, tf.Tensor | TiledGradient]
     loss: float
     num_samples: int
+    batch_size: int | None = None
 
 
 class _GrowthTap(ActivityTap):
@@ -94,7 +97,9 @@ class GradientMeter:
             `(model, x, y, sample_weight)` that runs the model and returns the whole loss.
         training: bool, the mode in which the model runs. Stochastic layers draw from their seed,
             the optimizer's step and the number of the batch.
-        batch_size: samples per batch where the growth data is a tuple of arrays.
+        batch_size: samples per batch where the growth data is a tuple of arrays; by default as many
+            as fit, 1,000 at most: all that the layers compute for a batch may take 1 GiB, which is
+            counted in the model's graph and the same each time. `GrowthGradients` says what it was.
         verbose: 0 shows no progress, 1 shows it, "auto" shows it when measuring takes long.
 
     Example:
@@ -111,7 +116,7 @@ class GradientMeter:
         self,
         loss: Any = None,
         training: bool = True,
-        batch_size: int = 1000,
+        batch_size: int | None = None,
         verbose: str | int = "auto",
     ):
         self.loss = loss
@@ -171,7 +176,13 @@ class GradientMeter:
             layer: self._finished(layer, gradients[layer], path)
             for layer, path in zip(layers, paths, strict=True)
         }
-        return GrowthGradients(gradients, float(loss) / num_samples, num_samples)
+        batch_size = fitting_batch_size(model, data, self.batch_size, self.training)
+        return GrowthGradients(
+            gradients,
+            float(loss) / num_samples,
+            num_samples,
+            min(batch_size, num_samples) if isinstance(data, tuple) else None,
+        )
 
     def passes(
         self,
@@ -194,6 +205,7 @@ class GradientMeter:
             the loss and of the dense gradients, in a list, and the number of samples.
         """
         step = self._step(model, by_kernel, by_activities, optimizer)
+        batch_size = fitting_batch_size(model, data, self.batch_size, self.training)
         scale = 1.0 if optimizer is None else float(optimizer.scale_loss(tf.constant(1.0)))
 
         def pass_over_data(consume):
@@ -217,7 +229,7 @@ class GradientMeter:
                 consume(activities)
                 return new_sums
 
-            return sum_over_batches(step_at_fitting_scale, data, self.batch_size, self.verbose)
+            return sum_over_batches(step_at_fitting_scale, data, batch_size, self.verbose)
 
         return pass_over_data
 
@@ -299,7 +311,7 @@ def growth_gradients(
     *,
     loss: Any = None,
     training: bool = True,
-    batch_size: int = 1000,
+    batch_size: int | None = None,
     verbose: str | int = "auto",
 ) -> dict[Growable, tf.Tensor | TiledGradient]:
     """The mean dL/dW of every growable layer over the growth data, dormant connections included.

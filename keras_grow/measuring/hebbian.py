@@ -17,7 +17,7 @@ def hebbian_gradients(
     *,
     loss: Any = None,
     training: bool = True,
-    batch_size: int = 1000,
+    batch_size: int | None = None,
     verbose: str | int = "auto",
 ) -> dict[Growable, tf.Tensor | TiledGradient]:
     r"""Growth gradients in the form of Hebb's rule: what fires together, wires together.

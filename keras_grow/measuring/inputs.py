@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from keras_grow.layers.growable import Growable
 from keras_grow.layers.observer import Observer, observing
+from keras_grow.measuring.batch_size import fitting_batch_size
 from keras_grow.measuring.loss import call_model, untouched
 from keras_grow.measuring.passes import sum_over_batches
 
@@ -71,7 +72,7 @@ def mean_over_inputs(
     data: Any,
     layers: Sequence[Growable],
     statistic: Callable[[tf.Tensor], tf.Tensor],
-    batch_size: int = 1000,
+    batch_size: int | None = None,
     verbose: str | int = "auto",
 ) -> dict[Growable, tf.Tensor]:
     """The `means` that `measure_inputs` gives, by layer."""
@@ -84,7 +85,7 @@ def measure_inputs(
     data: Any,
     layers: Sequence[Growable],
     statistic: Callable[[tf.Tensor], tf.Tensor],
-    batch_size: int = 1000,
+    batch_size: int | None = None,
     verbose: str | int = "auto",
 ) -> dict[Growable, InputStatistics]:
     """The mean of `statistic(x)` over samples, of each input of each layer, at inference.
@@ -112,6 +113,7 @@ def measure_inputs(
             sums = _InputSums(layers, statistic).all_sums
         return step(sums, x)
 
+    batch_size = fitting_batch_size(model, data, batch_size)
     parts, _ = sum_over_batches(step_on_batch, data, batch_size, verbose)
     return {
         layer: InputStatistics(tf.math.divide_no_nan(total, count), float(positions / samples))

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_grow.measuring.batch_size import fitting_batch_size
 from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.measuring.growth_data import batch_size_of
 from keras_grow.measuring.loss import check_loss, total_loss, untouched
@@ -35,7 +36,8 @@ def loss_measurement(
         return step(tf.zeros((), tf.float64) if total is None else total, *batch)
 
     def measure(data: Any) -> float:
-        total, num_samples = sum_over_batches(step_on_batch, data, meter.batch_size, meter.verbose)
+        batch_size = fitting_batch_size(model, data, meter.batch_size, meter.training)
+        total, num_samples = sum_over_batches(step_on_batch, data, batch_size, meter.verbose)
         return float(total) / num_samples
 
     return measure
