@@ -2,7 +2,7 @@
 
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -17,6 +17,7 @@ from keras_grow.connections.tiled_search import best_dormant
 from keras_grow.connections.view import Connections
 from keras_grow.integers import as_integer
 from keras_grow.layers.growable import Evidence, Growable, StorageChange
+from keras_grow.layers.guarded import assign_unguarded, guard
 from keras_grow.layers.initializers import draw
 from keras_grow.layers.masked import keep_active
 from keras_grow.layers.sparse_layout import Layout, array_names
@@ -134,6 +135,7 @@ class Sparse(Growable):
             )
             # An attribute each: TensorFlow's checkpoints do not look into dicts.
             setattr(self, f"layout_{name}", variable)
+        guard(self._layout(), self._why_no_layout, lambda: f"layer {self.name!r}")
 
     def is_used(self) -> tf.Tensor:
         """Which slots hold a connection: bool of shape `(capacity,)`."""
@@ -142,6 +144,22 @@ class Sparse(Growable):
 
     def _layout(self) -> dict[str, keras.Variable]:
         return {name: getattr(self, f"layout_{name}") for name in array_names()}
+
+    def _why_no_layout(self, arrays: Mapping[str, np.ndarray]) -> str | None:
+        """Why arrays are not the layout of connections, `None` if they are."""
+        num_inputs, num_units = self.kernel_shape
+        inputs, units = arrays["inputs"], arrays["units"]
+        count = int(np.sum(inputs < num_inputs))
+        connections = (inputs * num_units + units)[:count]
+        inside = np.all((inputs[:count] >= 0) & (units[:count] >= 0) & (units[:count] < num_units))
+        if not inside or np.any(inputs[count:] != num_inputs):
+            return "indices that are no connections of its kernel"
+        if np.any(np.diff(connections) <= 0):
+            return "connections out of order, or there twice"
+        expected = Layout.of(connections, self.kernel_shape, self.capacity).arrays()
+        if any(not np.array_equal(arrays[name], expected[name]) for name in expected):
+            return "tables that do not belong to its connections"
+        return None
 
     def _check_built(self):
         if not hasattr(self, "values"):
@@ -175,7 +193,14 @@ class Sparse(Growable):
     def active_connections(self):
         count = self.num_active
         flat = self.layout_inputs.value * self._kernel_shape[-1] + self.layout_units.value
-        return flat[:count], self.values.value[:count]
+        flat = flat[:count]
+        # A checkpoint of TensorFlow's, put together from several, passes by every other check.
+        if tf.executing_eagerly() and not bool(tf.reduce_all(flat[1:] > flat[:-1])):
+            raise ValueError(
+                f"Layer {self.name!r} holds connections out of order, or twice. Received: indices "
+                "that were not read as they were written. Load a sound checkpoint."
+            )
+        return flat, self.values.value[:count]
 
     def check_finite(self, path=None):
         bad = int(tf.math.count_nonzero(~tf.math.is_finite(self.values.value)))
@@ -314,7 +339,7 @@ class Sparse(Growable):
         self.values.assign(tf.tensor_scatter_nd_update(values, fresh[:, None], zeros))
         arrays = Layout.of(connections, self.kernel_shape, self.capacity).arrays()
         for name, variable in self._layout().items():
-            variable.assign(arrays[name])
+            assign_unguarded(variable, arrays[name])
         return [StorageChange(self.values, fresh, moved_from)]
 
     def save_own_variables(self, store):

@@ -36,6 +36,12 @@ class SparseDense(Sparse, DenseLike):
     Adafactor, whose steps depend on a layer's weights together, are refused by growth and
     pruning; Muon treats the list of weights as it treats biases, by AdamW.
 
+    Weights of several models can be averaged (`get_weights`, `set_weights`) where they have the
+    same connections, as they do along a training under `keras.callbacks.SwapEMAWeights` or an
+    optimizer with `use_ema`. `set_weights` refuses what are no connections, such as the mean of
+    others' indices; convert models that differ with `keras_grow.make_growable`, average, and
+    convert back with `keras_grow.make_sparse`.
+
     Args:
         units: positive integer, the size of the output's last axis.
         activation, use_bias, bias_initializer, kernel_regularizer, bias_regularizer,
