@@ -20,6 +20,7 @@ from keras_grow.export.verification import ExportRecord, check
 from keras_grow.export.writing import num_bytes, written_beside
 from keras_grow.layers.growable import Growable, check_finite, growable_layers
 from keras_grow.layers.paths import paths_of
+from keras_grow.measuring.samples import vocabulary
 from keras_grow.version import __version__
 
 _DTYPES = (None, "float32", "float16", "bfloat16", "float64")
@@ -145,7 +146,14 @@ def _write(
             "The model can't be exported: TensorFlow could not trace it at inference with the "
             f"signature {input_signature}. {error}"
         ) from error
-    tf.saved_model.save(served, path, signatures={"serving_default": signature})
+    try:
+        tf.saved_model.save(served, path, signatures={"serving_default": signature})
+    except AssertionError as error:  # TensorFlow's word for what it can't find from the model.
+        raise ValueError(
+            "The model can't be exported: it uses a table or variable of TensorFlow's that no "
+            "layer keeps as an attribute, so that it would not be saved. Keep it as an attribute "
+            f"of a layer. {error}"
+        ) from error
 
 
 def _default_tolerance(layers: Sequence[Growable]) -> float:
@@ -163,7 +171,7 @@ def _compared(
     """Error and agreement of the SavedModel at `path`, on a single sample and on a batch."""
     loaded = tf.saved_model.load(path)
     outputs, expected = [], []
-    for inputs in _batches(input_signature, data):
+    for inputs in _batches(model, input_signature, data):
         try:
             computed = loaded.serve(*inputs)
             wanted = named_outputs(model, compute(*inputs))
@@ -179,12 +187,15 @@ def _compared(
     return check(outputs, expected, tolerance, 0.0, "SavedModel")
 
 
-def _batches(input_signature: Any, data: Any) -> list[list[tf.Tensor]]:
+def _batches(model: keras.Model, input_signature: Any, data: Any) -> list[list[tf.Tensor]]:
     """Flattened inputs: a single sample, which a sparse product treats in its own way, and more."""
     specs = tree.flatten(input_signature)
     if data is None:
         counts = (1, _SAMPLES)
-        batches = [tree.flatten(signatures.random_inputs(input_signature, n)) for n in counts]
+        words = vocabulary(model)
+        batches = [
+            tree.flatten(signatures.random_inputs(input_signature, n, words=words)) for n in counts
+        ]
     else:
         arrays = [np.asarray(array) for array in tree.flatten(data)]
         if len(arrays) != len(specs):

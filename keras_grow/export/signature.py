@@ -1,12 +1,15 @@
 """What a model takes and what it answers with, in names that every format understands."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import tree
+
+from keras_grow.measuring.samples import OTHER_WORDS
 
 
 def input_signature(model: keras.Model) -> Any:
@@ -39,13 +42,14 @@ def output_names(model: keras.Model) -> list[str] | None:
     return list(names)
 
 
-def random_inputs(signature: Any, count: int, seed: int = 0) -> Any:
-    """Inputs to check an export on: standard normal numbers, or 0 and 1 for whole numbers.
+def random_inputs(signature: Any, count: int, seed: int = 0, words: Sequence[str] = ()) -> Any:
+    """Inputs to check an export on: normal numbers, 0 and 1 for whole numbers, words for strings.
 
     Args:
         signature: a structure of `tf.TensorSpec`.
         count: samples; it takes the place of the free batch size. Other free sizes become 4.
         seed: of the numbers.
+        words: for strings, beside some that no vocabulary has.
 
     Returns:
         NumPy arrays in the structure of `signature`.
@@ -59,6 +63,8 @@ def random_inputs(signature: Any, count: int, seed: int = 0) -> Any:
         dtype = tf.as_dtype(spec.dtype)
         if dtype.is_floating:
             return random.normal(size=sizes).astype(dtype.as_numpy_dtype)
+        if dtype == tf.string:
+            return random.choice([*words, *OTHER_WORDS], size=sizes).astype(object)
         return random.integers(0, 2, size=sizes).astype(dtype.as_numpy_dtype)
 
     return tree.map_structure(draw, signature)

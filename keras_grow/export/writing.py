@@ -8,6 +8,16 @@ from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
+# TensorFlow's errors that no file system causes.
+_OF_COMPUTATIONS = (
+    tf.errors.InvalidArgumentError,
+    tf.errors.UnimplementedError,
+    tf.errors.InternalError,
+    tf.errors.OutOfRangeError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+)
+
 
 @contextlib.contextmanager
 def written_beside(
@@ -24,6 +34,7 @@ def written_beside(
 
     Raises:
         ValueError: where something stands at `path` that may not be replaced.
+            What can't be computed, while the block compares, is a `ValueError` too.
         OSError: where `path` can't be written: no permission, no space, no such drive.
     """
     path = os.path.abspath(os.fspath(path))
@@ -39,7 +50,13 @@ def written_beside(
             written = os.path.join(scratch, "new")
             yield written
             _move(written, path, os.path.join(scratch, "old"))
-    # TensorFlow has errors of its own for what the file system refuses.
+    except _OF_COMPUTATIONS as error:
+        raise ValueError(
+            "The export could not be computed on this machine, and nothing was written. Received: "
+            f"{type(error).__name__}: {error.message} The model itself may not run here, or not on "
+            "the samples it was compared on; pass others as `data`."
+        ) from error
+    # TensorFlow has errors of its own for what the file system refuses, too.
     except (OSError, tf.errors.OpError) as error:
         reason = getattr(error, "strerror", None) or getattr(error, "message", None) or str(error)
         kind = PermissionError if isinstance(error, PermissionError) else OSError

@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from keras_grow.layers.dense_like import DenseLike
+from keras_grow.layers.exporters import refuse_other_exporters
 from keras_grow.layers.initializers import ActiveFanIn
 from keras_grow.layers.observer import current_observer
 from keras_grow.layers.sparse import Sparse
@@ -153,6 +154,7 @@ class SparseDense(Sparse, DenseLike):
         product = current_observer().product(self, inputs)
         if product is not None:
             return product
+        refuse_other_exporters(self.name)
         inputs = tf.cast(inputs, self.compute_dtype)
         values = tf.cast(self.values.value, self.compute_dtype)
         layout = {name: tf.convert_to_tensor(v.value) for name, v in self._layout().items()}

@@ -14,7 +14,7 @@ from keras_grow.layers.growable import nested_layers
 _MOST_NUMBERS = 2**18
 _MOST_SAMPLES = 32
 # Words that no vocabulary is likely to have, and that parse as numbers.
-_OTHER_WORDS = ("1", "0", "unheard-of")
+OTHER_WORDS = ("1", "0", "unheard-of")
 
 
 def generated_inputs(model: keras.Model, seed: int = 0) -> Iterator[Any]:
@@ -30,7 +30,7 @@ def generated_inputs(model: keras.Model, seed: int = 0) -> Iterator[Any]:
         seed: of the numbers.
     """
     layers = nested_layers(model)
-    words = [*_vocabulary(layers), *_OTHER_WORDS]
+    words = [*vocabulary(model), *OTHER_WORDS]
     tables = [
         getattr(layer, "input_dim", None) or getattr(layer, "num_tokens", None)
         for layer in layers
@@ -88,7 +88,8 @@ def _draw(
     return tf.sparse.from_dense(drawn) if getattr(tensor, "sparse", False) else drawn
 
 
-def _vocabulary(layers: list[keras.Layer]) -> list[str]:
-    lookups = [layer for layer in layers if hasattr(layer, "get_vocabulary")]
+def vocabulary(model: keras.Model) -> list[str]:
+    """The words that layers of a model look up, sorted."""
+    lookups = [layer for layer in nested_layers(model) if hasattr(layer, "get_vocabulary")]
     words = [str(word) for layer in lookups for word in layer.get_vocabulary()]
     return sorted({word for word in words if word})

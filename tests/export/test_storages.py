@@ -451,7 +451,8 @@ def test_a_small_network_takes_a_small_folder(tmp_path):
     weights = sum(p.stat().st_size for p in (tmp_path / "served/variables").glob("*.data*"))
     # 3,800 values of 4 bytes, some 5,000 gaps of 1 byte and 410 biases; dense 1,066,440.
     assert weights < 23_000
-    assert record.num_bytes < 80_000
+    # The graph, some 57,000 bytes, holds the code of three packed kernels: each layer has one.
+    assert record.num_bytes < 82_000
     half = export_saved_model(model, tmp_path / "half", dtype="float16")
     assert record.num_bytes - half.num_bytes > 1.9 * 3_800
 

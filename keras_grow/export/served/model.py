@@ -10,7 +10,7 @@ from keras import tree
 from keras_grow.export.served.at_load import Initializer
 from keras_grow.export.served.kernels import ServedKernel
 from keras_grow.export.signature import output_names
-from keras_grow.layers.growable import Growable
+from keras_grow.layers.growable import Growable, nested_layers
 from keras_grow.layers.observer import Observer, observing
 from keras_grow.measuring.loss import call_model
 
@@ -76,6 +76,15 @@ class ServedModel(tf.Module):
             return traced(*inputs)
 
         self.serve = serve
+        # Tables are no variables, and are saved with what refers to them.
+        tables = [
+            value
+            for layer in nested_layers(model)
+            for value in vars(layer).values()
+            if isinstance(value, tf.saved_model.experimental.TrackableResource)
+        ]
+        if tables:  # An empty list takes a kilobyte.
+            self.tables = tables
 
 
 def named_outputs(model: keras.Model, outputs: Any) -> dict[str, tf.Tensor]:
