@@ -51,7 +51,8 @@ class Compaction:
             axis the outputs depend on. With `drop_inputs` the compact model takes these and no
             others: `x[..., input_indices[0]]`.
         drops_inputs: whether it does.
-        reasons: by layer path, why constant units that might have gone were left as they are.
+        reasons: by layer path, why constant units that might have gone were left as they are; where
+            nothing could go, which layers are in the way.
         axes, bias_shifts: for each layer of the model, nested ones included, where the entries of
             its variables stood and stand, and what constants added to its biases;
             `convert_optimizer` reads them.

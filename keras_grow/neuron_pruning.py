@@ -97,11 +97,11 @@ def prune_neurons(
     if layers is None:
         groups, not_followed = followed(model, candidates)
     else:
-        groups, not_followed = [Units(model, layer) for layer in candidates], ()
+        groups, not_followed = [Units(model, layer) for layer in candidates], {}
     if not groups:
         raise ValueError(
-            "The model has no hidden growable layer whose units could go. Received: growable "
-            f"layers {list(not_followed)}"
+            "The model has no hidden growable layer whose units could go. Received: "
+            + "; ".join(f"{path}: {why}" for path, why in not_followed.items())
         )
     optimizer = optimizer_of(model, optimizer, [units.layer for units in groups])
     meter = GradientMeter() if meter is None else meter

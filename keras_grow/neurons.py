@@ -107,7 +107,7 @@ def grow_neurons(
     change = NeuronChange(
         units.path, newborn, num_incoming, num_outgoing, int(units.living().sum())
     )
-    return NeuronRecord((change,), (), time.perf_counter() - started, measured.loss)
+    return NeuronRecord((change,), {}, time.perf_counter() - started, measured.loss)
 
 
 def _bridgeable(units: Units) -> Consumer:

@@ -64,10 +64,13 @@ class Report:
     Attributes:
         layers: a `LayerReport` for each growable layer, in the model's order.
         other_parameters: the parameters of all other layers.
+        frozen: the names of growable layers that are not trainable, which `grow` and `prune` leave
+            alone.
     """
 
     layers: tuple[LayerReport, ...]
     other_parameters: int
+    frozen: tuple[str, ...] = ()
 
     @property
     def num_connections(self) -> int:
@@ -83,6 +86,14 @@ class Report:
     def density(self) -> float:
         """Active connections over all connections."""
         return self.num_active / self.num_connections
+
+    @property
+    def trainable_density(self) -> float:
+        """Active connections over all connections, of the layers that `grow` and `prune` change."""
+        layers = [layer for layer in self.layers if layer.name not in self.frozen]
+        connections = sum(layer.num_connections for layer in layers)
+        active = sum(layer.num_active for layer in layers)
+        return active / connections if connections else math.nan
 
     @property
     def num_parameters(self) -> int:
@@ -151,6 +162,11 @@ class Report:
         rule = "-" * max(map(len, lines))
         lines[1:1] = [rule]
         lines[-1:-1] = [rule]
+        if self.frozen:
+            lines.append(
+                f"frozen: {', '.join(self.frozen)}; density of the others, which `grow` and "
+                f"`prune` change: {self.trainable_density:.2%}"
+            )
         if self.other_parameters:
             lines.append(f"and {self.other_parameters:,} parameters in other layers")
         return "\n".join(lines)
@@ -187,7 +203,8 @@ def report(model: keras.Model, data: Any = None, *, batch_size: int | None = Non
     other = sum(
         v.value.shape.num_elements() for v in model.weights if id(v) not in growable_variables
     )
-    return Report(counted, other)
+    frozen = [layer for layer in layers if not layer.trainable]
+    return Report(counted, other, tuple(paths_of(model, frozen)))
 
 
 def _number(value: int | float | None) -> str:

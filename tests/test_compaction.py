@@ -284,3 +284,17 @@ def test_what_can_not_be_compacted_is_refused():
     other.compile("sgd", "mse")
     with pytest.raises(ValueError, match="must have been made from `model`"):
         keras_grow.convert_optimizer(other, compact(_dense([[1.0]], [[1.0]])))
+
+
+def test_where_nothing_can_go_the_layers_in_the_way_are_named():
+    layers = [
+        keras_grow.GrowableDense(6, name="first"),
+        keras.layers.LayerNormalization(name="mixes"),
+        keras_grow.GrowableDense(2, name="last"),
+    ]
+    model = keras.Sequential([keras.Input((4,)), *layers])
+    keras_grow.prune(model, count=2, layers=["last"])
+    reasons = keras_grow.compact(model).reasons
+    assert reasons == {
+        "mixes": "all units it reads and makes stay, since it is not known to keep units apart"
+    }

@@ -64,7 +64,7 @@ def test_a_chain_of_dead_units_goes_from_both_ends(kind):
     np.testing.assert_allclose(model(X), before, rtol=0, atol=1e-6)
     assert [change.units.tolist() for change in record.layers] == [[1, 3], [2, 5], [0]]
     assert [change.num_living for change in record.layers] == [3, 4, 3]
-    assert record.not_followed == ("d",)
+    assert list(record.not_followed) == ["d"]
     for name in "abc":
         units = Units(model, model.get_layer(name))
         np.testing.assert_array_equal(units.fan_in() > 0, units.fan_out() > 0)

@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 
+import keras_grow
 from keras_grow import (
     FanIn,
     GrowableConv1D,
@@ -129,3 +130,18 @@ def test_a_report_without_growable_layers_or_before_building_is_refused():
         report(plain)
     with pytest.raises(ValueError, match="unbuilt layers"):
         report(keras.Sequential([GrowableDense(2)]))
+
+
+def test_a_partly_frozen_model_shows_the_density_that_verbs_act_on_too():
+    layers = [
+        GrowableDense(10, initial_density=0.5, name="frozen"),
+        GrowableDense(10, initial_density=0.2, name="grows"),
+    ]
+    model = keras.Sequential([keras.Input((10,)), *layers])
+    assert "frozen:" not in str(keras_grow.report(model))
+    layers[0].trainable = False
+    counted = keras_grow.report(model)
+    assert (counted.density, counted.trainable_density) == (0.35, 0.2)
+    assert "frozen: frozen; density of the others, which `grow` and `prune` change: 20.00%" in str(
+        counted
+    )

@@ -227,10 +227,13 @@ class Flow:
             (is_left if varies.any() else is_needed)[one] = True
 
     def _find_reasons(self) -> None:
+        nothing_goes = bool(np.all(self._is_needed[self._groups]))
         for name, (why, units) in self._fixed.items():
             num_idle = np.isfinite(self._constants[units]).sum()
             if num_idle:
                 self.reasons[name] = f"{num_idle} constant units stay, since {why}"
+            elif nothing_goes and len(units):
+                self.reasons[name] = f"all units it reads and makes stay, since {why}"
         for kernel, steps in self._kernels.values():
             sources = [step.inputs[0].units for step in steps]
             constants = [self._constants[source] for source in sources]

@@ -1,7 +1,7 @@
 """The units of a hidden layer, their connections in and out, and what became of them."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -53,14 +53,14 @@ class NeuronRecord:
 
     Attributes:
         layers: a `NeuronChange` for each layer that was looked at, in the model's order.
-        not_followed: paths of the growable layers that were not looked at, because their units
-            reach an output of the model or something that mixes them.
+        not_followed: why growable layers were not looked at, by their paths: their units reach an
+            output of the model, or something that mixes them, which is named.
         seconds: how long it took.
         loss: the mean loss on the growth data before the change, or `None` if it was not measured.
     """
 
     layers: tuple[NeuronChange, ...]
-    not_followed: tuple[str, ...]
+    not_followed: Mapping[str, str]
     seconds: float
     loss: float | None = None
 
@@ -210,15 +210,15 @@ def set_entries(
         reset_slots(optimizer, [StorageChange(variable, indices)])
 
 
-def followed(model: keras.Model, layers: Sequence[Growable]) -> tuple[list[Units], tuple[str, ...]]:
-    """The `Units` of those layers whose units can be followed, and the paths of the others."""
-    found, others = [], []
-    for layer in layers:
+def followed(model: keras.Model, layers: Sequence[Growable]) -> tuple[list[Units], dict[str, str]]:
+    """The `Units` of those layers whose units can be followed, and why not those of the others."""
+    found, others = [], {}
+    for layer, path in zip(layers, paths_of(model, layers), strict=True):
         try:
             found.append(Units(model, layer))
-        except UnitsNotFollowed:
-            others.append(layer)
-    return found, tuple(paths_of(model, others))
+        except UnitsNotFollowed as error:
+            others[path] = str(error)
+    return found, others
 
 
 def _counts(positions: tf.Tensor, size: int) -> np.ndarray:
