@@ -31,7 +31,6 @@ from keras_grow.reach import (
     plan_conversion,
     wanted_layers,
     why_not_growable,
-    why_not_plain,
 )
 from keras_grow.structure.cloning import (
     check_convertible,
@@ -40,7 +39,7 @@ from keras_grow.structure.cloning import (
     set_connections,
 )
 from keras_grow.structure.copying import made_anew
-from keras_grow.structure.kernels import connections_of, kernel_shape
+from keras_grow.structure.kernels import connections_of, kernel_shape, why_not_resizable
 
 
 def make_growable(
@@ -289,7 +288,7 @@ def _why_not_sparse(layer: keras.Layer) -> str | None:
         return None
     if type(layer) is not keras.layers.Dense:
         return f"{type(layer).__name__} has no sparse form"
-    return why_not_plain(layer)
+    return why_not_resizable(layer)
 
 
 def _why_not_plain(layer: keras.Layer) -> str | None:

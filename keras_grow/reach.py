@@ -13,6 +13,7 @@ from keras_grow.layers.paths import find_layers, paths_of
 from keras_grow.layers.plain_kernel import PlainKernel
 from keras_grow.layers.sparse_dense import SparseDense
 from keras_grow.structure.cloning import check_convertible, exchangeable_layers
+from keras_grow.structure.kernels import why_not_resizable
 
 # Layers, and what they become; their subclasses may compute something else.
 GROWABLE: Mapping[type, type[PlainKernel]] = {
@@ -136,20 +137,7 @@ def why_not_growable(layer: keras.Layer) -> str | None:
     """Why a layer has no growable form that computes the same, `None` if it has one."""
     if type(layer) not in GROWABLE:
         return f"{type(layer).__name__} has no growable form"
-    return why_not_plain(layer)
-
-
-def why_not_plain(layer: keras.Layer) -> str | None:
-    """Why a Dense or convolution layer does more than its arguments say, `None` if it does not."""
-    if getattr(layer, "groups", 1) != 1:
-        return "its input channels are split into groups"
-    if getattr(layer, "data_format", "channels_last") != "channels_last":
-        return "its channels come first"
-    if getattr(layer, "lora_enabled", False):
-        return "LoRA is enabled in it; save and load the model to merge its weights"
-    if getattr(layer, "quantization_mode", None) is not None:
-        return "it is quantized"
-    return None
+    return why_not_resizable(layer)
 
 
 def _num_weights(layer: keras.Layer) -> int:

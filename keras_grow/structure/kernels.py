@@ -41,7 +41,7 @@ def inputs_of(layer: keras.Layer, connections: tf.Tensor) -> tf.Tensor:
 
 
 def why_not_resizable(layer: keras.Layer) -> str | None:
-    """Why a layer with a kernel can't have other inputs or units, `None` if it can."""
+    """Why a layer with a kernel can't be exchanged or have other units, `None` if it can."""
     if isinstance(layer, Growable) and not isinstance(layer, Affine):
         return "it is a growable layer of your own"
     if getattr(layer, "groups", 1) != 1:
