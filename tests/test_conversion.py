@@ -355,9 +355,9 @@ class _WithOwnStep(keras.Model):
 
 
 class _Configured(_WithOwnStep):
-    def __init__(self, inputs, outputs, strength, **kwargs):
+    def __init__(me, inputs, outputs, strength, **kwargs):  # noqa: N805 - Any name will do.
         super().__init__(inputs, outputs, **kwargs)
-        self.strength = strength
+        me.strength = strength
 
 
 class _Forgetful(_WithOwnStep):

@@ -195,8 +195,8 @@ def _arguments_beside_the_graph(model: keras.Model) -> dict[str, Any]:
     """
     kind = type(model)
     graph = {"layers"} if isinstance(model, keras.Sequential) else {"inputs", "outputs"}
-    parameters = dict(inspect.signature(kind.__init__).parameters)
-    parameters.pop("self")
+    _, *items = inspect.signature(kind.__init__).parameters.items()  # The first is the model.
+    parameters = dict(items)
     takes_more = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     has_own = kind.__init__.__module__.split(".")[0] != "keras"
     named = {name: p for name, p in parameters.items() if p.kind is not p.VAR_KEYWORD}

@@ -233,12 +233,13 @@ def _from_attributes(layer: Any) -> dict[str, Any] | None:
     base = {"name": layer.name}
     if isinstance(layer, keras.Layer):
         base |= {"trainable": layer.trainable, "dtype": layer.dtype_policy}
-    for name, parameter in inspect.signature(type(layer).__init__).parameters.items():
+    _, *parameters = inspect.signature(type(layer).__init__).parameters.items()
+    for name, parameter in parameters:
         if parameter.kind is parameter.VAR_KEYWORD:
             arguments = {**base, **arguments}
         elif name in base:
             arguments[name] = base[name]
-        elif name != "self":
+        else:
             if name not in vars(layer) or parameter.kind is parameter.VAR_POSITIONAL:
                 return None
             value = vars(layer)[name]
