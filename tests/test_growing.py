@@ -270,7 +270,7 @@ def test_under_an_l1_penalty_growth_ranks_by_gradient_less_penalty(blobs):
     bears_one = next(place for place in reversed(order[:8]) if place[0] == 0)
     bears_none = next(place for place in order[8:] if place[0] == 1)
     gap = promise[0].flat[bears_one[1]] - promise[1].flat[bears_none[1]]
-    penalty = gap + 1e-3
+    penalty = float(gap) + 1e-3
 
     model = network(penalty)
     layers = model.layers

@@ -134,7 +134,7 @@ def test_turns_are_as_long_for_fast_functions_as_for_slow_ones(clock):
         return function
 
     times = interleaved_seconds([call("fast", 0.00009), call("slow", 0.003)], 0.05)
-    # 22 fast calls fit into two milliseconds, and a round of 5 ms 11 times into 50 and what is over.
+    # 22 fast calls fit into two milliseconds; ten rounds of 5 ms end a little before the 50.
     assert len(times[0]) == len(times[1]) == 11
     assert calls == {"fast": 22 * 11 + 2, "slow": 11 + 2}
     np.testing.assert_allclose(times, [[0.00009] * 11, [0.003] * 11])
