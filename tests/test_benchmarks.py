@@ -123,7 +123,8 @@ def test_the_benchmarks_of_training_and_growth_run_by_one_command(tmp_path):
         assert 0 < selection["median"] < whole["median"]
     assert growth["selections"][0]["count"] == 10**4
     memory = growth["peak_bytes"]
-    assert 0 < memory["before"] <= memory["training"]
+    # Read one after the other: in between, the runtime may take a page.
+    assert 0 < memory["before"] <= memory["training"] + 2**20
 
 
 @pytest.mark.parametrize("names", [["training", "unheard_of"], ["--quick", "sharding"]])

@@ -366,7 +366,12 @@ def test_a_saved_layer_of_another_capacity_loads_if_it_fits(tmp_path):
     saved.save_weights(tmp_path / "saved.weights.h5")
     larger.load_weights(tmp_path / "saved.weights.h5")
     x = np.random.default_rng(0).normal(size=(3, 10))
-    np.testing.assert_array_equal(larger(x), saved(x))
+    for mine, theirs in zip(
+        saved.layers[0].active_connections(), larger.layers[0].active_connections()
+    ):
+        np.testing.assert_array_equal(theirs, mine)
+    # Another capacity is another program, and may add up in another order.
+    np.testing.assert_allclose(larger(x), saved(x), rtol=0, atol=1e-6)
     larger.layers[0].grow_connections(
         np.delete(np.arange(60), saved.layers[0].active_connections()[0])[:10]
     )
