@@ -37,7 +37,9 @@ def twins():
             keras_grow.structure.cloning.set_connections(twin, *layer.active_connections())
             twin.bias.assign(layer.bias)
         for model in models:
-            model.compile(keras.optimizers.get({"class_name": optimizer, "config": {}}), "mse")
+            # Eagerly, here and below: a step is faster so than a trace.
+            method = keras.optimizers.get({"class_name": optimizer, "config": {}})
+            model.compile(method, "mse", run_eagerly=True)
         return masked, sparse
 
     return make
@@ -151,7 +153,7 @@ def test_inputs_of_higher_rank_and_shared_use(data):
     y = np.maximum(x @ layer.effective_kernel().numpy(), 0)
     np.testing.assert_allclose(model(x), 2 * y, atol=1e-5)
     assert model.output_shape == (None, 3, 4)
-    model.compile("adam", "mse")
+    model.compile("adam", "mse", run_eagerly=True)
     model.fit(x, y, verbose=0)
     keras_grow.prune(model, count=10)
     keras_grow.grow(model, (x, y), count=3)
@@ -242,7 +244,7 @@ def test_a_search_out_of_time_says_so(twins, data):
 def test_a_full_layer_says_so(data):
     layer = SparseDense(5, initial_density=0.2, capacity=30, seed=0, name="small")
     model = keras.Sequential([keras.Input((20,)), layer])
-    model.compile("adam", "mse")
+    model.compile("adam", "mse", run_eagerly=True)
     assert (layer.num_active, layer.num_free) == (20, 10)
     with pytest.warns(UserWarning, match=r"\['small'\] have used up their capacity"):
         assert keras_grow.grow(model, data, count=50).count == 10
