@@ -37,18 +37,29 @@ def test_a_compact_random_model_computes_the_same(seed):
     _check_equal(random_model(seed))
 
 
+# Rows of a batch may be added up in different orders: far below what a weight does in float64.
+_ROUNDING = 1e-12
+
+
+@pytest.fixture
+def float64():
+    keras.config.set_dtype_policy("float64")
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
 def _depends(model, layer, on_input):
     """Which units of `layer` depend on the model's input, or move its output: by nudging them."""
     x = inputs_of(model, 64)
     tail = keras.Model(model.inputs, layer.output)
     if on_input:
         values = tail(x).numpy().reshape(64, -1, layer.output.shape[-1])
-        return np.ptp(values, axis=0).max(axis=0) > 0
+        return np.ptp(values, axis=0).max(axis=0) > _ROUNDING
     before, bias = model(x).numpy(), layer.bias.numpy()
     moves = []
     for unit in range(len(bias)):
         layer.bias.assign(bias + 0.37 * (np.arange(len(bias)) == unit))
-        moves.append(np.any(model(x).numpy() != before))
+        moves.append(np.abs(model(x).numpy() - before).max() > _ROUNDING)
     layer.bias.assign(bias)
     return np.array(moves)
 
@@ -70,7 +81,9 @@ def _chain(seed):
 @pytest.mark.parametrize(
     "seed", [*range(3), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 6))]
 )
-def test_what_is_left_depends_on_the_input_and_moves_the_output_and_all_of_it_is_left(seed):
+def test_what_is_left_depends_on_the_input_and_moves_the_output_and_all_of_it_is_left(
+    seed, float64
+):
     model = _chain(seed)
     compaction = _check_equal(model)
     for layer in compaction.layers[:-1]:

@@ -147,9 +147,22 @@ def test_notebook_runs_on_the_digits_and_holds_its_own_claims(name, tmp_path, mo
     client.execute()
 
 
-def test_wide_and_sparse_compares_four_networks_of_as_many_weights():
+# The other two are the first with other connections.
+@pytest.mark.parametrize(
+    "networks",
+    [
+        ["gradient growth", "dense, same time"],
+        pytest.param(
+            ["gradient growth", "random growth", "static random", "dense, same time"],
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=len,
+)
+def test_wide_and_sparse_compares_networks_of_as_many_weights(networks):
     # As small as can be: the dense network trains for as long as the first takes, tracing included.
     options = ["--width", "32", "--epochs", "3", "--batch-size", "128", "--growth-images", "300"]
+    options += ["--networks", *networks]
     run = run_script(*options, name="wide_and_sparse.py")
     assert run.returncode == 0, run.stderr
     rows = re.findall(
@@ -158,7 +171,7 @@ def test_wide_and_sparse_compares_four_networks_of_as_many_weights():
         run.stdout,
         re.MULTILINE,
     )
-    assert len(rows) == 4
+    assert [row[0] for row in rows] == networks
     for name, accuracy, error, weights, epochs, _, growing, peak in rows:
         assert float(accuracy) + float(error) == pytest.approx(100, abs=0.011)
         # Two layers of 8 connections per unit, and 32 x 10 weights to the classes.

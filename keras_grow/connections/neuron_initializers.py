@@ -90,7 +90,7 @@ class BridgingGradient(NeuronInitializer):
 
     with a random sign, a function of (seed, step); then both are scaled to the birth strength.
     One pair alone makes $w^\mathrm{in} w^\mathrm{out}$ have the sign of -G, a step down. Many
-    can't all: on random 40 x 20 G of rank 3 the product has the right sign at 68, 57 and 54% of
+    can't all: on random 40 x 20 G of rank 3 the product has the right sign at 70, 56 and 53% of
     the pairs for $\beta$ = 1, 10 and 30%. The loss falls on average, not always, and the function
     of the network changes at birth. Of several neurons at a time, each bridges the next
     $\beta M N$ best pairs.

@@ -137,8 +137,13 @@ LAYERS = [
 ]
 
 
-# They share all but the way a kernel is applied with a layer above them.
-_ALIKE = (keras_grow.PartialAreaConv2D, keras_grow.GrowableConv1D)
+# Each way of storing a kernel, and each of applying one, is in the quick suite once: these put
+# together what layers above them have.
+_ALIKE = (
+    keras_grow.PartialAreaConv2D,
+    keras_grow.WeightNormConv2D,
+    keras_grow.GrowableConv1D,
+)
 
 
 @pytest.fixture(

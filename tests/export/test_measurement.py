@@ -31,7 +31,7 @@ def _model():
 def test_every_form_is_measured_and_computes_what_the_model_does():
     model = _model()
     classes = np.argmax(model(X), axis=-1)
-    measured = measure(model, (X, classes), seconds=0.1, batch_sizes=(1, 8))
+    measured = measure(model, (X, classes), seconds=0.1, batch_sizes=(1, 8), measures_memory=False)
     assert not measured.left_out
     forms = [form.form for form in measured.forms]
     assert forms == [*measurement.FORMS, measurement.DISPATCH]
@@ -57,11 +57,18 @@ def test_every_form_is_measured_and_computes_what_the_model_does():
     assert measured["compact model"].flops == compact_flops
     assert measured["LiteRT"].flops <= compact_flops
     assert measured["LiteRT"].disk_bytes < measured["dense LiteRT"].disk_bytes
-    assert all(measured[form].memory_bytes > 0 for form in ("SavedModel", "LiteRT", "ONNX"))
     table = str(measured).splitlines()
     assert len(table) == 2 + len(forms)
     assert table[0].startswith("| form | disk, kB | memory, MB | FLOPs | batch 1, ms | batch 8, ms")
     assert json.loads(json.dumps(measured.as_dict()))["forms"][0]["form"] == "dense SavedModel"
+
+
+def test_the_memory_of_an_export_is_measured_in_a_process_of_its_own():
+    forms = ["masked model", "SavedModel", "LiteRT", "ONNX"]
+    measured = measure(_model(), forms=forms, seconds=0.01, batch_sizes=(1,))
+    assert measured["masked model"].memory_bytes is None
+    assert all(measured[form].memory_bytes > 0 for form in forms[1:])
+    assert measured["SavedModel"].memory_bytes != measured["LiteRT"].memory_bytes
 
 
 def test_a_dense_original_of_its_own_is_judged_by_its_own_classes():
@@ -134,7 +141,7 @@ def test_turns_are_as_long_for_fast_functions_as_for_slow_ones(clock):
         return function
 
     times = interleaved_seconds([call("fast", 0.00009), call("slow", 0.003)], 0.05)
-    # 22 fast calls fit into two milliseconds, and a round of 5 ms 11 times into 50 and the rest.
+    # 22 fast calls fit into two milliseconds; ten rounds of 5 ms end a little before the 50.
     assert len(times[0]) == len(times[1]) == 11
     assert calls == {"fast": 22 * 11 + 2, "slow": 11 + 2}
     np.testing.assert_allclose(times, [[0.00009] * 11, [0.003] * 11])

@@ -37,7 +37,9 @@ def twins():
             keras_grow.structure.cloning.set_connections(twin, *layer.active_connections())
             twin.bias.assign(layer.bias)
         for model in models:
-            model.compile(keras.optimizers.get({"class_name": optimizer, "config": {}}), "mse")
+            # Eagerly, here and below: a step is faster so than a trace.
+            method = keras.optimizers.get({"class_name": optimizer, "config": {}})
+            model.compile(method, "mse", run_eagerly=True)
         return masked, sparse
 
     return make
@@ -151,7 +153,7 @@ def test_inputs_of_higher_rank_and_shared_use(data):
     y = np.maximum(x @ layer.effective_kernel().numpy(), 0)
     np.testing.assert_allclose(model(x), 2 * y, atol=1e-5)
     assert model.output_shape == (None, 3, 4)
-    model.compile("adam", "mse")
+    model.compile("adam", "mse", run_eagerly=True)
     model.fit(x, y, verbose=0)
     keras_grow.prune(model, count=10)
     keras_grow.grow(model, (x, y), count=3)
@@ -242,7 +244,7 @@ def test_a_search_out_of_time_says_so(twins, data):
 def test_a_full_layer_says_so(data):
     layer = SparseDense(5, initial_density=0.2, capacity=30, seed=0, name="small")
     model = keras.Sequential([keras.Input((20,)), layer])
-    model.compile("adam", "mse")
+    model.compile("adam", "mse", run_eagerly=True)
     assert (layer.num_active, layer.num_free) == (20, 10)
     with pytest.warns(UserWarning, match=r"\['small'\] have used up their capacity"):
         assert keras_grow.grow(model, data, count=50).count == 10
@@ -366,7 +368,12 @@ def test_a_saved_layer_of_another_capacity_loads_if_it_fits(tmp_path):
     saved.save_weights(tmp_path / "saved.weights.h5")
     larger.load_weights(tmp_path / "saved.weights.h5")
     x = np.random.default_rng(0).normal(size=(3, 10))
-    np.testing.assert_array_equal(larger(x), saved(x))
+    for mine, theirs in zip(
+        saved.layers[0].active_connections(), larger.layers[0].active_connections()
+    ):
+        np.testing.assert_array_equal(theirs, mine)
+    # Another capacity is another program, and may add up in another order.
+    np.testing.assert_allclose(larger(x), saved(x), rtol=0, atol=1e-6)
     larger.layers[0].grow_connections(
         np.delete(np.arange(60), saved.layers[0].active_connections()[0])[:10]
     )
