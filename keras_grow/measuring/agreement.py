@@ -78,7 +78,13 @@ def check_copy(
         return
     skipped = {id(layer) for layer in not_compared}
     comparison = _Comparison(layers, recording, places or {}, skipped)
-    _run(copy, as_copy_takes(inputs), [new for _, new in layers], comparison.after)
+    try:
+        _run(copy, as_copy_takes(inputs), [new for _, new in layers], comparison.after)
+    except Exception as error:  # Whatever the layers of the copy may raise.
+        raise CopyDiffers(
+            f"The copy can't be run on what the model runs on. Received: {error} Leave the layer "
+            "out, or pass `verify=False` and see."
+        ) from error
     if comparison.first is None:
         return
     # A layer that draws numbers from somewhere else does not agree with itself.

@@ -109,6 +109,17 @@ def test_the_first_layer_that_differs_is_named_however_deep_and_saturated():
         check_copy(model, copy, True)
 
 
+def test_a_copy_that_can_not_be_run_is_not_returned():
+    model, copy = _copied("normalization")
+
+    def broken(inputs):
+        raise RuntimeError("no kernel for that")
+
+    copy.layers[-1].apply_kernel = lambda inputs, kernel: broken(inputs)
+    with pytest.raises(CopyDiffers, match="(?s)what the model runs on.*no kernel for that"):
+        check_copy(model, copy, True)
+
+
 def test_checking_leaves_models_and_random_numbers_as_they_were(snapshot):
     model, copy = _copied("layers_of_the_users")
     tf.random.set_seed(5)
