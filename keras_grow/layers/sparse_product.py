@@ -145,7 +145,9 @@ def _sum_in_groups(source, neighbours, weights, table, group_size, dtype):
         )
         return group + 1, sums.write(group, total)
 
-    sums = tf.TensorArray(dtype, num_groups, element_shape=[group_size, None])
+    # Without a shape: LiteRT's converter takes a batch of unknown size for one of none, and would
+    # write a file that reads beyond its memory; of an unknown shape it says that it can't.
+    sums = tf.TensorArray(dtype, num_groups)
     _, sums = tf.while_loop(lambda group, _: group < num_groups, add_group, [0, sums])
     return tf.reshape(sums.stack(), [num_groups * group_size, batch])
 

@@ -56,6 +56,13 @@ def test_tensorflows_converter_is_refused(model):
         converter.convert()
 
 
+def test_tensorflows_converter_can_not_make_a_file_of_kerass_saved_model(model, tmp_path):
+    model.export(tmp_path / "kerass", verbose=False)
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "kerass"))
+    with pytest.raises(Exception, match="TensorListReserve"):
+        converter.convert()
+
+
 def test_kerass_saved_model_and_all_of_ours_are_written(model, tmp_path):
     model.export(tmp_path / "kerass", verbose=False)
     loaded = tf.saved_model.load(str(tmp_path / "kerass"))
