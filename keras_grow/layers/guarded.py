@@ -16,7 +16,8 @@ def guard(
     """Lets whole numbers that belong together be assigned together only, and only if they do.
 
     `Model.set_weights` assigns one variable after the other, and asks no layer. The values are
-    therefore judged together when the last of them is assigned; what is refused is taken back.
+    therefore judged together when the last of them is assigned; what is refused is taken back. What
+    was assigned to other variables meanwhile is not.
     Inside a compiled function nothing is judged.
 
     Args:
@@ -32,12 +33,12 @@ def guard(
             if not tf.executing_eagerly():
                 return assign_unguarded(variable, value)
             array = np.asarray(value.numpy() if hasattr(value, "numpy") else value)
-            if array.dtype.kind not in "iub" and not np.array_equal(array, np.rint(array)):
+            if not _is_whole(array):
                 _restore(variables, before)
                 raise ValueError(_refusal(f"values of {name!r} that are no whole numbers", what()))
             if name not in before:
                 before[name] = tf.identity(variable.value)
-            made = assign_unguarded(variable, array.astype(variable.dtype))
+            made = assign_unguarded(variable, np.rint(array).astype(variable.dtype))
             if name == last:
                 values = {name: each.numpy() for name, each in variables.items()}
                 reason = why_not(values)
@@ -58,6 +59,14 @@ def assign_unguarded(variable: keras.Variable, value: Any) -> Any:
     return type(variable).assign(variable, value)
 
 
+def _is_whole(array: np.ndarray) -> bool:
+    """Whether numbers are whole, up to what a weighted mean of whole ones rounds."""
+    if array.dtype.kind in "iub":
+        return True
+    error = np.abs(array - np.rint(array))
+    return bool(np.all(error <= 64 * np.finfo(array.dtype).eps * np.abs(array)))
+
+
 def _restore(variables: Mapping[str, keras.Variable], before: dict[str, tf.Tensor]) -> None:
     for name, value in before.items():
         assign_unguarded(variables[name], value)
@@ -68,5 +77,6 @@ def _refusal(reason: str, what: str) -> str:
     return (
         "The connections of a sparse layer can be set as they were read, and not be computed with. "
         f"Received: {reason}, for {what}. To average models whose connections differ, convert them "
-        "with `keras_grow.make_growable` first; where they are the same, average the weights."
+        "with `keras_grow.make_growable` first; where they are the same, average the weights. "
+        "Weights that were set before these, such as the layer's `values`, stay as they were set."
     )

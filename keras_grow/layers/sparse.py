@@ -2,6 +2,7 @@
 
 import math
 import numbers
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -345,11 +346,14 @@ class Sparse(Growable):
     def save_own_variables(self, store):
         connections, values = self.active_connections()
         store["connections"], store["values"] = connections.numpy(), values.numpy()
+        # Rounded down, the mean of two files' connections may well look like other connections.
+        store["checksum"] = np.int64(_checksum(connections.numpy()))
         if self.bias is not None:
             store["bias"] = self.bias.numpy()
 
     def load_own_variables(self, store):
-        expected = {"connections", "values"} | ({"bias"} if self.bias is not None else set())
+        expected = {"checksum", "connections", "values"}
+        expected |= {"bias"} if self.bias is not None else set()
         if set(store.keys()) != expected:
             raise ValueError(
                 f"Layer {self.name!r} expected saved arrays {sorted(expected)}. "
@@ -368,11 +372,22 @@ class Sparse(Growable):
                 f"{connections.shape}{'' if is_ascending and inside else ', out of range or order'}"
                 f", values of shape {values.shape}. Build it with the capacity of the saved one."
             )
+        if int(store["checksum"][()]) != _checksum(connections):
+            raise ValueError(
+                f"Layer {self.name!r} was saved with other connections than the file holds. "
+                "Received: connections that do not match their checksum, as the mean of several "
+                "files has. To average models, convert them with `keras_grow.make_growable` first."
+            )
         if self.bias is not None:
             self.bias.assign(store["bias"])
         self._hold(connections.astype(np.int64), np.full(len(connections), _NOWHERE))
         missing = self.capacity - len(values)
         self.values.assign(np.pad(values.astype(self.values.dtype), (0, missing)))
+
+
+def _checksum(connections: np.ndarray) -> int:
+    """32 bits that say of connections, and of their dtype, whether they are as they were saved."""
+    return zlib.crc32(connections.dtype.kind.encode() + connections.astype("<i8").tobytes())
 
 
 def _find(active: tf.Tensor, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

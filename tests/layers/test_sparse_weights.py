@@ -57,6 +57,43 @@ def test_the_mean_of_models_with_the_same_connections_is_the_mean_of_their_kerne
         np.testing.assert_allclose(ours, np.mean(kernels, axis=0), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("shares", [(1 / 3, 1 / 3, 1 / 3), (0.3, 0.7), (0.99, 0.01)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_a_weighted_mean_rounds_is_no_other_connection(shares, dtype):
+    model = _model(1)
+    weights, before = model.get_weights(), _kernels(model)
+    model.set_weights([sum(share * w.astype(dtype) for share in shares) for w in weights])
+    for ours, theirs in zip(_kernels(model), before, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.01, 1e-4])
+def test_a_small_share_of_other_connections_is_no_rounding(share):
+    one, other = _model(1), _model(2)
+    pairs = zip(one.get_weights(), other.get_weights(), strict=True)
+    with pytest.raises(ValueError, match="stay as they were set"):
+        one.set_weights([(1 - share) * a + share * b for a, b in pairs])
+
+
+@pytest.mark.parametrize("dtype", ["float64", "int64"])
+def test_the_mean_of_files_with_other_connections_is_refused(tmp_path, dtype):
+    h5py = pytest.importorskip("h5py")
+    paths = [tmp_path / f"{seed}.weights.h5" for seed in (1, 2)]
+    for seed, path in enumerate(paths, 1):
+        _model(seed).save_weights(path)
+    with h5py.File(paths[0], "a") as file, h5py.File(paths[1]) as other:
+        names: list[str] = []
+        file.visititems(lambda name, o: names.append(name) if hasattr(o, "dtype") else None)
+        for name in [name for name in names if "layers" in name]:
+            is_whole = file[name].dtype.kind == "i"
+            mean = (file[name][()] + other[name][()]) / 2
+            del file[name]
+            file[name] = mean.astype(dtype) if is_whole else mean
+    model = _model(1)
+    with pytest.raises(ValueError, match="do not match their checksum"):
+        model.load_weights(paths[0])
+
+
 def test_models_with_other_connections_are_averaged_as_masked_ones():
     models = [_model(1), _model(2)]
     masked = [make_growable(model) for model in models]
