@@ -22,7 +22,7 @@ from keras_grow.change import (
 from keras_grow.connections.densities import DensityDistribution
 from keras_grow.layers.growable import growable_layers
 from keras_grow.measuring.gradients import GradientMeter
-from keras_grow.optimizer_slots import steps_made
+from keras_grow.optimizer_slots import step_counter, steps_made
 
 Schedule = float | int | Callable[[int], float]
 """A number, or any callable of the epoch or step, `LearningRateSchedule`s included."""
@@ -46,7 +46,7 @@ class ScheduledChange(CopyableCallback, abc.ABC):
     out. A change before such a batch is taken back, and made before the next epoch's first step.
     """
 
-    _OF_A_RUN = ("_records", "_records_before", "_last_begin")
+    _OF_A_RUN = ("_records", "_records_before", "_last_begin", "_steps_ended")
     _participle: str
     _noun: str
     meter: GradientMeter
@@ -86,6 +86,8 @@ class ScheduledChange(CopyableCallback, abc.ABC):
         self._moments: list[int] = []
         self._last_begin: int | None = None
         self._records_before: list[ChangeRecord] | None = None
+        self._is_in_batch = False
+        self._steps_ended: tf.Tensor | None = None
         _before_batch.pop(self.model, None)
         # A subclassed model may be built, and have its layers, only after the first batch.
         if self.model.built:
@@ -104,6 +106,7 @@ class ScheduledChange(CopyableCallback, abc.ABC):
     def on_train_batch_begin(self, batch, logs=None):
         if not isinstance(self.when, Steps):
             return
+        self._is_in_batch = True
         self._begin = self._step_at_epoch_begin + batch
         if self.when.is_due(self._begin, self._last_execution(batch)):
             if self.model not in _before_batch:
@@ -112,9 +115,17 @@ class ScheduledChange(CopyableCallback, abc.ABC):
             self._change_at(self._begin)
 
     def on_train_batch_end(self, batch, logs=None):
-        if isinstance(self.when, Steps):
-            self._last_begin, self._records_before = self._begin, None
-            _before_batch.pop(self.model, None)
+        if not isinstance(self.when, Steps):
+            return
+        self._is_in_batch, self._last_begin, self._records_before = False, self._begin, None
+        _before_batch.pop(self.model, None)
+        if self.model.optimizer is not None:
+            self._steps_ended = tf.identity(step_counter(self.model.optimizer).value)
+
+    @property
+    def async_safe(self) -> bool:
+        """For Keras: whether it may tell of the ends of batches late, from another thread."""
+        return not isinstance(self.when, Steps)
 
     def on_test_begin(self, logs=None):
         self._take_back()
@@ -175,12 +186,19 @@ class ScheduledChange(CopyableCallback, abc.ABC):
         return [(each, tf.convert_to_tensor(each.value)) for each in variables]
 
     def _take_back(self) -> None:
-        """Undoes a change before a batch that there was not."""
+        """Undoes a change before a batch that there was not, and that batch's step.
+
+        The optimizer may have counted it, as parts of a step need no data and run before Keras
+        finds out; the steps to come, and those of a resumed run, are numbered by its counter.
+        """
         for variable, value in _before_batch.pop(self.model, ()):
             variable.assign(value)
         if self._records_before is not None:
             self._records, self._records_before = self._records_before, None
             self._num_due -= 1
+        if self._is_in_batch and self._steps_ended is not None:
+            step_counter(self.model.optimizer).assign(self._steps_ended)
+        self._is_in_batch = False
 
     def _add_logs(self, logs: dict) -> None:
         """Adds what only one of the callbacks knows."""
