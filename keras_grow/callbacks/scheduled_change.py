@@ -20,6 +20,7 @@ from keras_grow.change import (
     optimizer_of,
 )
 from keras_grow.connections.densities import DensityDistribution
+from keras_grow.integers import checked_integer
 from keras_grow.layers.growable import growable_layers
 from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.optimizer_slots import step_counter, steps_made
@@ -67,6 +68,8 @@ class ScheduledChange(CopyableCallback, abc.ABC):
                 f"Pass exactly one of {', '.join(names[:-1])} and {names[-1]}. Received: {received}"
             )
         ((self._amount_name, self._amount),) = given.items()
+        if self._amount_name == "count" and not callable(self._amount):
+            self._amount = checked_integer(self._amount, "count")
         self.when = Epochs() if when is None else when
         if not isinstance(self.when, (Epochs, Steps)):
             raise TypeError(
@@ -207,7 +210,8 @@ class ScheduledChange(CopyableCallback, abc.ABC):
         self._num_due += 1
         amount = _value(self._amount, moment)
         if self._amount_name == "count":
-            amount = int(amount)
+            # A schedule computes in floats: 9.999999 means 10.
+            amount = round(amount)
             if amount == 0:
                 return
         try:

@@ -295,3 +295,17 @@ def test_a_model_without_growable_layers_is_refused_before_the_first_step(blobs)
         model.fit(*blobs, verbose=0, callbacks=[GrowthCallback(blobs, count=1)])
     for a, b in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("callback", [GrowthCallback, PruningCallback])
+@pytest.mark.parametrize("count", [True, 2.5, 0, -3])
+def test_a_count_that_is_no_positive_integer_is_refused_when_the_callback_is_made(callback, count):
+    with pytest.raises(ValueError, match=f"`count` must be a positive integer.*count={count!r}"):
+        callback(count=count)
+
+
+def test_a_scheduled_count_is_rounded_to_the_nearest_integer(blobs, classifier):
+    # Schedules of Keras's compute in float32, where 10 may come out as 9.999999.
+    callback = GrowthCallback(blobs, count=lambda epoch: 9.75)
+    history = classifier.fit(*blobs, epochs=2, verbose=0, callbacks=[callback]).history
+    assert history["grown_connections"] == [0, 10]
