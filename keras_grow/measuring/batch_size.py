@@ -16,8 +16,9 @@ MOST_BYTES = 2**30
 """What all that the layers compute for a batch may take together; about half of it is in memory at
 a time, as seen on MobileNetV2 on a CPU."""
 
-# A prime: of a graph for as many samples, what has a first axis divisible by it grows with them.
-_TRACED_SAMPLES = 13
+# A prime that no layer's width is likely to be a multiple of: of a graph for as many samples, what
+# has an axis divisible by it grows with them. The graph is not run.
+_TRACED_SAMPLES = 1009
 _BYTES_OF_A_NUMBER = 4
 _bytes_per_sample: weakref.WeakKeyDictionary[keras.Model, dict[Any, float]] = (
     weakref.WeakKeyDictionary()
@@ -33,10 +34,10 @@ def fitting_batch_size(
 ) -> int:
     """The batch size that was asked for, or as many samples as fit, 1,000 at most.
 
-    What a sample costs is counted in the graph of the model's forward pass on a small batch, which
-    is traced for that and not run: the bytes of all that its operations put out, those inside a
-    loop as often as the longest sequence has steps. It hangs on no clock and no free memory, so
-    that the same is chosen each time.
+    What a sample costs is counted in the graph of the model's forward pass on a batch, which is
+    traced for that and not run: the bytes of all that its operations put out, those inside a loop
+    as often as the longest sequence has steps. It hangs on no clock and no free memory, so that
+    the same is chosen each time.
 
     Args:
         model: a built model.
@@ -89,7 +90,8 @@ def _num_numbers(nodes: Any, functions: dict[str, Any], longest: int) -> int:
     for node in nodes:
         for shape in node.attr["_output_shapes"].list.shape:
             sizes = [dimension.size for dimension in shape.dim]
-            if sizes and min(sizes) > 0 and sizes[0] % _TRACED_SAMPLES == 0:
+            grows = any(size % _TRACED_SAMPLES == 0 for size in sizes)
+            if grows and min(sizes) > 0:
                 total += math.prod(sizes)
         for name in ("f", "body", "then_branch"):
             function = functions.get(node.attr[name].func.name) if name in node.attr else None

@@ -46,6 +46,29 @@ def test_the_choice_follows_the_bound_and_never_falls_to_none():
     assert (found[0], found[-1]) == (1, 1000)
 
 
+@pytest.mark.parametrize("width", [1300, 1308, 4160])
+def test_what_does_not_grow_with_the_samples_counts_for_nothing_whatever_its_width(width):
+    layers = [GrowableDense(width), GrowableDense(2)]
+    model = keras.Sequential([keras.Input((width,)), *layers])
+    assert fitting_batch_size(model, (np.zeros((1, width), "float32"),), None) == 1000
+
+
+def test_samples_count_on_whichever_axis_they_stand():
+    class TimeMajor(keras.layers.Layer):
+        def call(self, x):
+            x = keras.ops.transpose(x, (1, 0, 2))
+            for _ in range(8):
+                x = keras.ops.tanh(x)
+            return x[0]
+
+    inputs = keras.Input((64, 16))
+    model = keras.Model(inputs, GrowableDense(2)(TimeMajor()(inputs)))
+    data = (np.zeros((1, 64, 16), "float32"),)
+    # Nine tensors of 64 x 16 numbers a sample.
+    most = 2**24 / (9 * 64 * 16 * 4)
+    assert fitting_batch_size(model, data, None, most_bytes=2**24) <= most < 1000
+
+
 def test_what_is_computed_in_a_loop_counts_as_often_as_the_sequence_has_steps():
     def recurrent(steps):
         layers = [keras.layers.LSTM(32, return_sequences=True), GrowableDense(2)]
