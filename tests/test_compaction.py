@@ -86,6 +86,7 @@ def test_what_is_left_depends_on_the_input_and_moves_the_output_and_all_of_it_is
 ):
     model = _chain(seed)
     compaction = _check_equal(model)
+    constant = set()
     for layer in compaction.layers[:-1]:
         source = model.get_layer(layer.name)
         matters = _depends(model, source, True) & _depends(model, source, False)
@@ -93,7 +94,9 @@ def test_what_is_left_depends_on_the_input_and_moves_the_output_and_all_of_it_is
             np.testing.assert_array_equal(layer.units, np.flatnonzero(matters))
         else:
             assert len(layer.units) == 1
-    assert not compaction.reasons
+            constant.add(layer.name)
+    # One unit stays where none is needed; nothing else has a reason to.
+    assert set(compaction.reasons) <= constant
 
 
 @pytest.mark.slow

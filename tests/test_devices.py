@@ -69,7 +69,8 @@ def test_nothing_of_full_size_comes_to_the_host(wide, brought_to_host, monkeypat
     monkeypatch.setattr(flat_arrays, "is_on_host", lambda tensor: False)
     verb(*wide)
     assert brought_to_host
-    assert max(math.prod(shape) for shape in brought_to_host) <= 100
+    # What is chosen, and a number for each unit; the kernels have 32,768 entries and 1,536.
+    assert max(math.prod(shape) for shape in brought_to_host) <= 512
 
 
 def test_what_is_brought_to_the_host_is_seen(brought_to_host):
