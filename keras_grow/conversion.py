@@ -16,6 +16,7 @@ from keras_grow.connections.densities import (
     exact_counts,
     initial_count,
 )
+from keras_grow.integers import checked_integer
 from keras_grow.layers.affine import Affine
 from keras_grow.layers.dense import GrowableDense
 from keras_grow.layers.dense_like import DenseLike
@@ -114,6 +115,7 @@ def make_growable(
     densities = _with_exact_total(distribution, [tuple(layer.kernel.shape) for layer in plain])
     seeds: list[int | None] = [None] * len(plain)
     if seed is not None:
+        seed = checked_integer(seed, "seed", least=0)
         seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(len(plain))]
     options: dict[int, dict[str, Any]] = {
         id(layer): {"initial_density": density, "seed": layer_seed}

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_grow.change import CapacityUsedUp, changeable_layers, optimizer_of
+from keras_grow.integers import checked_integer
 from keras_grow.layers.conv_like import ConvLike
 from keras_grow.layers.growable import Growable, StorageChange
 from keras_grow.measuring.gradients import GradientMeter
@@ -81,7 +82,7 @@ def grow_feature_maps(
         candidates: positive integer, how many random ones are tried for each.
         birth_strength: positive float: the weights of a map are normal numbers whose mean |w| is
             this, over that of the layer's other weights; out of the map likewise.
-        seed: of the candidates, which are a function of it and the optimizer's step.
+        seed: non-negative integer; candidates are a function of it and the optimizer's step.
         meter: the settings of the measurement (loss, mode, batch size, progress); by default the
             model runs at inference.
         optimizer: the optimizer of a custom loop; by default the one the model was compiled with.
@@ -106,6 +107,7 @@ def grow_feature_maps(
     """
     started = time.perf_counter()
     count, candidates = checked_count(count), checked_count(candidates, "candidates")
+    seed = checked_integer(seed, "seed", least=0)
     if not birth_strength > 0:
         raise ValueError(
             f"`birth_strength` must be positive. Received: birth_strength={birth_strength}"

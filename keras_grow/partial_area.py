@@ -17,6 +17,7 @@ from keras_grow.layers.observer import Observer, observing
 from keras_grow.layers.partial_area_conv import PartialAreaConv2D
 from keras_grow.layers.paths import find_layers, paths_of
 from keras_grow.measuring.agreement import check_copy
+from keras_grow.measuring.batch_size import fitting_batch_size
 from keras_grow.measuring.loss import call_model, untouched
 from keras_grow.measuring.passes import sum_over_batches
 from keras_grow.report import report
@@ -118,7 +119,7 @@ def prune_areas(
     share: float = 0.01,
     per_pair: bool = True,
     layers: Sequence[str | PartialAreaConv2D] | None = None,
-    batch_size: int = 100,
+    batch_size: int | None = None,
     verbose: str | int = "auto",
 ) -> AreaRecord:
     r"""Leaves out the positions at which a pair of maps contributes least.
@@ -135,8 +136,9 @@ def prune_areas(
         per_pair: whether every pair of maps loses the same number of positions, as in NeST; else
             as many are taken where they contribute least in the whole layer.
         layers: the layers to change, or their paths or names; by default all that there are.
-        batch_size: samples per batch where the data is a tuple of arrays. A batch takes
-            `4 x positions x channels x filters` bytes a sample.
+        batch_size: samples per batch where the data is a tuple of arrays; by default as many as
+            fit, see `GradientMeter`. What pairs contribute takes `4 x positions x channels x
+            filters` bytes a sample, three times over.
         verbose: 0, 1 or "auto", see `GradientMeter`.
 
     Returns:
@@ -270,5 +272,6 @@ def _mean_contributions(model, data, layers, batch_size, verbose) -> dict:
             sums = list(_Contributions(layers).sums.values())
         return step(sums, x)
 
+    batch_size = fitting_batch_size(model, data, batch_size, observer=_Contributions, layers=layers)
     sums, num_samples = sum_over_batches(step_on_batch, data, batch_size, verbose)
     return {layer: total / num_samples for layer, total in zip(layers, sums, strict=True)}

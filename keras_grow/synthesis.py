@@ -14,6 +14,7 @@ from keras_grow.callbacks.moments import Epochs
 from keras_grow.callbacks.pruning import PruningCallback
 from keras_grow.course import Course, GrowthPhase, Judgement, PruningStage
 from keras_grow.dead_neurons import remove_dead_neurons
+from keras_grow.integers import checked_integer
 from keras_grow.layers.growable import growable_layers
 from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.neurons import grow_neurons
@@ -152,6 +153,7 @@ class _Synthesis:
         self._options = options
         if isinstance(data, tuple):
             names = ("x", "y", "sample_weight")
+            batch_size = checked_integer(batch_size, "batch_size")
             self._options = {**options, **dict(zip(names, data)), "batch_size": batch_size}
         else:
             self._options = {**options, "x": data}

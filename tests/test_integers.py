@@ -39,6 +39,40 @@ def _meter(size):
     keras_grow.GradientMeter(batch_size=size).measure(_model(), (X, Y))
 
 
+def _images():
+    """Convolutions whose maps may be born and whose areas may be pruned, and images."""
+    convolutions = [
+        keras_grow.GrowableConv2D(4, 3, initial_density=0.5, seed=1, name="maps"),
+        keras_grow.GrowableConv2D(2, 1, initial_density=0.5, seed=2),
+    ]
+    top = [keras.layers.Flatten(), keras_grow.GrowableDense(3, "softmax")]
+    model = keras.Sequential([keras.Input((4, 4, 2)), *convolutions, *top])
+    model.compile("adam", "sparse_categorical_crossentropy")
+    return model, np.random.default_rng(1).normal(size=(24, 4, 4, 2)).astype("float32")
+
+
+def _maps(**settings):
+    model, images = _images()
+    model = keras_grow.widen(model, "maps", 6)
+    model.compile("adam", "sparse_categorical_crossentropy")
+    keras_grow.grow_feature_maps(model, (images, Y), "maps", **{"candidates": 1} | settings)
+
+
+def _areas(size):
+    model, images = _images()
+    areas = keras_grow.make_partial_area(model)
+    keras_grow.prune_areas(areas, (images,), share=0.3, batch_size=size)
+
+
+def _course(size):
+    course = keras_grow.Course(None, [keras_grow.PruningStage(0.3, 1, 0)])
+    keras_grow.synthesize(_model(), (X, Y), course, batch_size=size, verbose=0)
+
+
+def _plain():
+    return keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)])
+
+
 TAKEN = {
     "units": lambda n: _saved(keras_grow.GrowableDense(n), (6,)),
     "seed": lambda n: _saved(keras_grow.GrowableDense(2, seed=n, initial_density=0.5), (6,)),
@@ -49,6 +83,17 @@ TAKEN = {
     "axis": lambda n: keras_grow.MeanOnlyBatchNormalization(axis=n).get_config(),
     "every epochs": lambda n: keras_grow.Epochs(every=n, start=n, stop=n).is_due(n),
     "every steps": lambda n: keras_grow.Steps(n, start=n).is_due(int(n)),
+    "seed of a score": lambda n: scores.Random(seed=n),
+    "seed of newborns": lambda n: keras_grow.neuron_initializers.Random(seed=n),
+    "seed of bridges": lambda n: keras_grow.neuron_initializers.BridgingGradient(seed=n),
+    "num_inputs": lambda n: keras_grow.neuron_initializers.SingularVectors(num_inputs=n),
+    "num_outputs": lambda n: keras_grow.neuron_initializers.Random(num_outputs=n),
+    "seed of a conversion": lambda n: keras_grow.make_growable(
+        _plain(), initial_density=0.5, seed=n
+    ),
+    "seed of maps": lambda n: _maps(seed=n),
+    "count of maps": lambda n: _maps(count=n),
+    "candidates": lambda n: _maps(candidates=n),
     "count to grow": lambda n: keras_grow.grow(_model(), (X, Y), count=n),
     "count to prune": lambda n: keras_grow.prune(_model(), count=n),
     "count of neurons": _neurons,
@@ -57,6 +102,8 @@ TAKEN = {
     ),
     "batch_size": _meter,
     "batch_size of a report": lambda n: keras_grow.report(_model(), (X, Y), batch_size=n),
+    "batch_size of areas": _areas,
+    "batch_size of training": _course,
     "tile_shape": lambda n: keras_grow.TiledSearch(tile_shape=(n, n)),
     "epochs of a stage": lambda n: keras_grow.PruningStage(0.5, n, n),
     "num_pixels": lambda n: keras_grow.plotting.kernel_masks(_model(), num_pixels=n),

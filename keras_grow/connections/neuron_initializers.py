@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras_grow.connections.densities import check_density, exact_count
 from keras_grow.connections.flat_arrays import as_tensor
 from keras_grow.connections.ranking import largest_first, ranked
+from keras_grow.integers import checked_integer
 
 # A singular value below this share of the largest is rounding error.
 _LEAST_SINGULAR_VALUE = 1e-6
@@ -99,7 +100,7 @@ class BridgingGradient(NeuronInitializer):
         growth_ratio: float from 0 to 1, beta: the share of all pairs that a neuron bridges, at
             least one pair. Pairs whose G is 0 are left out.
         birth_strength: positive float, alpha; above 0.3 is said to work.
-        seed: integer.
+        seed: non-negative integer.
 
     Reference: Dai, Yin, Jha, "NeST", arXiv:1711.02017, Algorithm 1. The paper was not at hand: the
     sign, and the range of alpha, are second-hand.
@@ -109,7 +110,7 @@ class BridgingGradient(NeuronInitializer):
         super().__init__(birth_strength)
         check_density(growth_ratio, "growth_ratio")
         self.growth_ratio = growth_ratio
-        self.seed = seed
+        self.seed = checked_integer(seed, "seed", least=0)
 
     def __call__(self, bridge: Bridge) -> Birth:
         num_inputs, num_units = bridge.gradient.shape
@@ -162,10 +163,11 @@ class _BornSilent(NeuronInitializer):
         num_outputs: int | None = None,
     ):
         super().__init__(birth_strength)
-        for name, limit in (("num_inputs", num_inputs), ("num_outputs", num_outputs)):
-            if limit is not None and not limit > 0:
-                raise ValueError(f"`{name}` must be positive or None. Received: {name}={limit}")
-        self.num_inputs, self.num_outputs = num_inputs, num_outputs
+        limits = {"num_inputs": num_inputs, "num_outputs": num_outputs}
+        self.num_inputs, self.num_outputs = (
+            None if limit is None else checked_integer(limit, name)
+            for name, limit in limits.items()
+        )
 
     @abc.abstractmethod
     def _directions(self, bridge: Bridge) -> tuple[tf.Tensor, tf.Tensor]:
@@ -238,7 +240,7 @@ class Random(_BornSilent):
     Args:
         birth_strength, num_inputs, num_outputs: as in `SingularVectors`; which connections wake is
             random.
-        seed: integer.
+        seed: non-negative integer.
     """
 
     def __init__(
@@ -250,7 +252,7 @@ class Random(_BornSilent):
         seed: int = 0,
     ):
         super().__init__(birth_strength, num_inputs=num_inputs, num_outputs=num_outputs)
-        self.seed = seed
+        self.seed = checked_integer(seed, "seed", least=0)
 
     def _directions(self, bridge: Bridge) -> tuple[tf.Tensor, tf.Tensor]:
         num_inputs, num_units = bridge.gradient.shape

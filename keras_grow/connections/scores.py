@@ -5,6 +5,7 @@ import abc
 import tensorflow as tf
 
 from keras_grow.connections.view import Connections
+from keras_grow.integers import checked_integer
 
 
 class Score(abc.ABC):
@@ -110,11 +111,11 @@ class Random(Score):
     It is a function of (seed, step, layer, position) alone, so that a resumed run repeats it.
 
     Args:
-        seed: integer.
+        seed: non-negative integer.
     """
 
     def __init__(self, seed: int = 0):
-        self.seed = seed
+        self.seed = checked_integer(seed, "seed", least=0)
 
     def __call__(self, connections: Connections) -> tf.Tensor:
         key = tf.constant([self.seed, connections.step], tf.int64)

@@ -59,6 +59,21 @@ class ActivityTap(Observer):
         ]
 
 
+class RowsTap(Observer):
+    """Cuts the inputs of layers into rows as `ActivityTap` does, to count what they take.
+
+    The rows of a convolution whose window is 3 x 3 hold nine times as many numbers as its inputs.
+    """
+
+    def __init__(self, layers: Sequence[Growable]):
+        self._layers = set(layers)
+
+    def pre_activation(self, layer, inputs, outputs):
+        if layer in self._layers:
+            layer.as_rows(tf.cast(inputs, layer.variable_dtype))
+        return outputs
+
+
 def _as_rows(layer, inputs, stimulation):
     inputs, stimulation = (tf.cast(a, layer.variable_dtype) for a in (inputs, stimulation))
     return layer.as_rows(inputs), tf.reshape(stimulation, [-1, layer.kernel_shape[-1]])

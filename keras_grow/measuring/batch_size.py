@@ -2,6 +2,7 @@
 
 import math
 import weakref
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -9,6 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_grow.integers import checked_integer
+from keras_grow.layers.growable import Growable
+from keras_grow.layers.observer import Observer, observing
 from keras_grow.measuring.loss import call_model, untouched
 
 MOST_SAMPLES = 1000
@@ -25,12 +28,19 @@ _bytes_per_sample: weakref.WeakKeyDictionary[keras.Model, dict[Any, float]] = (
 )
 
 
+def _unobserved(layers: Sequence[Growable]) -> Observer:
+    return Observer()
+
+
 def fitting_batch_size(
     model: keras.Model,
     data: Any,
     batch_size: int | None,
     training: bool = False,
     most_bytes: int | None = None,
+    *,
+    observer: Callable[[Sequence[Any]], Observer] = _unobserved,
+    layers: Sequence[Growable] = (),
 ) -> int:
     """The batch size that was asked for, or as many samples as fit, 1,000 at most.
 
@@ -45,29 +55,38 @@ def fitting_batch_size(
         batch_size: positive integer, or `None`.
         training: the mode in which the model will run.
         most_bytes: for a batch, by default `MOST_BYTES`.
+        observer: a function of module level that makes what watches `layers` meanwhile; what it
+            computes counts too.
     """
     if batch_size is not None:
         return checked_integer(batch_size, "batch_size")
     if not isinstance(data, tuple) or not data:
         return MOST_SAMPLES
     try:
-        cost = _cost_of_a_sample(model, data[0], training)
+        cost = _cost_of_a_sample(model, data[0], training, observer, layers)
     except Exception:  # Data that does not fit is refused in words where it is read.
         return MOST_SAMPLES
     most_bytes = MOST_BYTES if most_bytes is None else most_bytes
     return min(MOST_SAMPLES, max(1, int(most_bytes // max(1.0, cost))))
 
 
-def _cost_of_a_sample(model: keras.Model, x: Any, training: bool) -> float:
+def _cost_of_a_sample(
+    model: keras.Model,
+    x: Any,
+    training: bool,
+    observer: Callable[[Sequence[Any]], Observer],
+    layers: Sequence[Growable],
+) -> float:
     specs = keras.tree.map_structure(_of_traced_size, x)
-    flat = keras.tree.flatten(specs)
-    key = (training, *((tuple(spec.shape), spec.dtype) for spec in flat))
+    flat = [spec for spec in keras.tree.flatten(specs) if spec is not None]
+    watched = tuple(map(id, layers))  # Not the layers, which may hold the model.
+    key = (training, observer, watched, *((tuple(spec.shape), spec.dtype) for spec in flat))
     known = _bytes_per_sample.setdefault(model, {})
     if key not in known:
 
         @tf.function
         def forward(x):
-            with untouched(model):
+            with untouched(model), observing(observer(layers)):
                 return call_model(model, x, training=training)
 
         graph = forward.get_concrete_function(specs).graph.as_graph_def(add_shapes=True)
@@ -79,7 +98,9 @@ def _cost_of_a_sample(model: keras.Model, x: Any, training: bool) -> float:
     return known[key]
 
 
-def _of_traced_size(array: Any) -> tf.TensorSpec:
+def _of_traced_size(array: Any) -> tf.TensorSpec | None:
+    if array is None:
+        return None
     array = array if isinstance(array, tf.Tensor) else np.asarray(array)
     return tf.TensorSpec((_TRACED_SAMPLES, *array.shape[1:]), tf.as_dtype(array.dtype))
 

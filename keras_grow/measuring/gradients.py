@@ -14,7 +14,7 @@ from keras_grow.connections.tiled_search import TiledSearch
 from keras_grow.layers.growable import Growable, check_finite, growable_layers
 from keras_grow.layers.observer import observing
 from keras_grow.layers.paths import paths_of
-from keras_grow.measuring.activities import ActivityRecord, ActivityTap
+from keras_grow.measuring.activities import ActivityRecord, ActivityTap, RowsTap
 from keras_grow.measuring.batch_size import fitting_batch_size
 from keras_grow.measuring.loss import check_loss, total_loss, untouched
 from keras_grow.measuring.passes import sum_over_batches
@@ -99,7 +99,8 @@ class GradientMeter:
             the optimizer's step and the number of the batch.
         batch_size: samples per batch where the growth data is a tuple of arrays; by default as many
             as fit, 1,000 at most: all that the layers compute for a batch may take 1 GiB, which is
-            counted in the model's graph and the same each time. `GrowthGradients` says what it was.
+            counted in the model's graph and the same each time. `GrowthGradients` and the
+            progress say what it was.
         verbose: 0 shows no progress, 1 shows it, "auto" shows it when measuring takes long.
 
     Example:
@@ -176,7 +177,7 @@ class GradientMeter:
             layer: self._finished(layer, gradients[layer], path)
             for layer, path in zip(layers, paths, strict=True)
         }
-        batch_size = fitting_batch_size(model, data, self.batch_size, self.training)
+        batch_size = self._fitting_batch_size(model, data, by_activities)
         return GrowthGradients(
             gradients,
             float(loss) / num_samples,
@@ -205,7 +206,7 @@ class GradientMeter:
             the loss and of the dense gradients, in a list, and the number of samples.
         """
         step = self._step(model, by_kernel, by_activities, optimizer)
-        batch_size = fitting_batch_size(model, data, self.batch_size, self.training)
+        batch_size = self._fitting_batch_size(model, data, by_activities)
         scale = 1.0 if optimizer is None else float(optimizer.scale_loss(tf.constant(1.0)))
 
         def pass_over_data(consume):
@@ -232,6 +233,18 @@ class GradientMeter:
             return sum_over_batches(step_at_fitting_scale, data, batch_size, self.verbose)
 
         return pass_over_data
+
+    def _fitting_batch_size(
+        self, model: keras.Model, data: Any, by_activities: Sequence[Growable]
+    ) -> int:
+        return fitting_batch_size(
+            model,
+            data,
+            self.batch_size,
+            self.training,
+            observer=RowsTap,
+            layers=by_activities,
+        )
 
     def _split(self, layers: Sequence[Growable]) -> tuple[list[Growable], list[Growable]]:
         """The layers measured by their kernel, and those measured by their activities."""

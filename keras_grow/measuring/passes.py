@@ -24,7 +24,7 @@ def sum_over_batches(
             first) and the number of the batch; returns the new sums.
         data, batch_size: see `growth_data.batches`.
         verbose: 0 shows no progress, 1 shows it, "auto" shows it once the pass has taken two
-            seconds.
+            seconds; arrays, with how many samples go together.
 
     Returns:
         The last sums, and the number of samples.
@@ -37,7 +37,7 @@ def sum_over_batches(
     read, num_batches = batches(data, batch_size)
     started = time.perf_counter()
     progress = None
-    sums, num_samples = None, 0
+    sums, num_samples, largest = None, 0, 0
     for draw, (x, y, sample_weight) in enumerate(read()):
         x, y, sample_weight = tree.map_structure(_to_tensor, (x, y, sample_weight))
         size = int(batch_size_of(x))
@@ -53,10 +53,12 @@ def sum_over_batches(
                 "The model could not be run on the data. Received: a batch (x, y, sample_weight) "
                 f"of shapes {shapes}. Expected what `model.fit` takes: {error}"
             ) from error
-        num_samples += size
+        num_samples, largest = num_samples + size, max(largest, size)
         is_long = verbose == "auto" and time.perf_counter() - started > _PATIENCE_SECONDS
         if progress is None and (verbose == 1 or is_long):
-            progress = keras.utils.Progbar(num_batches, unit_name="batch")
+            # Nobody may have said how many samples of an array go together.
+            unit = f"batch of {largest:,}" if isinstance(data, tuple) else "batch"
+            progress = keras.utils.Progbar(num_batches, unit_name=unit)
         if progress is not None:
             progress.update(draw + 1, finalize=draw + 1 == num_batches)
     if num_samples == 0:

@@ -161,8 +161,8 @@ def test_random_numbers_follow_seed_and_step_alone(kind):
     [
         (lambda: BridgingGradient(1.5), "`growth_ratio` must be a number from 0"),
         (lambda: BridgingGradient(birth_strength=0), "`birth_strength` must be positive"),
-        (lambda: SingularVectors(num_inputs=0), "`num_inputs` must be positive or None"),
-        (lambda: Random(num_outputs=-1), "`num_outputs` must be positive or None"),
+        (lambda: SingularVectors(num_inputs=0), "`num_inputs` must be a positive integer"),
+        (lambda: Random(num_outputs=-1), "`num_outputs` must be a positive integer"),
     ],
 )
 def test_settings_out_of_range_are_refused(build, message):

@@ -5,8 +5,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_grow import GradientMeter, GrowableConv2D, GrowableDense, report
+from keras_grow import (
+    GradientMeter,
+    GrowableConv2D,
+    GrowableDense,
+    hebbian_gradients,
+    make_partial_area,
+    partial_area,
+    prune_areas,
+    report,
+)
 from keras_grow.measuring import batch_size as chosen
+from keras_grow.measuring import gradients
 from keras_grow.measuring.batch_size import fitting_batch_size
 
 
@@ -119,3 +129,83 @@ def test_data_that_does_not_fit_is_refused_where_it_is_read():
         GradientMeter().measure(model, (np.zeros((4, 5), "float32"), Y[:4]))
     with pytest.raises(ValueError, match="`batch_size` must be a positive integer"):
         GradientMeter(batch_size=0).measure(model, (X, Y))
+
+
+def _patches():
+    """A convolution whose patches hold 25 times its inputs, and images."""
+    layers = [GrowableConv2D(4, 5, padding="same"), keras.layers.GlobalAveragePooling2D()]
+    model = keras.Sequential([keras.Input((32, 32, 8)), *layers, GrowableDense(2)])
+    model.compile("sgd", "mse")
+    images = np.random.default_rng(0).normal(size=(40, 32, 32, 8)).astype("float32")
+    return model, (images, np.zeros((40, 2), "float32"))
+
+
+def test_patches_count_where_a_measurement_cuts_them(monkeypatch):
+    model, data = _patches()
+    # Rows of 25 x 8 numbers at 32 x 32 places, of all samples that go together.
+    of_patches = 25 * 8 * 32 * 32 * 4
+    monkeypatch.setattr(chosen, "MOST_BYTES", 16 * of_patches)
+    sizes = []
+    monkeypatch.setattr(
+        gradients, "sum_over_batches", lambda step, data, size, verbose: sizes.append(size)
+    )
+    for by_kernel, by_activities in ((model.layers[:1], []), ([], model.layers[:1])):
+        GradientMeter().passes(model, data, by_kernel, by_activities, None)(None)
+    assert 1 <= sizes[1] <= 16 < sizes[0]
+
+
+def test_gradients_by_rows_are_the_same_however_many_samples_go_together(monkeypatch):
+    model, data = _patches()
+    whole = hebbian_gradients(model, data, batch_size=40)
+    monkeypatch.setattr(chosen, "MOST_BYTES", 2**24)
+    parts = hebbian_gradients(model, data)
+    for layer, gradient in whole.items():
+        scale = np.abs(gradient).max()
+        np.testing.assert_allclose(parts[layer] / scale, gradient / scale, atol=1e-5)
+
+
+def test_areas_are_pruned_on_as_many_images_as_fit(monkeypatch):
+    model, (images, _) = _patches()
+    areas = make_partial_area(model)
+    sizes = []
+    passed = partial_area.sum_over_batches
+
+    def seen(step, data, size, verbose):
+        sizes.append(size)
+        return passed(step, data, size, verbose)
+
+    monkeypatch.setattr(partial_area, "sum_over_batches", seen)
+    # What each of 8 x 4 pairs of maps contributes at 32 x 32 places.
+    of_pairs = 4 * 8 * 4 * 32 * 32
+    monkeypatch.setattr(chosen, "MOST_BYTES", 64 * of_pairs)
+    prune_areas(areas, (images[:4],))
+    assert 1 <= sizes[-1] < 64 / 2
+    monkeypatch.setattr(chosen, "MOST_BYTES", 2**40)
+    prune_areas(areas, (images[:4],))
+    assert sizes[-1] == 1000
+
+
+def test_optional_inputs_that_are_not_given_leave_the_rest_to_count():
+    class Adds(keras.layers.Layer):
+        def call(self, x, y=None):
+            x = keras.ops.tanh(x)
+            return x if y is None else x + y
+
+    first, second = (
+        keras.Input((64, 64, 8), optional=is_optional, name=name)
+        for name, is_optional in (("x", False), ("y", True))
+    )
+    model = keras.Model({"x": first, "y": second}, Adds()(first, second))
+    x = {"x": np.zeros((1, 64, 64, 8), "float32"), "y": None}
+    most = 10 * 64 * 64 * 8 * 4
+    assert fitting_batch_size(model, (x,), None, most_bytes=most) <= 10
+
+
+@pytest.mark.parametrize("as_arrays", [True, False])
+def test_the_progress_says_how_many_samples_go_together(as_arrays, capsys):
+    model = _dense()
+    model.compile("sgd", "mse")
+    data = (X, Y) if as_arrays else tf.data.Dataset.from_tensor_slices((X, Y)).batch(25)
+    GradientMeter(batch_size=25, verbose=1).measure(model, data)
+    # The last batch is a smaller one.
+    assert ("/batch of 25" in capsys.readouterr().out) is as_arrays
