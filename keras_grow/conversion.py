@@ -140,8 +140,7 @@ def make_growable(
     copy = clone_with(model, convert, transfer)
     thinned = [layer for layer, density in zip(plain, densities, strict=True) if density < 1]
     check_copy(model, copy, verify, not_compared=thinned)
-    conversion = plan_conversion(model, layers)
-    if layers is None and conversion.left:
+    if layers is None and (conversion := plan_conversion(model)).left:
         warnings.warn(
             f"Not all of the model can grow: {conversion}. Choose with `layers=` to say what you "
             "expect.",

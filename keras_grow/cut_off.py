@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import keras
 
 from keras_grow.layers.growable import Growable
+from keras_grow.layers.paths import paths_of
 from keras_grow.structure.dependence import Dependence
 
 
@@ -18,6 +19,7 @@ class CutOffWarning:
     """
 
     def __init__(self, model: keras.Model, layers: Sequence[Growable]):
+        self._model = model
         self._layers = layers
         self._dependence = Dependence(model)
         self._num_active = [layer.num_active for layer in layers]
@@ -39,9 +41,10 @@ class CutOffWarning:
                     f"{num_new} of the {len(now)} units that {name!r} answers with depend on no "
                     "input any more: they are the same whatever the model is given."
                 )
+        paths = paths_of(self._model, self._layers)
         thin = [
-            layer.name
-            for layer, num_before in zip(self._layers, self._num_active, strict=True)
+            path
+            for path, layer, num_before in zip(paths, self._layers, self._num_active, strict=True)
             if layer.num_active <= 1 < num_before
         ]
         if thin:

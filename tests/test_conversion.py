@@ -354,10 +354,13 @@ class _WithOwnStep(keras.Model):
         return {"own": keras.ops.ones(())}
 
 
+def _configure(model, inputs, outputs, strength, **kwargs):
+    super(_Configured, model).__init__(inputs, outputs, **kwargs)
+    model.strength = strength
+
+
 class _Configured(_WithOwnStep):
-    def __init__(me, inputs, outputs, strength, **kwargs):  # noqa: N805 - Any name will do.
-        super().__init__(inputs, outputs, **kwargs)
-        me.strength = strength
+    __init__ = _configure  # Whose first argument has a name of its own.
 
 
 class _Forgetful(_WithOwnStep):

@@ -185,7 +185,8 @@ class ScheduledChange(CopyableCallback, abc.ABC):
         layers = growable_layers(self.model)
         variables = [variable for layer in layers for variable in layer.variables]
         # Numbers such as the learning rate are other callbacks' business.
-        variables += [slot for slot in self.model.optimizer.variables if slot.shape]
+        if self.model.optimizer is not None:
+            variables += [slot for slot in self.model.optimizer.variables if slot.shape]
         return [(each, tf.convert_to_tensor(each.value)) for each in variables]
 
     def _take_back(self) -> None:

@@ -32,13 +32,13 @@ def guard(
         def assign(value: Any) -> Any:
             if not tf.executing_eagerly():
                 return assign_unguarded(variable, value)
-            array = np.asarray(value.numpy() if hasattr(value, "numpy") else value)
-            if not _is_whole(array):
+            array = _whole(np.asarray(value.numpy() if hasattr(value, "numpy") else value))
+            if array is None:
                 _restore(variables, before)
                 raise ValueError(_refusal(f"values of {name!r} that are no whole numbers", what()))
             if name not in before:
                 before[name] = tf.identity(variable.value)
-            made = assign_unguarded(variable, np.rint(array).astype(variable.dtype))
+            made = assign_unguarded(variable, array.astype(variable.dtype))
             if name == last:
                 values = {name: each.numpy() for name, each in variables.items()}
                 reason = why_not(values)
@@ -51,7 +51,7 @@ def guard(
         return assign
 
     for name, variable in variables.items():
-        variable.assign = guarded(name, variable)  # type: ignore[method-assign]
+        vars(variable)["assign"] = guarded(name, variable)
 
 
 def assign_unguarded(variable: keras.Variable, value: Any) -> Any:
@@ -59,12 +59,13 @@ def assign_unguarded(variable: keras.Variable, value: Any) -> Any:
     return type(variable).assign(variable, value)
 
 
-def _is_whole(array: np.ndarray) -> bool:
-    """Whether numbers are whole, up to what a weighted mean of whole ones rounds."""
+def _whole(array: np.ndarray) -> np.ndarray | None:
+    """Numbers that are whole, up to what a weighted mean of whole ones rounds; else `None`."""
     if array.dtype.kind in "iub":
-        return True
-    error = np.abs(array - np.rint(array))
-    return bool(np.all(error <= 64 * np.finfo(array.dtype).eps * np.abs(array)))
+        return array
+    whole = np.rint(array)
+    slack = 64 * np.finfo(array.dtype).eps * np.abs(array)
+    return whole if bool(np.all(np.abs(array - whole) <= slack)) else None
 
 
 def _restore(variables: Mapping[str, keras.Variable], before: dict[str, tf.Tensor]) -> None:

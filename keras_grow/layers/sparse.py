@@ -3,7 +3,6 @@
 import math
 import numbers
 import zlib
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -20,37 +19,11 @@ from keras_grow.integers import as_integer
 from keras_grow.layers.growable import Evidence, Growable, StorageChange
 from keras_grow.layers.guarded import assign_unguarded, guard
 from keras_grow.layers.initializers import draw
-from keras_grow.layers.masked import keep_active
-from keras_grow.layers.sparse_layout import Layout, array_names
+from keras_grow.layers.sparse_layout import Layout, array_names, why_no_layout
+from keras_grow.layers.used_slots import UsedSlotsConstraint, UsedSlotsRegularizer
 
 # Where the weight of a new connection came from.
 _NOWHERE = -1
-
-
-class _UsedSlotsRegularizer(keras.regularizers.Regularizer):
-    """Lets the user's regulariser see the weights in use, never what free slots store."""
-
-    def __init__(self, layer: "Sparse", regularizer: Callable):
-        self._layer = layer
-        self._regularizer = regularizer
-
-    def __call__(self, values):
-        return self._regularizer(keep_active(values, self._layer.is_used()))
-
-
-class _UsedSlotsConstraint(keras.constraints.Constraint):
-    """After each update, applies the user's constraint to weights in use and zeroes the rest."""
-
-    def __init__(self, layer: "Sparse", constraint: Callable | None):
-        self._layer = layer
-        self._constraint = constraint
-
-    def __call__(self, values):
-        is_used = self._layer.is_used()
-        values = keep_active(values, is_used)
-        if self._constraint is not None:
-            values = keep_active(self._constraint(values), is_used)
-        return values
 
 
 class Sparse(Growable):
@@ -117,13 +90,13 @@ class Sparse(Growable):
 
         regularizer = None
         if self.kernel_regularizer is not None:
-            regularizer = _UsedSlotsRegularizer(self, self.kernel_regularizer)
+            regularizer = UsedSlotsRegularizer(self, self.kernel_regularizer)
         self.values = self.add_weight(
             name="values",
             shape=(self.capacity,),
             initializer=initial_values,
             regularizer=regularizer,
-            constraint=_UsedSlotsConstraint(self, self.kernel_constraint),
+            constraint=UsedSlotsConstraint(self, self.kernel_constraint),
         )
         for name, array in layout.arrays().items():
             variable = self.add_weight(
@@ -136,7 +109,11 @@ class Sparse(Growable):
             )
             # An attribute each: TensorFlow's checkpoints do not look into dicts.
             setattr(self, f"layout_{name}", variable)
-        guard(self._layout(), self._why_no_layout, lambda: f"layer {self.name!r}")
+        guard(
+            self._layout(),
+            lambda arrays: why_no_layout(arrays, shape, self.capacity),
+            lambda: f"layer {self.name!r}",
+        )
 
     def is_used(self) -> tf.Tensor:
         """Which slots hold a connection: bool of shape `(capacity,)`."""
@@ -145,22 +122,6 @@ class Sparse(Growable):
 
     def _layout(self) -> dict[str, keras.Variable]:
         return {name: getattr(self, f"layout_{name}") for name in array_names()}
-
-    def _why_no_layout(self, arrays: Mapping[str, np.ndarray]) -> str | None:
-        """Why arrays are not the layout of connections, `None` if they are."""
-        num_inputs, num_units = self.kernel_shape
-        inputs, units = arrays["inputs"], arrays["units"]
-        count = int(np.sum(inputs < num_inputs))
-        connections = (inputs * num_units + units)[:count]
-        inside = np.all((inputs[:count] >= 0) & (units[:count] >= 0) & (units[:count] < num_units))
-        if not inside or np.any(inputs[count:] != num_inputs):
-            return "indices that are no connections of its kernel"
-        if np.any(np.diff(connections) <= 0):
-            return "connections out of order, or there twice"
-        expected = Layout.of(connections, self.kernel_shape, self.capacity).arrays()
-        if any(not np.array_equal(arrays[name], expected[name]) for name in expected):
-            return "tables that do not belong to its connections"
-        return None
 
     def _check_built(self):
         if not hasattr(self, "values"):

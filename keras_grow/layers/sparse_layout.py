@@ -10,6 +10,7 @@ trace, and any unit may take all of the capacity.
 """
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -182,3 +183,22 @@ def array_names() -> list[str]:
     rows = [field.name for field in dataclasses.fields(Rows)]
     slots = [field.name for field in dataclasses.fields(Layout) if "_rows" not in field.name]
     return [*slots, *(f"{side}_{name}" for side in ("unit", "input") for name in rows)]
+
+
+def why_no_layout(
+    arrays: Mapping[str, np.ndarray], shape: tuple[int, int], capacity: int
+) -> str | None:
+    """Why arrays are not the layout of connections of a kernel, `None` if they are."""
+    num_inputs, num_units = shape
+    inputs, units = arrays["inputs"], arrays["units"]
+    count = int(np.sum(inputs < num_inputs))
+    connections = (inputs * num_units + units)[:count]
+    inside = np.all((inputs[:count] >= 0) & (units[:count] >= 0) & (units[:count] < num_units))
+    if not inside or np.any(inputs[count:] != num_inputs):
+        return "indices that are no connections of its kernel"
+    if np.any(np.diff(connections) <= 0):
+        return "connections out of order, or there twice"
+    expected = Layout.of(connections, shape, capacity).arrays()
+    if any(not np.array_equal(arrays[name], expected[name]) for name in expected):
+        return "tables that do not belong to its connections"
+    return None

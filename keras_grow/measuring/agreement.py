@@ -1,8 +1,5 @@
 """Whether a copy of a model computes what the model does, layer by layer."""
 
-import contextlib
-import functools
-import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -10,13 +7,11 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.eager import context as eager_context
 
 from keras_grow.layers.growable import Growable, nested_layers, paired_layers
-from keras_grow.layers.observer import Observer, observing
 from keras_grow.layers.paths import layer_paths
 from keras_grow.measuring.growth_data import batches
-from keras_grow.measuring.loss import call_model
+from keras_grow.measuring.interception import run_intercepted
 from keras_grow.measuring.samples import generated_inputs
 from keras_grow.structure.copying import saved_arrays
 
@@ -26,8 +21,6 @@ Places = Mapping[int, tuple[np.ndarray, np.ndarray]]
 # The largest error of a layer, in parts of its largest output. Sums in another order stay below.
 _TOLERANCES = {"float64": 1e-10, "float32": 1e-5, "float16": 1e-2, "bfloat16": 6e-2}
 _NUM_SAMPLES = 32
-# How a layer computes, after whether it is quantized.
-_METHODS = ("call", "quantized_call")
 
 
 class CopyDiffers(ValueError):
@@ -79,24 +72,25 @@ def check_copy(
     skipped = {id(layer) for layer in not_compared}
     comparison = _Comparison(layers, recording, places or {}, skipped)
     try:
-        _run(copy, as_copy_takes(inputs), [new for _, new in layers], comparison.after)
+        run_intercepted(copy, as_copy_takes(inputs), [new for _, new in layers], comparison.after)
     except Exception as error:  # Whatever the layers of the copy may raise.
         raise CopyDiffers(
             f"The copy can't be run on what the model runs on. Received: {error} Leave the layer "
             "out, or pass `verify=False` and see."
         ) from error
-    if comparison.first is None:
+    if not comparison.differences:
         return
     # A layer that draws numbers from somewhere else does not agree with itself.
-    again = _Recording()
-    _run(model, inputs, [old for old, _ in layers], again.after)
-    if again.equals(recording):
-        old, new, difference = comparison.first
-        raise _differs(paths[old], old, new, difference)
+    itself = _Comparison([(old, old) for old, _ in layers], recording, {}, set())
+    run_intercepted(model, inputs, [old for old, _ in layers], itself.after)
+    for number, difference in comparison.differences.items():
+        if number not in itself.differences:
+            old, new = layers[number]
+            raise _differs(paths[old], old, new, difference)
+    drawing = [paths[layers[number][0]] for number in itself.differences]
     warnings.warn(
-        "The copy was not checked: at inference the model draws random numbers from a source that "
-        "can't be set, so that it does not agree with itself. Give its random layers a seed, or "
-        "pass `verify=False`.",
+        f"Of the copy, layers {drawing} were not checked: at inference they draw random numbers "
+        "from a source that can't be set. Give them a seed, or pass `verify=False`.",
         stacklevel=3,
     )
 
@@ -117,7 +111,7 @@ def _first_that_runs(
     for inputs in attempts:
         recording = _Recording()
         try:
-            outputs = _run(model, inputs, layers, recording.after)
+            outputs = run_intercepted(model, inputs, layers, recording.after)
         except Exception as error:  # Whatever the model's layers may raise.
             failure = failure or error
             continue
@@ -140,51 +134,6 @@ def _first_that_runs(
     return None, None
 
 
-def _run(model: keras.Model, inputs: Any, layers: Sequence[keras.Layer], after: Callable) -> Any:
-    """The outputs at inference, `after(layer number, outputs)` taking the place of each layer's."""
-    with _same_randomness(), _exact_products(), contextlib.ExitStack() as stack:
-        for number, layer in enumerate(layers):
-            stack.enter_context(_intercepted(layer, functools.partial(after, number)))
-        with keras.StatelessScope(), observing(_ConnectionByConnection()):
-            return call_model(model, inputs, training=False)
-
-
-@contextlib.contextmanager
-def _intercepted(layer: keras.Layer, after: Callable) -> Iterator[None]:
-    attributes = vars(layer)
-    before = {name: attributes[name] for name in _METHODS if name in attributes}
-
-    def with_after(method: Callable) -> Callable:
-        @functools.wraps(method)
-        def call(*arguments: Any, **keywords: Any) -> Any:
-            return after(method(*arguments, **keywords))
-
-        return call
-
-    attributes.update({name: with_after(getattr(layer, name)) for name in _METHODS})
-    try:
-        yield
-    finally:
-        for name in _METHODS:
-            del attributes[name]
-        attributes.update(before)
-
-
-class _ConnectionByConnection(Observer):
-    """Computes sparse layers without compiling their products for these few samples."""
-
-    def product(self, layer: Any, inputs: Any) -> Any:
-        if not layer.is_sparse:
-            return None
-        indices, values = layer.active_connections()
-        places = tf.stack([indices // layer.kernel_shape[-1], indices % layer.kernel_shape[-1]], 1)
-        kernel = tf.SparseTensor(places, values, layer.kernel_shape)
-        rows = layer.as_rows(tf.cast(inputs, values.dtype))
-        outputs = tf.sparse.sparse_dense_matmul(kernel, rows, adjoint_a=True, adjoint_b=True)
-        shape = tf.concat([tf.shape(inputs)[:-1], layer.kernel_shape[-1:]], axis=0)
-        return tf.cast(tf.reshape(tf.transpose(outputs), shape), layer.compute_dtype)
-
-
 class _Recording:
     """What each layer of a model put out, call by call."""
 
@@ -196,16 +145,13 @@ class _Recording:
             self.outputs.setdefault(number, []).append(outputs)
         return outputs
 
-    def equals(self, other: "_Recording") -> bool:
-        """Whether all outputs are those of another recording, up to rounding."""
-        mine, others = (keras.tree.flatten(each.outputs) for each in (self, other))
-        return len(mine) == len(others) and all(
-            _difference(a, b) is None for a, b in zip(mine, others, strict=True)
-        )
-
 
 class _Comparison:
-    """Compares what the layers of a copy put out with a recording, call by call."""
+    """Compares what the layers of a copy put out with a recording, call by call.
+
+    Attributes:
+        differences: how layers differ, by their number, the first first.
+    """
 
     def __init__(
         self,
@@ -218,7 +164,7 @@ class _Comparison:
         self._expected = {number: iter(calls) for number, calls in recording.outputs.items()}
         self._places = places
         self._skipped = skipped
-        self.first: tuple[keras.Layer, keras.Layer, str] | None = None
+        self.differences: dict[int, str] = {}
 
     def after(self, number: int, outputs: Any) -> Any:
         if not _is_eager(outputs):
@@ -227,7 +173,7 @@ class _Comparison:
         old, new = self._layers[number]
         mine, theirs = keras.tree.flatten(outputs), keras.tree.flatten(expected)
         if len(mine) != len(theirs):
-            self._note(old, new, f"it has {len(mine)} outputs in place of {len(theirs)}")
+            self._note(number, f"it has {len(mine)} outputs in place of {len(theirs)}")
             return outputs
         for position, (ours, original) in enumerate(zip(mine, theirs, strict=True)):
             is_same_shape = getattr(ours, "shape", None) == getattr(original, "shape", None)
@@ -236,14 +182,14 @@ class _Comparison:
                 here, there = self._places[id(old)]
                 common = tf.gather(ours, there, axis=-1), tf.gather(original, here, axis=-1)
             if (is_same_shape or id(old) in self._places) and id(old) not in self._skipped:
-                self._note(old, new, _difference(*common, new.compute_dtype))
+                self._note(number, _difference(*common, new.compute_dtype))
             if is_same_shape and isinstance(original, tf.Tensor):
                 mine[position] = tf.identity(original)
         return keras.tree.pack_sequence_as(outputs, mine)
 
-    def _note(self, old: keras.Layer, new: keras.Layer, difference: str | None) -> None:
-        if difference is not None and self.first is None:
-            self.first = old, new, difference
+    def _note(self, number: int, difference: str | None) -> None:
+        if difference is not None:
+            self.differences.setdefault(number, difference)
 
 
 def _differs(path: str, old: keras.Layer, new: keras.Layer, how: str) -> CopyDiffers:
@@ -272,7 +218,7 @@ def _saved_difference(old: keras.Layer, new: keras.Layer) -> str | None:
     return None
 
 
-def _difference(ours: Any, original: Any, compute_dtype: str = "float64") -> str | None:
+def _difference(ours: Any, original: Any, compute_dtype: str) -> str | None:
     """How two outputs differ, `None` if they agree as far as their precision goes."""
     if isinstance(original, tf.RaggedTensor | tf.SparseTensor):
         parts = zip(
@@ -317,38 +263,3 @@ def _is_finite(outputs: Any) -> bool:
     flat = tf.nest.flatten(outputs, expand_composites=True)
     floats = [each for each in flat if tf.is_tensor(each) and each.dtype.is_floating]
     return all(bool(tf.reduce_all(tf.math.is_finite(each))) for each in floats)
-
-
-@contextlib.contextmanager
-def _same_randomness() -> Iterator[None]:
-    """The same random numbers each time, for layers without a generator of their own.
-
-    TensorFlow has no public access to the state of its global generator; `tests/measuring/
-    test_agreement.py` holds the attributes used here, and names the versions it was run on.
-    """
-    tensorflow = eager_context.context()
-    seed, generator = tensorflow._seed, getattr(tensorflow, "_rng", None)
-    state = None if generator is None else generator.getstate()
-    states = random.getstate(), np.random.get_state()
-    random.seed(0)
-    np.random.seed(0)
-    tf.random.set_seed(0)
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        tf.random.set_seed(seed)
-        if state is not None:
-            tensorflow._rng.setstate(state)
-
-
-@contextlib.contextmanager
-def _exact_products() -> Iterator[None]:
-    """Products of float32 in full precision, where a GPU would round their factors."""
-    is_rounded = tf.config.experimental.tensor_float_32_execution_enabled()
-    tf.config.experimental.enable_tensor_float_32_execution(False)
-    try:
-        yield
-    finally:
-        tf.config.experimental.enable_tensor_float_32_execution(is_rounded)

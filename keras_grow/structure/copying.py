@@ -40,27 +40,26 @@ def made_anew(
     Raises:
         ValueError: if its class can't be given its arguments again.
     """
-    kind = type(layer) if kind is None else kind
+    maker: Any = type(layer) if kind is None else kind
     live: dict[str, Any] = {}
     doubles = {key: _stand_in(other, live) for key, other in (inside or {}).items()}
     double = layer if isinstance(layer, keras.Model) else _double(layer, live, doubles)
     try:
         with keras.saving.CustomObjectScope(live):
             config = double.get_config()
-            if kind is not type(layer):
-                names = _arguments_of(kind)
+            if maker is not type(layer):
+                names = _arguments_of(maker)
                 config = {name: value for name, value in config.items() if name in names}
-            from_config: Callable = kind.from_config  # type: ignore[attr-defined]
-            return from_config({**config, **changes})
+            return maker.from_config({**config, **changes})
     except Exception as error:  # Whatever a class of the user's may raise.
         failure = error
     with contextlib.suppress(Exception):
-        if kind is type(layer) and (arguments := _from_attributes(layer)) is not None:
-            return kind(**{**arguments, **changes})
+        if maker is type(layer) and (arguments := _from_attributes(layer)) is not None:
+            return maker(**{**arguments, **changes})
     what = "optimizer" if isinstance(layer, keras.Optimizer) else "layer"
     raise ValueError(
         f"A copy is made by `from_config` of what `get_config` says. Received: {what} "
-        f"{layer.name!r} of class {type(layer).__name__}, of which that makes no {kind.__name__}: "
+        f"{layer.name!r} of class {type(layer).__name__}, of which that makes no {maker.__name__}: "
         f"{failure} Define `get_config`, or keep each argument of `__init__` as an attribute of "
         "the same name."
     ) from failure

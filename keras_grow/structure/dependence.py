@@ -38,7 +38,7 @@ class Dependence:
         """Which units depend on no input, before an activation that mixes them, such as softmax.
 
         Returns:
-            For each output of the model the name of the layer that makes it, and a bool array of
+            For each output of the model the path of the layer that makes it, and a bool array of
             shape `(units,)`.
         """
         if self._graph is None:
@@ -48,7 +48,7 @@ class Dependence:
         makers: dict[Stream, str] = {}
         for step in self._graph.steps:
             for output in step.outputs:
-                makers[output] = step.layer.name
+                makers[output] = step.path
                 self._varies[output], before_mixing[output] = self._behind(step, output)
                 if type(step.layer) in (keras.layers.Activation, keras.layers.Softmax):
                     before_mixing[output] = before_mixing[step.inputs[0]]
