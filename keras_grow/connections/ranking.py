@@ -44,7 +44,7 @@ def largest_first(numbers: Array, count: int) -> Array:
     if isinstance(found, np.ndarray):
         order = np.argsort(-found, kind="stable")
     else:
-        order = tf.argsort(found, direction="DESCENDING", stable=True)
+        order = tf.argsort(_in_the_order_of(found), direction="DESCENDING", stable=True)
     return take(chosen, order)
 
 
@@ -70,7 +70,10 @@ def _by_digits(numbers: tf.Tensor, count: int) -> tf.Tensor:
 
 
 def _in_the_order_of(numbers: tf.Tensor) -> tf.Tensor:
-    """Integers in the order of floats: their bits, of which negative floats count downwards."""
+    """Integers in the order of floats: their bits, of which negative floats count downwards.
+
+    TensorFlow takes subnormal floats for zeros; not so their bits.
+    """
     bits_type = tf.int32 if numbers.dtype == tf.float32 else tf.int64
     # TensorFlow computes with int32 on the host, wherever the numbers are; not so with int64.
     bits = tf.cast(tf.bitcast(numbers, bits_type), tf.int64)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -27,6 +27,8 @@ def _by_sorting(numbers, count):
 def test_the_largest_are_those_of_a_sort_by_number_then_place(kind, width):
     @settings(max_examples=150, deadline=None)
     @given(hnp.arrays(f"float{width}", st.integers(0, 40), elements=_TIED | _any_float(width)))
+    @example(np.array([-0.0, 1e-41], f"float{width}"))  # Which TensorFlow takes for two zeros.
+    @example(np.array([0.0, 5e-320], f"float{width}"))
     def check(numbers):
         for count in {0, 1, len(numbers) // 3, len(numbers) // 2, len(numbers) - 1, len(numbers)}:
             if 0 <= count <= len(numbers):
