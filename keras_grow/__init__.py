@@ -22,14 +22,12 @@ from keras_grow.connections.tiled_search import TiledSearch
 from keras_grow.connections.view import Connections
 from keras_grow.conversion import make_growable, make_plain, make_sparse
 from keras_grow.course import Course, GrowthPhase, PruningStage
-from keras_grow.dead_neurons import remove_dead_neurons
 from keras_grow.export import storages
 from keras_grow.export.litert import export_litert
 from keras_grow.export.measurement import FormMeasurement, Latency, Measurement, measure
 from keras_grow.export.onnx import export_onnx
 from keras_grow.export.saved_model import export_saved_model
 from keras_grow.export.verification import ExportRecord, NotVerified
-from keras_grow.feature_maps import FeatureMapRecord, grow_feature_maps
 from keras_grow.growing import grow
 from keras_grow.layers.conv import GrowableConv1D, GrowableConv2D
 from keras_grow.layers.dense import GrowableDense
@@ -46,14 +44,18 @@ from keras_grow.layers.weight_norm import (
 from keras_grow.measuring.agreement import CopyDiffers
 from keras_grow.measuring.gradients import GradientMeter, GrowthGradients, growth_gradients
 from keras_grow.measuring.hebbian import hebbian_gradients
-from keras_grow.neuron_pruning import prune_neurons
-from keras_grow.neurons import grow_neurons
+from keras_grow.neurons.births import grow_neurons
+from keras_grow.neurons.dead import remove_dead_neurons
+from keras_grow.neurons.feature_maps import FeatureMapRecord, grow_feature_maps
+from keras_grow.neurons.pruning import prune_neurons
+from keras_grow.neurons.units import NeuronChange, NeuronRecord
 from keras_grow.optimizer_conversion import convert_optimizer
 from keras_grow.partial_area import AreaChange, AreaRecord, make_partial_area, prune_areas
 from keras_grow.pruning import prune
 from keras_grow.reach import Conversion, plan_conversion
 from keras_grow.report import LayerReport, Report, report
-from keras_grow.structure.units import NeuronChange, NeuronRecord
+from keras_grow.structure import rules as unit_rules
+from keras_grow.structure.unit_graph import Group, groups
 from keras_grow.synthesis import PhaseRecord, SynthesisRecord, synthesize
 from keras_grow.version import __version__
 from keras_grow.weight_norm_initialization import initialize_weight_norm
@@ -77,6 +79,7 @@ __all__ = [
     "FeatureMapRecord",
     "FormMeasurement",
     "GradientMeter",
+    "Group",
     "Growable",
     "GrowableConv1D",
     "GrowableConv2D",
@@ -116,6 +119,7 @@ __all__ = [
     "export_litert",
     "export_onnx",
     "export_saved_model",
+    "groups",
     "grow",
     "grow_feature_maps",
     "grow_neurons",
@@ -141,5 +145,6 @@ __all__ = [
     "start_values",
     "storages",
     "synthesize",
+    "unit_rules",
     "widen",
 ]

@@ -20,6 +20,7 @@ from keras_grow.structure.copying import carry_state, made_anew
 from keras_grow.structure.flow import Flow
 from keras_grow.structure.graph import Step, Stream
 from keras_grow.structure.kernels import kernel_shape
+from keras_grow.structure.unit_graph import UnitGraph
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +159,7 @@ def compact(model: keras.Model, *, drop_inputs: bool = False, verify: Any = True
     check_convertible(model)
     layers = nested_layers(model)
     check_finite(model, [x for x in layers if isinstance(x, Growable) and x.built])
-    flow = Flow(model, keeps_inputs=not drop_inputs)
+    flow = Flow(UnitGraph(model), keeps_inputs=not drop_inputs)
     steps: dict[int, Step] = {}
     for step in flow.graph.steps:
         steps.setdefault(id(step.layer), step)
@@ -217,9 +218,6 @@ def _carried(flow: Flow, step: Step | None, layer: keras.Layer) -> _Carried:
         return _UNCHANGED
     kept = {-2: flow.kept(step.inputs[0]), -1: flow.kept(step.outputs[0])}
     counts = {-2: step.inputs[0].count, -1: step.outputs[0].count}
-    if flow.kernel(layer) is None:
-        # Of a normalisation every variable has one axis, that of the units.
-        kept.pop(-2)
     axes = {
         axis: (units, np.arange(len(units)))
         for axis, units in kept.items()

@@ -11,7 +11,7 @@ from keras_grow.layers.growable import Growable, nested_layers, paired_layers
 from keras_grow.layers.sparse_dense import SparseDense
 from keras_grow.layers.weight_norm_kernel import WeightNormKernel
 from keras_grow.optimizer_slots import Move, carry_over, shift_averages
-from keras_grow.structure.axes import Axes, places, translated
+from keras_grow.structure.axes import Axes, axes_of, places, translated
 from keras_grow.structure.kernels import connections_of, has_kernel, kernel_shape
 from keras_grow.widening import carried_axes
 
@@ -90,7 +90,7 @@ def _moves(old: keras.Layer, new: keras.Layer, axes: Axes) -> list[Move]:
     moves = []
     if axes:
         moves = [
-            Move(a, b, places(a.shape, b.shape, axes))
+            Move(a, b, places(a.shape, b.shape, axes_of(old, a, axes)))
             for a, b in zip(old.trainable_variables, new.trainable_variables, strict=True)
             if not (is_kernel_moved and a is _weights(old))
         ]

@@ -1,27 +1,26 @@
-"""The optimizer's slots of changed connections: the only file that knows an optimizer's inside.
+"""The optimizer's slots of changed connections.
 
-Keras has no public access to slots. This file relies on `_get_variable_index`, `_iterations`, on
-`inner_optimizer` of a loss-scaling optimizer, on `optimizers` and `_optimizer_map` of a
-`MultiOptimizer`, and on one convention: a slot is an entry of a list attribute that is as long as
-the optimizer's list of variables. `tests/test_optimizer_slots.py` holds it to that for every
-optimizer of Keras, and names the versions it was run on.
+Keras has no public access to slots; `keras_private.py` has it.
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import keras
 import tensorflow as tf
 from keras import ops
 
 from keras_grow.connections.flat_arrays import replaced, taken
+from keras_grow.keras_private import (
+    AVERAGE,
+    MOMENTS,
+    SECOND_MOMENTS,
+    has_slots_for,
+    slots_of,
+    step_counter,
+)
 from keras_grow.layers.growable import StorageChange
 from keras_grow.structure.copying import made_anew
-
-# The slot that averages weights (`use_ema=True`).
-_AVERAGE = "_model_variables_moving_average"
-# The slots that Adam and its relatives divide by: a running mean of the squared gradient.
-_SECOND_MOMENTS = ("_velocities", "_velocity_hats", "adam_velocities", "_accumulators", "_u")
 
 
 def reset_slots(
@@ -61,14 +60,14 @@ def reset_slots(
         fresh = keras.Variable(weights[:, None], name="changed_connections")
         newborn = made_anew(owner)
         newborn.build([fresh])
-        newborn_slots = dict(_slots(newborn, fresh))
-        for name, slot in _slots(owner, change.variable):
+        newborn_slots = dict(slots_of(newborn, fresh))
+        for name, slot in slots_of(owner, change.variable):
             start = newborn_slots.get(name)
             if slot.shape != change.variable.shape or start is None or start.shape != fresh.shape:
                 continue
             # Keras makes this one of zeros and fills it in the first step, which a late one is not.
-            values = weights if name == _AVERAGE else start.value[:, 0]
-            if second_moment_starts_at_mean and name in _SECOND_MOMENTS:
+            values = weights if name == AVERAGE else start.value[:, 0]
+            if second_moment_starts_at_mean and name in SECOND_MOMENTS:
                 positive = tf.cast(slot.value > 0, slot.value.dtype)
                 mean = tf.math.divide_no_nan(
                     tf.reduce_sum(slot.value * positive), tf.reduce_sum(positive)
@@ -87,20 +86,12 @@ def shift_averages(
     owner = None if optimizer is None else _optimizer_of(optimizer, variable)
     if owner is None:
         return
-    names = {_AVERAGE}
+    names = {AVERAGE}
     if isinstance(owner, getattr(keras.optimizers, "ScheduleFreeAdamW", ())):
-        names.add("_momentums")  # A weight beside the weight, not a mean of gradients.
-    for name, slot in _slots(owner, variable):
+        names.add(MOMENTS)  # A weight beside the weight, not a mean of gradients.
+    for name, slot in slots_of(owner, variable):
         if name in names:
             slot.assign_add(tf.cast(shift, slot.dtype))
-
-
-def step_counter(optimizer: keras.Optimizer) -> keras.Variable:
-    """The variable that counts the steps the optimizer was asked to make.
-
-    The public `iterations` is this one only without gradient accumulation; with it, a quotient.
-    """
-    return getattr(optimizer, "inner_optimizer", optimizer)._iterations
 
 
 def steps_made(optimizer: keras.Optimizer | None) -> int:
@@ -144,7 +135,7 @@ def carry_over(optimizer: keras.Optimizer, moves: Sequence[Move]) -> keras.Optim
     for move in moves:
         owner = _optimizer_of(optimizer, move.old)
         if owner is not None and move.places is not None:
-            moved_slots |= {id(slot): move for _, slot in _slots(owner, move.old)}
+            moved_slots |= {id(slot): move for _, slot in slots_of(owner, move.old)}
     for old, new in zip(optimizer.variables, converted.variables, strict=True):
         moved = moved_slots.get(id(old))
         if moved is None or moved.places is None:
@@ -205,7 +196,7 @@ def slots(optimizer: keras.Optimizer, variable: keras.Variable) -> dict[str, ker
     owner = _optimizer_of(optimizer, variable)
     if owner is None:
         return {}
-    return {name: slot for name, slot in _slots(owner, variable) if slot.shape == variable.shape}
+    return {name: slot for name, slot in slots_of(owner, variable) if slot.shape == variable.shape}
 
 
 def _optimizer_of(optimizer: keras.Optimizer, variable: keras.Variable) -> keras.Optimizer | None:
@@ -218,22 +209,4 @@ def _optimizer_of(optimizer: keras.Optimizer, variable: keras.Variable) -> keras
             return owner
     if getattr(optimizer, "optimizers", None) or not optimizer.built:
         return None
-    try:
-        optimizer._get_variable_index(variable)
-    except KeyError:
-        return None
-    return optimizer
-
-
-def _slots(
-    optimizer: keras.Optimizer, variable: keras.Variable
-) -> Iterator[tuple[str, keras.Variable]]:
-    index = optimizer._get_variable_index(variable)
-    num_variables = len(optimizer._trainable_variables)
-    for name, slot_list in vars(optimizer).items():
-        is_slot_list = isinstance(slot_list, (list, tuple)) and len(slot_list) == num_variables
-        if not is_slot_list or name in ("_trainable_variables", "_variables"):
-            continue
-        slot = slot_list[index]
-        if isinstance(slot, keras.Variable) and slot is not variable:
-            yield name, slot
+    return optimizer if has_slots_for(optimizer, variable) else None

@@ -13,11 +13,11 @@ from keras_grow.callbacks.growth import GrowthCallback
 from keras_grow.callbacks.moments import Epochs
 from keras_grow.callbacks.pruning import PruningCallback
 from keras_grow.course import Course, GrowthPhase, Judgement, PruningStage
-from keras_grow.dead_neurons import remove_dead_neurons
 from keras_grow.integers import checked_integer
 from keras_grow.layers.growable import growable_layers
 from keras_grow.measuring.gradients import GradientMeter
-from keras_grow.neurons import grow_neurons
+from keras_grow.neurons.births import grow_neurons
+from keras_grow.neurons.dead import remove_dead_neurons
 
 
 @dataclasses.dataclass(frozen=True)

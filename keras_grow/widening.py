@@ -1,5 +1,6 @@
 """Wider copies of models: room for more units, with nothing else changed."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -8,15 +9,15 @@ import keras
 import numpy as np
 
 from keras_grow.integers import as_integer
-from keras_grow.layers.conv_like import ConvLike
 from keras_grow.layers.growable import Growable, growable_layers, paired_layers
 from keras_grow.layers.paths import find_layer, paths_of
 from keras_grow.measuring.agreement import check_copy
-from keras_grow.structure.axes import Axes, carry
+from keras_grow.structure.axes import Axes, carry, grown_axes
 from keras_grow.structure.cloning import check_convertible, clone_with
 from keras_grow.structure.copying import made_anew
-from keras_grow.structure.kernels import kernel_shape
-from keras_grow.structure.topology import consumers
+from keras_grow.structure.graph import Stream, UnitsNotFollowed
+from keras_grow.structure.kernels import has_kernel, kernel_shape, why_not_resizable
+from keras_grow.structure.unit_graph import Group, UnitGraph
 
 
 def widen(
@@ -24,19 +25,19 @@ def widen(
 ) -> keras.Model:
     """A copy of `model` in which `layer` has more units, with weights and connections kept.
 
-    The new units are dormant: no connection leads into or out of them, where a plain Dense reads
-    them its weights are 0, and their entries of a BatchNormalization on the way are those of a new
-    layer. The copy therefore computes the same function, and trains as `model` does, except that a
-    plain Dense may learn from new units whose activation is not 0 at 0, as it does from a bias.
-    New units wake by `grow_neurons` or `grow`. The copy is not compiled (`convert_optimizer` makes
-    its optimizer), and `model` stays as it was. A sparse layer keeps its number of slots;
-    `make_sparse` makes more.
+    What is tied to these units grows with them: the other ends of additions and products, the
+    layers on the way, and what reads them. The new units are dormant: no connection leads into or
+    out of them, in a plain layer their weights are 0, and their entries of a BatchNormalization on
+    the way are those of a new layer. The copy therefore computes the same function, and trains as
+    `model` does, except that a plain layer may learn from new units whose activation is not 0 at
+    0, as it does from a bias. New units wake by `grow_neurons` or `grow`. The copy is not compiled
+    (`convert_optimizer` makes its optimizer), and `model` stays as it was. A sparse layer keeps its
+    number of slots; `make_sparse` makes more.
 
     Args:
         model: a built Sequential or functional model.
-        layer: a growable layer of it, or its path or name, whose units (of a convolution, its
-            maps) reach other layers through layers that keep units apart (activations, dropout,
-            BatchNormalization, pooling, Flatten).
+        layer: a growable layer of it, or its path or name. `keras_grow.groups` shows what its units
+            (of a convolution, its maps) are tied to, and whether they can change.
         units: integer, more than the layer has.
         verify: as in `make_growable`.
 
@@ -46,7 +47,7 @@ def widen(
     Raises:
         TypeError: if `model` is not a Keras 3 model.
         ValueError: for a subclassed or unbuilt model, a layer that is not growable or whose units
-            can't be followed, and fewer units than the layer has.
+            can't change, and fewer units than the layer has.
         CopyDiffers: a `ValueError`, where a layer of the copy would compute something else.
 
     Example:
@@ -71,34 +72,75 @@ def widen(
             f"`units` must be an integer above the {num_old} that layer {old.name!r} has. "
             f"Received: units={units!r}"
         )
-    readers = consumers(model, old)
+    graph = UnitGraph(model)
+    group = _sole_group(graph, old)
     num_new = wanted - num_old
-    shapes = {id(old): (*old.kernel_shape[:-1], wanted)}
-    for reader in readers:
-        *window, inputs, outputs = kernel_shape(reader.layer)
-        inputs += num_new * reader.indices.shape[1]
-        shapes[id(reader.layer)] = (*window, inputs, outputs)
-    passed = {id(place.layer) for reader in readers for place in reader.passed}
+    made = {id(end.layer) for end in group.made_by}
+    densities = {}
+    for end in {*group.made_by, *group.read_by}:
+        if isinstance(end.layer, Growable) and end.layer.is_sparse:
+            grown = _grown_shape(group, end.layer, num_new)
+            densities[id(end.layer)] = end.layer.num_active / math.prod(grown)
+    touched = {id(end.layer) for end in (*group.made_by, *group.read_by, *group.passed)}
 
     def convert(layer: keras.Layer) -> keras.Layer | None:
-        if id(layer) not in shapes and not (id(layer) in passed and layer.weights):
+        if id(layer) not in touched:
             return None
         changes: dict[str, Any] = {}
-        if layer is old:
-            changes["filters" if isinstance(layer, ConvLike) else "units"] = wanted
-        if isinstance(layer, Growable) and layer.is_sparse:
-            changes["initial_density"] = layer.num_active / math.prod(shapes[id(layer)])
+        if id(layer) in made:
+            changes["filters" if hasattr(layer, "filters") else "units"] = wanted
+        if id(layer) in densities:
+            changes["initial_density"] = densities[id(layer)]
         return made_anew(layer, **changes)
 
     # The axes that grew can only be told once the copy is there.
-    widened = clone_with(model, convert, lambda old, new: None)
+    shapes = {
+        nested: [_grown_stream(graph, group, stream, num_new) for stream in streams]
+        for nested, streams in graph.graph.inputs_of_nested.items()
+    }
+    widened = clone_with(model, convert, lambda old, new: None, shapes)
     carried = carried_axes(model, widened)
     for before, after in paired_layers(model, widened):
-        if id(before) in carried:
-            carry(before, after, carried[id(before)])
+        if id(before) in touched:
+            carry(before, after, carried.get(id(before), {}))
     places = {layer: axes[-1] for layer, axes in carried.items() if -1 in axes}
     check_copy(model, widened, verify, places)
     return widened
+
+
+def _sole_group(graph: UnitGraph, layer: Growable) -> Group:
+    """The group of all units of a layer, if it can grow; raises `UnitsNotFollowed` if it can't."""
+    group, *others = graph.groups_of(layer)
+    why = group.why_fixed
+    for end in group.made_by:
+        all_units = np.arange(kernel_shape(end.layer)[-1])[:, None]
+        if others or not np.array_equal(end.indices, all_units):
+            why = f"the units of {end.path!r} are not all tied alike: widen what it is tied to"
+    for end in (*group.made_by, *group.read_by):
+        why = why or why_not_resizable(end.layer)
+    if why is not None:
+        group = dataclasses.replace(group, why_fixed=why)
+        raise UnitsNotFollowed(
+            f"New units stand in all layers that they are tied to. Received: {group}"
+        )
+    return group
+
+
+def _grown_stream(
+    graph: UnitGraph, group: Group, stream: Stream, num_new: int
+) -> tuple[int | None, ...]:
+    """The shape of a tensor once a group has more units."""
+    num_here = np.isin(graph.roots[stream.units], group.roots).sum()
+    if not num_here:
+        return stream.shape
+    return (*stream.shape[:-1], int(stream.count + num_here // group.count * num_new))
+
+
+def _grown_shape(group: Group, layer: keras.Layer, num_new: int) -> list[int]:
+    shape = [*kernel_shape(layer)]
+    for axis, ends in ((-1, group.made_by), (-2, group.read_by)):
+        shape[axis] += sum(num_new * end.indices.shape[1] for end in ends if end.layer is layer)
+    return shape
 
 
 def carried_axes(model: keras.Model, widened: keras.Model) -> Mapping[int, Axes]:
@@ -111,25 +153,12 @@ def carried_axes(model: keras.Model, widened: keras.Model) -> Mapping[int, Axes]
     Returns:
         A dict from the `id` of each layer of `model` whose variables grew to its `Axes`.
     """
-    axes: dict[int, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
     for old, new in paired_layers(model, widened):
-        # The copy may have been converted to plain layers since.
-        if not (isinstance(old, Growable) and isinstance(new, (Growable, keras.layers.Dense))):
-            continue
-        count, count_now = kernel_shape(old)[-1], kernel_shape(new)[-1]
-        if count == count_now:
-            continue
-        if count > count_now:
-            raise ValueError(
-                "`converted` must have been made from `model`. Received: layer "
-                f"{old.name!r} with {count} units, and {count_now} in the copy"
-            )
-        units = np.arange(count)
-        axes.setdefault(id(old), {})[-1] = (units, units)
-        for reader, wider in zip(consumers(model, old), consumers(widened, new), strict=True):
-            sides = reader.indices.reshape(-1), wider.indices[:count].reshape(-1)
-            axes.setdefault(id(reader.layer), {})[-2] = sides
-            for place, wider_place in zip(reader.passed, wider.passed, strict=True):
-                sides = place.indices.reshape(-1), wider_place.indices[:count].reshape(-1)
-                axes.setdefault(id(place.layer), {})[-1] = sides
-    return axes
+        if has_kernel(old) and has_kernel(new):
+            count, count_now = kernel_shape(old)[-1], kernel_shape(new)[-1]
+            if count > count_now:
+                raise ValueError(
+                    "`converted` must have been made from `model`. Received: layer "
+                    f"{old.name!r} with {count} units, and {count_now} in the copy"
+                )
+    return grown_axes(UnitGraph(model), UnitGraph(widened))

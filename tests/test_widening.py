@@ -19,8 +19,8 @@ from keras_grow import (
 from keras_grow.connections.neuron_initializers import SingularVectors
 from keras_grow.optimizer_slots import slots, steps_made
 from keras_grow.structure.axes import places
-from keras_grow.structure.units import Units
 from keras_grow.widening import carried_axes
+from tests.neurons.connections import units_of
 from tests.random_models import difference
 
 _layers = keras.layers
@@ -117,7 +117,7 @@ def test_the_function_is_the_same(model):
 
 def test_new_units_are_dormant_and_all_others_as_they_were(model):
     wider = widen(model, "hidden", 13)
-    old, new = (Units(m, m.get_layer("hidden")) for m in (model, wider))
+    old, new = (units_of(m, "hidden") for m in (model, wider))
     np.testing.assert_array_equal(new.fan_in(), [*old.fan_in(), *[0] * 5])
     np.testing.assert_array_equal(new.fan_out(), [*old.fan_out(), *[0] * 5])
     for a, b, at, to in _variable_pairs(model, wider):
@@ -147,7 +147,7 @@ def test_training_goes_on_with_the_same_numbers_and_the_new_units_stay_dormant(m
     for a, b, at, to in _variable_pairs(model, wider):
         old, new = a.numpy().reshape(-1)[at], b.numpy().reshape(-1)[to]
         np.testing.assert_allclose(new, old, rtol=0, atol=1e-5)
-    units = Units(wider, wider.get_layer("hidden"))
+    units = units_of(wider, "hidden")
     assert not np.any(units.fan_in()[8:])
     if isinstance(wider.layers[-1], GrowableDense):
         assert not np.any(units.fan_out()[8:])

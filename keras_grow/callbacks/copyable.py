@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_grow.keras_private import MODEL_OF_A_CALLBACK
 from keras_grow.measuring.gradients import GradientMeter
 
 
@@ -44,5 +45,5 @@ class CopyableCallback(keras.callbacks.Callback):
         return settings
 
     def _settings(self) -> dict[str, Any]:
-        of_a_run = ("_model", "_params", "params", *self._OF_A_RUN)
+        of_a_run = (*MODEL_OF_A_CALLBACK, *self._OF_A_RUN)
         return {name: None if name in of_a_run else value for name, value in vars(self).items()}

@@ -21,9 +21,10 @@ from keras_grow.change import (
 )
 from keras_grow.connections.densities import DensityDistribution
 from keras_grow.integers import checked_integer
+from keras_grow.keras_private import step_counter
 from keras_grow.layers.growable import growable_layers
 from keras_grow.measuring.gradients import GradientMeter
-from keras_grow.optimizer_slots import step_counter, steps_made
+from keras_grow.optimizer_slots import steps_made
 
 Schedule = float | int | Callable[[int], float]
 """A number, or any callable of the epoch or step, `LearningRateSchedule`s included."""

@@ -1,13 +1,11 @@
-"""Keras's TensorBoard callback, for models with masks.
-
-This file relies on Keras's `_log_weight_as_image`, and `tests/callbacks/test_beside_kerass_own.py`
-names the versions of Keras it was run on.
-"""
+"""Keras's TensorBoard callback, for models with masks."""
 
 import keras
 
+from keras_grow.keras_private import TensorBoardOfWeights
 
-class TensorBoard(keras.callbacks.TensorBoard):
+
+class TensorBoard(TensorBoardOfWeights):
     """`keras.callbacks.TensorBoard`, which with `write_images=True` draws masks too.
 
     Keras's own draws every variable of a layer, and fails on those that hold True and False, as
@@ -27,9 +25,7 @@ class TensorBoard(keras.callbacks.TensorBoard):
     ```
     """
 
-    def _log_weight_as_image(self, weight, weight_name, epoch):
+    def weight_as_image(self, weight):
         if weight.dtype == "bool":
-            weight = keras.ops.cast(weight, "float32")
-        elif not keras.backend.is_float_dtype(weight.dtype):
-            return
-        super()._log_weight_as_image(weight, weight_name, epoch)
+            return keras.ops.cast(weight, "float32")
+        return weight if keras.backend.is_float_dtype(weight.dtype) else None

@@ -14,7 +14,8 @@ from keras_grow.connections.selection import Proposal
 from keras_grow.connections.tiled_gradient import TiledGradient
 from keras_grow.connections.tiled_search import TiledSearch
 from keras_grow.connections.view import Connections
-from keras_grow.layers.paths import layer_paths, layers_in, paths_of
+from keras_grow.keras_private import layers_in
+from keras_grow.layers.paths import layer_paths, paths_of
 
 
 @dataclasses.dataclass(frozen=True)

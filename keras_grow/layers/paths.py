@@ -5,6 +5,8 @@ from typing import Any, TypeVar
 
 import keras
 
+from keras_grow.keras_private import layers_in
+
 LayerT = TypeVar("LayerT", bound=keras.Layer)
 Value = TypeVar("Value")
 
@@ -29,12 +31,6 @@ def layer_paths(model: keras.Layer) -> dict[keras.Layer, str]:
 
     visit(model, "")
     return paths
-
-
-def layers_in(layer: keras.Layer) -> list[keras.Layer]:
-    """The layers directly inside a layer, in the order in which they were added."""
-    # Only models have a public list of them; wrappers have not.
-    return layer.layers if isinstance(layer, keras.Model) else layer._layers
 
 
 def paths_of(model: keras.Layer, layers: Sequence[keras.Layer]) -> list[str]:

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_grow.integers import checked_integer
+from keras_grow.keras_private import output_shapes
 from keras_grow.layers.growable import Growable
 from keras_grow.layers.observer import Observer, observing
 from keras_grow.measuring.loss import call_model, untouched
@@ -109,7 +110,7 @@ def _num_numbers(nodes: Any, functions: dict[str, Any], longest: int) -> int:
     """How many numbers, for all traced samples, the operations of a graph put out."""
     total = 0
     for node in nodes:
-        for shape in node.attr["_output_shapes"].list.shape:
+        for shape in output_shapes(node):
             sizes = [dimension.size for dimension in shape.dim]
             grows = any(size % _TRACED_SAMPLES == 0 for size in sizes)
             if grows and min(sizes) > 0:

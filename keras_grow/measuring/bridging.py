@@ -1,6 +1,7 @@
 """The bridging gradient: what a connection would be worth that skips a layer."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -13,11 +14,11 @@ from keras_grow.measuring.gradients import GradientMeter
 
 @dataclasses.dataclass(frozen=True)
 class MeasuredBridge:
-    """What one pass over the growth data measured between two layers.
+    """What one pass over the growth data measured between a layer and those that read it.
 
     Attributes:
-        gradient: float tensor of shape `(inputs, units)`: the inputs of the first layer, the
-            units of the second.
+        gradient: float tensor of shape `(inputs, units)`: the inputs of the layer, the units of
+            all its readers, one reader after the other.
         mean_input: float tensor of shape `(inputs,)`, the mean input of the first layer.
         loss: float, the mean loss over the growth data.
     """
@@ -31,22 +32,22 @@ def bridging_gradient(
     model: keras.Model,
     data: Any,
     layer: Growable,
-    consumer: Growable,
+    readers: Sequence[Growable],
     meter: GradientMeter,
     optimizer: keras.Optimizer | None,
 ) -> MeasuredBridge:
-    r"""Measures the gradient of connections from the inputs of `layer` into `consumer`.
+    r"""Measures the gradient of connections from the inputs of `layer` into its `readers`.
 
     $$ G_{nm} = \frac{1}{N} \sum x_n^{l-1} \frac{\partial L}{\partial u_m^{l+1}} $$
 
-    over the growth data: inputs $x$ of `layer`, pre-activations $u$ of `consumer`. It is dL/dS at
-    S = 0 of a kernel S that would lead from those inputs straight into the consumer. Signed
+    over the growth data: inputs $x$ of `layer`, pre-activations $u$ of the readers. It is
+    dL/dS at S = 0 of a kernel S that would lead from those inputs straight into the readers. Signed
     products are summed over all batches, so that chunks equal the whole; the model is left
     untouched.
 
     Args:
         model, data, optimizer: see `GradientMeter.measure`.
-        layer, consumer: growable layers of the model, each called on the same samples in the same
+        layer, readers: growable layers of the model, each called on the same samples in the same
             order.
         meter: the settings of the measurement.
 
@@ -56,25 +57,27 @@ def bridging_gradient(
 
     Reference: Dai, Yin, Jha, "NeST", arXiv:1711.02017, Algorithm 1.
     """
-    check_finite(model, [layer, consumer])
-    num_inputs, num_units = layer.kernel_shape[-2], consumer.kernel_shape[-1]
+    layers = [layer, *readers]
+    check_finite(model, layers)
+    num_inputs, num_units = layer.kernel_shape[-2], sum(x.kernel_shape[-1] for x in readers)
     gradient = tf.zeros((num_inputs, num_units), layer.variable_dtype)
     input_sum, num_rows = tf.zeros((num_inputs,), gradient.dtype), 0
 
     def consume(activities):
         nonlocal gradient, input_sum, num_rows
-        for (x, _), (_, stimulation) in zip(*activities, strict=True):
-            gradient += tf.matmul(x, tf.cast(stimulation, x.dtype), transpose_a=True)
+        for (x, _), *of_readers in zip(*activities, strict=True):
+            upstream = tf.concat([tf.cast(d, x.dtype) for _, d in of_readers], axis=-1)
+            gradient += tf.matmul(x, upstream, transpose_a=True)
             input_sum += tf.reduce_sum(x, axis=0)
             num_rows += x.shape[0]
 
-    passes = meter.passes(model, data, [], [layer, consumer], optimizer)
+    passes = meter.passes(model, data, [], layers, optimizer)
     (loss, _), num_samples = passes(consume)
     gradient /= tf.cast(num_samples, gradient.dtype)
     if not bool(tf.reduce_all(tf.math.is_finite(gradient))):
         raise ValueError(
             "The bridging gradient must be finite. Received: NaN or infinite entries between "
-            f"layers {paths_of(model, [layer, consumer])}. Look for NaN in the growth data, labels "
+            f"layers {paths_of(model, layers)}. Look for NaN in the growth data, labels "
             "out of range, or a diverged training."
         )
     mean_input = input_sum / tf.cast(max(1, num_rows), gradient.dtype)

@@ -11,6 +11,7 @@ from keras import tree
 
 from keras_grow.connections.tiled_gradient import TiledGradient
 from keras_grow.connections.tiled_search import TiledSearch
+from keras_grow.keras_private import compiled_loss
 from keras_grow.layers.growable import Growable, check_finite, growable_layers
 from keras_grow.layers.observer import observing
 from keras_grow.layers.paths import paths_of
@@ -271,9 +272,7 @@ class GradientMeter:
         by_activities: Sequence[Growable],
         optimizer: keras.Optimizer | None,
     ) -> Any:
-        # A model compiled anew has a new loss object, which Keras shows under a private name only.
-        compiled_loss = getattr(model, "_compile_loss", None)
-        key = (model, optimizer, compiled_loss, *by_kernel, None, *by_activities)
+        key = (model, optimizer, compiled_loss(model), *by_kernel, None, *by_activities)
         for known, step in self._compiled:
             if len(key) == len(known) and all(a is b for a, b in zip(key, known, strict=True)):
                 return step

@@ -2,15 +2,13 @@
 
 import contextlib
 import functools
-import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
-from tensorflow.python.eager import context as eager_context
 
+from keras_grow.keras_private import same_random_numbers
 from keras_grow.layers.observer import Observer, observing
 from keras_grow.measuring.loss import call_model
 
@@ -31,26 +29,28 @@ def run_intercepted(
             what it returns goes on in the place of the outputs. They are symbolic inside a loop
             that TensorFlow traces.
     """
-    with _same_randomness(), _exact_products(), contextlib.ExitStack() as stack:
+    with same_random_numbers(), _exact_products(), contextlib.ExitStack() as stack:
         for number, layer in enumerate(layers):
-            stack.enter_context(_intercepted(layer, functools.partial(after, number)))
+            stack.enter_context(intercepted(layer, functools.partial(_with, after, number)))
         with keras.StatelessScope(), observing(_ConnectionByConnection()):
             return call_model(model, inputs, training=False)
 
 
+def _with(after: Callable[[int, Any], Any], number: int, method: Callable) -> Callable:
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        return after(number, method(*arguments, **keywords))
+
+    return call
+
+
 @contextlib.contextmanager
-def _intercepted(layer: keras.Layer, after: Callable) -> Iterator[None]:
+def intercepted(layer: keras.Layer, around: Callable[[Callable], Callable]) -> Iterator[None]:
+    """Puts `around(call)` in the place of how a layer computes, inside the block."""
     attributes = vars(layer)
     before = {name: attributes[name] for name in _METHODS if name in attributes}
-
-    def with_after(method: Callable) -> Callable:
-        @functools.wraps(method)
-        def call(*arguments: Any, **keywords: Any) -> Any:
-            return after(method(*arguments, **keywords))
-
-        return call
-
-    attributes.update({name: with_after(getattr(layer, name)) for name in _METHODS})
+    for name in _METHODS:
+        method = getattr(layer, name)
+        attributes[name] = functools.wraps(method)(around(method))
     try:
         yield
     finally:
@@ -72,30 +72,6 @@ class _ConnectionByConnection(Observer):
         outputs = tf.sparse.sparse_dense_matmul(kernel, rows, adjoint_a=True, adjoint_b=True)
         shape = tf.concat([tf.shape(inputs)[:-1], layer.kernel_shape[-1:]], axis=0)
         return tf.cast(tf.reshape(tf.transpose(outputs), shape), layer.compute_dtype)
-
-
-@contextlib.contextmanager
-def _same_randomness() -> Iterator[None]:
-    """The same random numbers each time, for layers without a generator of their own.
-
-    TensorFlow has no public access to the state of its global generator; `tests/measuring/
-    test_interception.py` holds the attributes used here, and names the versions it was run on.
-    """
-    tensorflow = eager_context.context()
-    seed, generator = tensorflow._seed, getattr(tensorflow, "_rng", None)
-    state = None if generator is None else generator.getstate()
-    states = random.getstate(), np.random.get_state()
-    random.seed(0)
-    np.random.seed(0)
-    tf.random.set_seed(0)
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        tf.random.set_seed(seed)
-        if state is not None:
-            tensorflow._rng.setstate(state)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_grow.optimizer_slots import step_counter
+from keras_grow.keras_private import is_seed, step_counter
 
 LossFunction = Callable[..., tf.Tensor]
 
@@ -69,8 +69,7 @@ def untouched(
     counter = tf.cast(step, tf.uint32) * 65537 + tf.cast(draw, tf.uint32)
 
     def value(variable: keras.Variable) -> tf.Tensor:
-        # A seed generator's state is (seed, counter).
-        if variable.name == "seed_generator_state" and tuple(variable.shape) == (2,):
+        if is_seed(variable):
             return tf.stack([variable.value[0], tf.cast(counter, variable.value.dtype)])
         return variable.value
 

@@ -1,4 +1,4 @@
-"""What layers make of inputs that are constant, whatever the model is given."""
+"""What layers with a kernel make of inputs that are constant, whatever the model is given."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,6 @@ import tensorflow as tf
 
 from keras_grow.layers.partial_area_conv import PartialAreaConv2D
 from keras_grow.structure.kernels import connections_of, inputs_of, kernel_shape
-from keras_grow.structure.passing import NORMALIZATIONS, POOLING, RESIZING, ZERO_PADDING
 
 
 class Kernel:
@@ -66,23 +65,3 @@ class Kernel:
             outputs = self.layer.activation(outputs[None])[0]
         outputs = tf.cast(outputs, tf.float64).numpy()
         return np.where(fed | ~np.isfinite(outputs), np.nan, outputs)
-
-
-def constants_behind(layer: keras.Layer, rank: int, constants: np.ndarray) -> np.ndarray:
-    """What a layer that keeps units apart makes of constants at inference; NaN stays NaN."""
-    if type(layer) in ZERO_PADDING:
-        return np.where(constants == 0, 0.0, np.nan)
-    if type(layer) in (*POOLING, *RESIZING, keras.layers.Flatten):
-        return constants
-    is_constant = np.isfinite(constants)
-    if type(layer) in NORMALIZATIONS and getattr(layer, "gamma", None) is not None:
-        is_constant = is_constant | (layer.gamma.numpy() == 0)
-    if not is_constant.any():
-        return constants
-    values = np.where(np.isfinite(constants), constants, 0.0)
-    values = values.reshape([1] * (rank - 1) + [-1])
-    # The call is not the model's: what it adds to losses is dropped with the scope.
-    with keras.StatelessScope():
-        outputs = layer(tf.cast(values, layer.compute_dtype))
-    outputs = tf.cast(tf.reshape(outputs, [-1]), tf.float64).numpy()
-    return np.where(is_constant & np.isfinite(outputs), outputs, np.nan)

@@ -10,7 +10,7 @@ from keras_grow.layers.masked import Masked
 from keras_grow.structure.cloning import is_graph
 from keras_grow.structure.graph import Graph, Step, Stream
 from keras_grow.structure.kernels import has_kernel, inputs_of, why_not_resizable
-from keras_grow.structure.passing import UnitsMixed, keeps_units_apart, passage
+from keras_grow.structure.rules import UnitsMixed, keeps_units_apart, places_behind
 
 
 class Dependence:
@@ -59,18 +59,19 @@ class Dependence:
         """Which units of a call's output depend on an input, and before its activation."""
         sources = [self._varies[stream] for stream in step.inputs]
         all_or_none = _all(output, any(source.any() for source in sources))
-        if len(sources) != 1 or not output.count or not step.inputs[0].count:
+        if len(step.outputs) != 1 or any(stream.count == 0 for stream in (*step.inputs, output)):
             return all_or_none, all_or_none
-        layer, source = step.layer, sources[0]
+        layer = step.layer
         if isinstance(layer, Growable) and why_not_resizable(layer) is None:
-            fed = _fed(layer, source)
+            fed = _fed(layer, sources[0])
             return (fed if self._keeps_apart[id(layer)] else _all(output, any(fed))), fed
         try:
-            stands_at = passage(layer, step.inputs[0].shape)
+            places = places_behind(layer, [stream.shape for stream in step.inputs])
         except UnitsMixed:
             return all_or_none, all_or_none
         behind = _all(output, False)
-        behind[stands_at] = source[:, None]
+        for source, at in zip(sources, places, strict=True):
+            behind[at] |= source[:, None]
         return behind, behind
 
 

@@ -1,37 +1,21 @@
-"""How units flow through a model, and which of them its outputs depend on.
+"""Which units of a model its outputs depend on, and which are constant.
 
-Every tensor has units, the entries of its last axis. Layers that keep units apart, additions and
-concatenations tie units of several tensors together: they stay or go as one. Layers with a kernel
-read some units and make others. All else is taken to need every unit that it reads, and to make
-units that can't go.
+A worked example, where `-` leads out of a unit to those that read it, and `a.1` is not fed:
+
+    x.0 - a.0 - b.0 - y.0      a.0 and b.0 are needed, for y.0 is an output
+    x.1 - a.2 - b.1            nothing reads b.1, so that nothing needs a.2, or x.1
+          a.1 - b.0            a.1 is relu(its bias) = 3 whatever x is; 3 times its weight goes into
+                               the bias of b.0, and then nothing reads a.1
 """
-
-from collections.abc import Sequence
 
 import keras
 import numpy as np
 
-from keras_grow.structure.calls import operation_type
-from keras_grow.structure.constants import Kernel, constants_behind
-from keras_grow.structure.graph import Graph, Step, Stream
-from keras_grow.structure.kernels import has_kernel, why_not_resizable
-from keras_grow.structure.passing import UnitsMixed, keeps_units_apart, passage
-
-_MERGING = {
-    keras.layers.Add: np.add,
-    keras.layers.Subtract: np.subtract,
-    keras.layers.Multiply: np.multiply,
-    keras.layers.Average: np.add,
-    keras.layers.Maximum: np.maximum,
-    keras.layers.Minimum: np.minimum,
-    # What `a + b` of two tensors is, and its like.
-    operation_type(keras.ops.add): np.add,
-    operation_type(keras.ops.subtract): np.subtract,
-    operation_type(keras.ops.multiply): np.multiply,
-    operation_type(keras.ops.maximum): np.maximum,
-    operation_type(keras.ops.minimum): np.minimum,
-}
-_MULTIPLYING = (keras.layers.Multiply, operation_type(keras.ops.multiply))
+from keras_grow.structure.constants import Kernel
+from keras_grow.structure.graph import Step, Stream
+from keras_grow.structure.kernels import why_not_resizable
+from keras_grow.structure.rules import rule_for
+from keras_grow.structure.unit_graph import UnitGraph
 
 
 class Flow:
@@ -43,8 +27,9 @@ class Flow:
     can take it into their biases.
 
     Args:
-        model: a built Sequential or functional model.
+        units: the graph of the model's units.
         keeps_inputs: whether all units of the model's inputs stay, read or not.
+        keeps_one: whether one unit of every tensor stays, as a tensor can't be empty.
 
     Attributes:
         graph: the model's calls.
@@ -53,23 +38,26 @@ class Flow:
             int64, ascending; one where there is none.
     """
 
-    def __init__(self, model: keras.Model, keeps_inputs: bool = True):
-        self.graph = Graph(model)
+    def __init__(self, units: UnitGraph, keeps_inputs: bool = True, keeps_one: bool = True):
+        self.graph = units.graph
         self.reasons: dict[str, str] = {}
-        count = sum(stream.count for stream in self.graph.streams)
-        self._ties: list[tuple[np.ndarray, np.ndarray]] = []
-        self._constants = np.full(count, np.nan)
-        self._is_pinned = np.zeros(count, bool)
+        self._keeps_one = keeps_one
+        self._units = units
+        self._fixed = dict(units.fixed)
+        self._constants = np.full(units.num_units, np.nan)
+        self._is_pinned = np.zeros(units.num_units, bool)
         self._kernels: dict[int, tuple[Kernel, list[Step]]] = {}
-        self._fixed: dict[str, tuple[str, np.ndarray]] = {}
-        for earlier, later in self.graph.repeats:
-            self._ties.append((earlier.units, later.units))
+        for steps in units.kernels.values():
+            self._add_kernel(steps)
         for step in self.graph.steps:
-            self._pass(step)
-        self._tie_shared_layers()
+            self._find_constants(step)
+        for _, fixed in self._fixed.values():
+            self._is_pinned[fixed] = True
+        for mixed in units.mixed.values():
+            self._is_pinned[mixed] = True
         for stream in self.graph.outputs:
             self._is_pinned[stream.units] = True
-        self._groups = _groups(count, self._ties)
+        self._groups = units.roots
         self._is_needed = self._find_needed()
         self.used_inputs = tuple(self.kept(stream) for stream in self.graph.inputs)
         if keeps_inputs:
@@ -81,6 +69,10 @@ class Flow:
     def kept(self, stream: Stream) -> np.ndarray:
         """Which units of a tensor stay: int64, ascending."""
         return np.flatnonzero(self._is_needed[self._groups[stream.units]])
+
+    def is_needed(self, roots: np.ndarray) -> np.ndarray:
+        """Which of some groups, by their numbers in the graph of units, stay: bool."""
+        return self._is_needed[roots]
 
     def left_over(self, stream: Stream) -> np.ndarray:
         """Which units of a tensor stay only because it can't be empty; what they are may change."""
@@ -103,92 +95,31 @@ class Flow:
         """The connections of a layer whose kernel can have other inputs and units, else `None`."""
         return self._kernels[id(layer)][0] if id(layer) in self._kernels else None
 
-    def _fix(self, step: Step, why: str) -> None:
-        """Takes all that a call reads and makes as needed."""
-        units = np.concatenate([stream.units for stream in (*step.inputs, *step.outputs)])
-        self._is_pinned[units] = True
-        self._fixed[step.path] = (why, units)
-
-    def _pass(self, step: Step) -> None:
-        """Ties the units on both sides of a call, and finds those that are constant behind it."""
-        if any(stream.count == 0 for stream in (*step.inputs, *step.outputs)):
-            self._fix(step, "the last axis of its input or output is not known")
-        elif has_kernel(step.layer) and len(step.inputs) == 1:
-            self._apply_kernel(step)
-        elif type(step.layer) in _MERGING and len(step.inputs) > 1:
-            self._merge(step)
-        elif type(step.layer) is keras.layers.Concatenate:
-            self._concatenate(step)
-        elif len(step.inputs) == len(step.outputs) == 1:
-            self._pass_one(step)
-        else:
-            self._fix(step, "it is not known to keep units apart")
-
-    def _apply_kernel(self, step: Step) -> None:
-        (source,), (output,) = step.inputs, step.outputs
-        why_not = why_not_resizable(step.layer)
-        if why_not is not None:
-            self._fix(step, why_not)
+    def _add_kernel(self, steps: list[Step]) -> None:
+        layer = steps[0].layer
+        why_not = why_not_resizable(layer)
+        if why_not is None:
+            self._kernels[id(layer)] = (Kernel(layer), steps)
             return
-        if id(step.layer) not in self._kernels:
-            self._kernels[id(step.layer)] = (Kernel(step.layer), [])
-        kernel, steps = self._kernels[id(step.layer)]
-        steps.append(step)
-        if keeps_units_apart(step.layer.activation):
-            self._constants[output.units] = kernel.outputs_of(self._constants[source.units])
-        else:
-            self._is_pinned[output.units] = True
+        for step in steps:
+            units = np.concatenate([step.inputs[0].units, step.outputs[0].units])
+            self._fixed[step] = (why_not, units)
 
-    def _merge(self, step: Step) -> None:
+    def _find_constants(self, step: Step) -> None:
+        """Finds which units are constant behind a call, given those before it."""
+        if step in self._fixed:  # What it makes varies, for all that is known.
+            return
         (output,) = step.outputs
-        if any(stream.count != output.count for stream in step.inputs):
-            self._fix(step, "its inputs have different numbers of units")
-            return
-        for stream in step.inputs:
-            self._ties.append((stream.units, output.units))
         constants = [self._constants[stream.units] for stream in step.inputs]
-        merged = _MERGING[type(step.layer)].reduce(constants)  # NaN where one is not constant.
-        if type(step.layer) is keras.layers.Average:
-            merged = merged / len(constants)
-        if type(step.layer) in _MULTIPLYING:
-            merged = np.where(np.any(np.equal(constants, 0), axis=0), 0.0, merged)
-        self._constants[output.units] = merged
-
-    def _concatenate(self, step: Step) -> None:
-        (output,) = step.outputs
-        if step.layer.axis not in (-1, len(output.shape) - 1):
-            self._fix(step, f"it lays its inputs along axis {step.layer.axis}, not the last")
+        if id(step.layer) in self._kernels:
+            if self._units.keeps_apart(step.layer):
+                kernel, _ = self._kernels[id(step.layer)]
+                self._constants[output.units] = kernel.outputs_of(constants[0])
             return
-        units = output.units
-        for stream in step.inputs:
-            own, units = units[: stream.count], units[stream.count :]
-            self._ties.append((stream.units, own))
-            self._constants[own] = self._constants[stream.units]
-
-    def _pass_one(self, step: Step) -> None:
-        (source,), (output,) = step.inputs, step.outputs
-        try:
-            stands_at = passage(step.layer, source.shape)
-        except UnitsMixed as mixed:
-            self._fix(step, str(mixed))
-            return
-        constants = constants_behind(step.layer, len(source.shape), self._constants[source.units])
-        units = output.units[stands_at]
-        self._constants[units] = constants[:, None]
-        self._ties += [(source.units, copy) for copy in units.T]
-
-    def _tie_shared_layers(self) -> None:
-        """A layer that is called several times is one layer: its weights can be cut once only."""
-        calls: dict[int, list[Step]] = {}
-        for step in self.graph.steps:
-            if getattr(step.layer, "weights", None):
-                calls.setdefault(id(step.layer), []).append(step)
-        for first, *others in calls.values():
-            streams = [*first.inputs, *first.outputs]
-            for other in others:
-                for one, another in zip(streams, [*other.inputs, *other.outputs], strict=False):
-                    if one.count == another.count:
-                        self._ties.append((one.units, another.units))
+        rule = rule_for(step.layer)
+        if rule is not None:
+            shapes = [stream.shape for stream in step.inputs]
+            self._constants[output.units] = rule.constants(step.layer, constants, shapes)
 
     def _demanded(self, is_needed: np.ndarray) -> np.ndarray:
         """Which groups are read by connections of units that are needed."""
@@ -219,7 +150,7 @@ class Flow:
                 for stream in self.graph.streams
                 if stream.count and not (is_needed | is_left)[self._groups[stream.units]].any()
             ]
-            if not empty:
+            if not (empty and self._keeps_one):
                 self._is_left = is_left & ~is_needed
                 return is_needed | is_left
             varies = np.isnan(self._constants[empty[0]])
@@ -228,12 +159,12 @@ class Flow:
 
     def _find_reasons(self) -> None:
         nothing_goes = bool(np.all(self._is_needed[self._groups]))
-        for name, (why, units) in self._fixed.items():
+        for step, (why, units) in self._fixed.items():
             num_idle = np.isfinite(self._constants[units]).sum()
             if num_idle:
-                self.reasons[name] = f"{num_idle} constant units stay, since {why}"
+                self.reasons[step.path] = f"{num_idle} constant units stay, since {why}"
             elif nothing_goes and len(units):
-                self.reasons[name] = f"all units it reads and makes stay, since {why}"
+                self.reasons[step.path] = f"all units it reads and makes stay, since {why}"
         for kernel, steps in self._kernels.values():
             sources = [step.inputs[0].units for step in steps]
             constants = [self._constants[source] for source in sources]
@@ -251,17 +182,3 @@ class Flow:
                 )
             if parts:
                 self.reasons[steps[0].path] = "; ".join(parts)
-
-
-def _groups(count: int, ties: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """For each unit the lowest number of those it is tied to, directly or through others."""
-    groups = np.arange(count)
-    while True:
-        before = groups.copy()
-        for one, other in (*ties, *reversed(ties)):
-            lowest = np.minimum(groups[one], groups[other])
-            np.minimum.at(groups, one, lowest)
-            np.minimum.at(groups, other, lowest)
-        groups = groups[groups]
-        if np.array_equal(groups, before):
-            return groups

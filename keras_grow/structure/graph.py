@@ -1,14 +1,57 @@
 """A model as a list of calls and the tensors between them, nested models opened up."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_grow.compatibility import check_is_keras_model
+from keras_grow.keras_private import call_that_made
 from keras_grow.layers.paths import layer_paths
-from keras_grow.structure.calls import Call, calls_of
 from keras_grow.structure.cloning import is_graph
+
+
+class UnitsNotFollowed(ValueError):
+    """Raised where something reads the units of a layer in a way that is not known."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """One call of a layer or operation: the symbolic tensors that it took and made, flattened."""
+
+    operation: Any
+    inputs: Sequence[Any]
+    outputs: Sequence[Any]
+
+
+def calls_of(model: keras.Model) -> list[Call]:
+    """Every call of a layer or operation that makes the model's outputs, inputs first.
+
+    Raises:
+        UnitsNotFollowed: for a subclassed or unbuilt model.
+    """
+    check_is_keras_model(model)
+    if getattr(model, "outputs", None) is None:
+        raise UnitsNotFollowed(
+            "Only built Sequential and functional models know which layer reads which. Received: "
+            f"{type(model).__name__}, a subclassed or unbuilt model"
+        )
+    calls: dict[int, Call] = {}
+
+    def visit(tensor: Any) -> None:
+        call = Call(*call_that_made(tensor))
+        key = id(call.outputs[0])
+        if key in calls:
+            return
+        for source in call.inputs:
+            visit(source)
+        calls[key] = call
+
+    for output in model.outputs:
+        visit(output)
+    return list(calls.values())
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -65,6 +108,7 @@ class Graph:
         self.repeats: list[tuple[Stream, Stream]] = []
         self._insides: dict[int, list[Stream]] = {}
         self._num_units = 0
+        calls_of(model)  # Raises for a model that knows no inputs.
         self._paths: dict[Any, str] = {**layer_paths(model)}
         self.inputs = [self._stream(tensor) for tensor in model.inputs]
         self.outputs, _ = self._open(model, self.inputs)

@@ -40,10 +40,13 @@ def inputs_of(layer: keras.Layer, connections: tf.Tensor) -> tf.Tensor:
     return connections // num_units % num_inputs
 
 
-def why_not_resizable(layer: keras.Layer) -> str | None:
-    """Why a layer with a kernel can't be exchanged or have other units, `None` if it can."""
-    if isinstance(layer, Growable) and not isinstance(layer, Affine):
-        return "it is a growable layer of your own"
+def units_of(layer: keras.Layer, connections: tf.Tensor) -> tf.Tensor:
+    """Which unit each connection leads into."""
+    return connections % kernel_shape(layer)[-1]
+
+
+def why_not_followed(layer: keras.Layer) -> str | None:
+    """Why it can't be told which weights of a layer with a kernel a unit has, `None` if it can."""
     if getattr(layer, "groups", 1) != 1:
         return "its input channels are split into groups"
     if getattr(layer, "data_format", "channels_last") != "channels_last":
@@ -53,3 +56,10 @@ def why_not_resizable(layer: keras.Layer) -> str | None:
     if getattr(layer, "quantization_mode", None) is not None:
         return "it is quantised"
     return None
+
+
+def why_not_resizable(layer: keras.Layer) -> str | None:
+    """Why a layer with a kernel can't be exchanged or have other units, `None` if it can."""
+    if isinstance(layer, Growable) and not isinstance(layer, Affine):
+        return "it is a growable layer of your own"
+    return why_not_followed(layer)

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 from keras_grow.layers.growable import Growable
-from keras_grow.structure.topology import readers
+from keras_grow.structure.graph import Graph
 
 
 def output_scales(model: keras.Model, layers: Sequence[Growable]) -> dict[Growable, tf.Tensor]:
@@ -24,12 +24,17 @@ def output_scales(model: keras.Model, layers: Sequence[Growable]) -> dict[Growab
     Raises:
         UnitsNotFollowed: a `ValueError`, for a subclassed model.
     """
-    return {layer: _output_scale(model, layer) for layer in layers}
+    graph = Graph(model)
+    return {layer: _output_scale(graph, layer) for layer in layers}
 
 
-def _output_scale(model: keras.Model, layer: Growable) -> tf.Tensor:
+def _output_scale(graph: Graph, layer: Growable) -> tf.Tensor:
     units = layer.kernel_shape[-1]
-    reading = readers(model, layer)
+    made = {stream for step in graph.steps if step.layer is layer for stream in step.outputs}
+    readers = [step.layer for step in graph.steps if not made.isdisjoint(step.inputs)]
+    reading = list({id(reader): reader for reader in readers}.values())
+    if not made.isdisjoint(graph.outputs):
+        reading = []
     is_linear = getattr(layer, "activation", None) in (None, keras.activations.linear)
     is_normalised = len(reading) == 1 and type(reading[0]) is keras.layers.BatchNormalization
     if not (is_linear and is_normalised and tuple(reading[0].moving_variance.shape) == (units,)):

@@ -6,7 +6,6 @@ import tensorflow as tf
 from keras import layers
 
 from keras_grow.layers.growable import nested_layers
-from keras_grow.measuring import interception
 from keras_grow.measuring.interception import run_intercepted
 
 
@@ -25,15 +24,3 @@ def test_what_takes_the_place_of_outputs_goes_on():
     expected = np.sum(model.layers[-1].kernel) * np.ones((3, 1))
     np.testing.assert_allclose(outputs, expected, rtol=1e-6)
     assert "call" not in vars(hidden)
-
-
-def test_the_attributes_of_tensorflow_used_here_are_there():
-    # Run on TensorFlow 2.19 to 2.21.
-    context = interception.eager_context.context()
-    tf.random.set_seed(3)
-    assert context._seed == 3
-    state = context._rng.getstate()
-    drawn = tf.random.normal([2])
-    tf.random.set_seed(3)  # Kernels keep a state too, and start afresh.
-    context._rng.setstate(state)
-    np.testing.assert_array_equal(tf.random.normal([2]), drawn)

@@ -16,7 +16,7 @@ from keras_grow import (
 )
 from keras_grow.connections.neuron_scores import Contribution, NeuronScore
 from keras_grow.optimizer_slots import slots
-from keras_grow.structure.units import Units
+from tests.neurons.connections import units_of
 
 _layers = keras.layers
 
@@ -58,10 +58,10 @@ def test_exactly_the_units_of_smallest_mean_output_go(blobs, kind):
     for change, units in zip(record.layers, expected, strict=True):
         np.testing.assert_array_equal(change.units, np.sort(units))
     assert list(record.not_followed) == ["c"]
-    assert "reach an output of the model" in record.not_followed["c"]
+    assert "units of an output layer" in record.not_followed["c"]
     assert record.loss is None
     for name, units in zip(("a", "b"), expected):
-        left = Units(model, model.get_layer(name))
+        left = units_of(model, name)
         assert np.all(left.fan_in()[units] == 0)
         assert np.all(left.fan_out()[units] == 0)
         assert np.all(model.get_layer(name).bias.numpy()[units] == 0)
@@ -91,7 +91,7 @@ def test_a_threshold_takes_all_below_it_but_the_best_of_each_layer(blobs):
         prune_neurons(model, threshold=1e-9, data=blobs, layers=["b"])
     record = prune_neurons(model, threshold=1e9, data=blobs)
     assert [change.num_living for change in record.layers] == [1, 1]
-    np.testing.assert_array_equal(Units(model, model.layers[1]).fan_out().nonzero()[0].size, 1)
+    np.testing.assert_array_equal(units_of(model, model.layers[1]).fan_out().nonzero()[0].size, 1)
 
 
 def test_a_contribution_weighs_the_output_by_the_outgoing_weights(blobs):
@@ -141,7 +141,7 @@ def test_slots_start_afresh_and_the_step_is_not_traced_again(blobs):
             assert np.all(np.take(slot.numpy(), units, axis) == 0)
     model.fit(*blobs, batch_size=32, verbose=0)
     assert len(traces) == num_traces > 0
-    assert not np.any(Units(model, model.layers[0]).fan_in()[units])
+    assert not np.any(units_of(model, model.layers[0]).fan_in()[units])
 
 
 def test_neurons_are_born_where_others_were_pruned(blobs):
@@ -178,7 +178,9 @@ def test_what_cannot_be_done_is_refused_and_changes_nothing(blobs, snapshot, arg
 
 def test_a_model_without_hidden_units_and_a_score_by_name_are_refused(blobs):
     model = keras.Sequential([keras.Input((8,)), GrowableDense(3, name="only")])
-    with pytest.raises(ValueError, match="no hidden growable layer .* only: The units of"):
+    with pytest.raises(
+        ValueError, match="no hidden growable layer .* only: .* units of an output layer"
+    ):
         prune_neurons(model, count=1, data=blobs)
     with pytest.raises(TypeError, match="`score` must be an object of a subclass"):
         prune_neurons(_network(), count=1, data=blobs, score="magnitude")

@@ -16,8 +16,10 @@ from keras_grow.layers.conv_like import ConvLike
 from keras_grow.layers.growable import Growable, StorageChange
 from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.measuring.mean_loss import loss_measurement
+from keras_grow.neurons.units import NeuronChange, Units, checked_count, mean_weight, sole_units
 from keras_grow.optimizer_slots import reset_slots, steps_made
-from keras_grow.structure.units import NeuronChange, Units, checked_count, mean_weight
+from keras_grow.structure.kernels import kernel_shape
+from keras_grow.structure.unit_graph import End, UnitGraph
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +79,8 @@ def grow_feature_maps(
         model: a built Sequential or functional model.
         data: growth data, in the forms that `grow` takes.
         layer: a growable convolution of the model, or its path or name, whose maps are read by
-            growable layers, through activations, pooling, Flatten, BatchNormalization.
+            growable layers. Where its maps are tied to those of others, as the ends of an addition
+            are, a new one is born in all of them.
         count: positive integer, how many maps.
         candidates: positive integer, how many random ones are tried for each.
         birth_strength: positive float: the weights of a map are normal numbers whose mean |w| is
@@ -113,14 +116,15 @@ def grow_feature_maps(
             f"`birth_strength` must be positive. Received: birth_strength={birth_strength}"
         )
     (grown,) = changeable_layers(model, [layer])
+    changeable = changeable_layers(model, None)
     if not isinstance(grown, ConvLike):
         raise ValueError(
             "Feature maps grow in convolutions. Received: layer "
             f"{grown.name!r} of class {type(grown).__name__}. Neurons of dense layers grow by "
             "`keras_grow.grow_neurons`."
         )
-    units = Units(model, grown)
-    readers = [consumer.layer for consumer in units.consumers]
+    units = sole_units(UnitGraph(model), grown, changeable)
+    readers = [end.layer for end in units.group.read_by]
     plain = [reader.name for reader in readers if not isinstance(reader, Growable)]
     if plain:
         raise ValueError(
@@ -130,7 +134,9 @@ def grow_feature_maps(
         )
     changeable_layers(model, readers)
     newborn = units.dormant(count)
-    optimizer = optimizer_of(model, optimizer, [grown, *readers])
+    optimizer = optimizer_of(
+        model, optimizer, [*(end.layer for end in units.group.made_by), *readers]
+    )
     sides = [_connections_of_map(units, unit) for unit in newborn]
     _check_room(sides)
     loss_of = loss_measurement(
@@ -169,12 +175,10 @@ def grow_feature_maps(
         for variable, value in before:
             variable.assign(value)
         raise
-    (num_incoming, *num_outgoing) = (
-        sum(len(indices) for _, indices in of_side) for of_side in zip(*sides, strict=True)
-    )
-    num_living = int(units.living().sum())
+    counts = [sum(len(indices) for _, indices in of_side) for of_side in zip(*sides, strict=True)]
+    num_makers = len(units.group.made_by)
     return FeatureMapRecord(
-        NeuronChange(units.path, newborn, num_incoming, sum(num_outgoing), num_living),
+        units.change(newborn, sum(counts[:num_makers]), sum(counts[num_makers:])),
         loss_before,
         tuple(losses),
         min(losses[-1]),
@@ -189,18 +193,20 @@ Side = tuple[Growable, tf.Tensor]
 def _connections_of_map(units: Units, unit: int) -> list[Side]:
     """All connections into a map, and those out of it, layer by layer."""
 
-    def flat(layer: Growable, inputs: np.ndarray, outputs: np.ndarray) -> tf.Tensor:
-        *window, num_inputs, num_units = layer.kernel_shape
+    def flat(end: End, axis: int) -> Side:
+        layer, chosen = end.layer, {axis: end.indices[unit]}
+        *window, num_inputs, num_units = kernel_shape(layer)
         places = np.arange(math.prod(window))[:, None, None]
-        indices = (places * num_inputs + inputs[:, None]) * num_units + outputs
-        return tf.constant(indices.reshape(-1), tf.int64)
+        inputs = chosen.get(-2, np.arange(num_inputs))[:, None]
+        indices = (places * num_inputs + inputs) * num_units + chosen.get(-1, np.arange(num_units))
+        return layer, tf.constant(indices.reshape(-1), tf.int64)
 
-    layer = units.layer
-    sides = [(layer, flat(layer, np.arange(layer.kernel_shape[-2]), np.array([unit])))]
-    for consumer in units.consumers:
-        reader = consumer.layer
-        outputs = np.arange(reader.kernel_shape[-1])
-        sides.append((reader, flat(reader, consumer.indices[unit], outputs)))
+    sides = [flat(end, -1) for end in units.group.made_by]
+    into = dict(sides)
+    for layer, out_of in (flat(end, -2) for end in units.group.read_by):
+        if layer in into:  # It reads what it makes.
+            out_of = tf.boolean_mask(out_of, ~np.isin(out_of, into[layer]))
+        sides.append((layer, out_of))
     return sides
 
 

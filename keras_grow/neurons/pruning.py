@@ -12,18 +12,12 @@ from keras_grow.change import NothingToChange, changeable_layers, check_policy, 
 from keras_grow.connections.neuron_scores import NeuronScore, OutputMagnitude, Outputs
 from keras_grow.cut_off import CutOffWarning
 from keras_grow.layers.growable import Growable
-from keras_grow.measuring.batch_size import fitting_batch_size
 from keras_grow.measuring.gradients import GradientMeter
-from keras_grow.measuring.passes import sum_over_batches
+from keras_grow.measuring.layer_inputs import Moments, moments_of_inputs
+from keras_grow.neurons.units import NeuronRecord, Units, checked_count, followed
+from keras_grow.structure.graph import UnitsNotFollowed
 from keras_grow.structure.kernels import connections_of, inputs_of, kernel_shape
-from keras_grow.structure.topology import Consumer
-from keras_grow.structure.units import (
-    NeuronChange,
-    NeuronRecord,
-    Units,
-    checked_count,
-    followed,
-)
+from keras_grow.structure.unit_graph import End
 
 
 def prune_neurons(
@@ -41,10 +35,11 @@ def prune_neurons(
 
     Ranks the living units of all layers by score, and makes every connection into and out of the
     smallest dormant; where a plain Dense reads them, their weights become 0. Their biases become
-    0. Among equals the earlier layer's go first, then the lower index. Each layer keeps at least
-    its best unit, and the units of output layers never go. All of it is done or, where it raises,
-    nothing. A removed unit is a dormant one, in which `grow_neurons` may let another be born;
-    `remove_dead_neurons` then clears what it leaves behind in other layers.
+    0. Units that are tied together, as at the ends of an addition (`keras_grow.groups` shows them),
+    count as one and go together. Among equals the earlier layer's go first, then the lower index.
+    Each layer keeps at least its best unit, and the units of output layers never go. All of it is
+    done or, where it raises, nothing. A removed unit is a dormant one, in which `grow_neurons` may
+    let another be born; `remove_dead_neurons` then clears what it leaves behind in other layers.
 
     Args:
         model: a built Sequential or functional model.
@@ -94,20 +89,20 @@ def prune_neurons(
             "dataset or an iterable of batches."
         )
     candidates = changeable_layers(model, layers)
-    if layers is None:
-        groups, not_followed = followed(model, candidates)
-    else:
-        groups, not_followed = [Units(model, layer) for layer in candidates], {}
+    groups, not_followed = followed(model, candidates)
+    if layers is not None and not_followed:
+        raise UnitsNotFollowed("; ".join(not_followed.values()))
     if not groups:
         raise ValueError(
             "The model has no hidden growable layer whose units could go. Received: "
             + "; ".join(f"{path}: {why}" for path, why in not_followed.items())
         )
-    optimizer = optimizer_of(model, optimizer, [units.layer for units in groups])
+    makers = [end.layer for units in groups for end in units.group.made_by]
+    optimizer = optimizer_of(model, optimizer, makers)
     meter = GradientMeter() if meter is None else meter
-    readers = [consumer for units in groups for consumer in units.consumers]
-    sums = dict(zip(map(id, readers), _sums_of_inputs(model, data, readers, meter), strict=True))
-    scores = [_scores(units, score, sums) for units in groups]
+    readers = [end.layer for units in groups for end in units.group.read_by]
+    moments = moments_of_inputs(model, data, readers, meter.batch_size, meter.verbose)
+    scores = [_scores(units, score, moments) for units in groups]
     chosen = _choose(groups, scores, count, threshold)
     cut_off = CutOffWarning(model, layers=[])
     counts = [
@@ -117,7 +112,7 @@ def prune_neurons(
     cut_off.warn("Remove fewer units, or none of some `layers`.", stacklevel=2)
     # Counted last: a unit that is cut may have been all that fed or read another.
     changes = [
-        NeuronChange(units.path, removed, *numbers, int(units.living().sum()))
+        units.change(removed, *numbers)
         for units, removed, numbers in zip(groups, chosen, counts, strict=True)
     ]
     return NeuronRecord(tuple(changes), not_followed, time.perf_counter() - started)
@@ -163,19 +158,15 @@ def _choose(
     return [np.flatnonzero(part) for part in parts]
 
 
-Sums = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
-"""Of |x| and of x^2 over rows, of shape `(inputs,)`, and the number of rows."""
-
-
-def _scores(units: Units, score: NeuronScore, sums: Mapping[int, Sums]) -> np.ndarray:
-    """The score of each unit, float64; the largest of those by consumer."""
+def _scores(units: Units, score: NeuronScore, moments: Mapping[keras.Layer, Moments]) -> np.ndarray:
+    """The score of each unit, float64; the largest of those by reader."""
     largest = np.full(units.count, -np.inf)
-    for consumer in units.consumers:
-        total, squares, number = sums[id(consumer)]
+    for end in units.group.read_by:
+        of_inputs = moments[end.layer]
         outputs = Outputs(
-            _by_unit(total / number, consumer),
-            tf.sqrt(_by_unit(squares / number, consumer)),
-            _outgoing_norm(consumer),
+            _by_unit(of_inputs.mean_magnitude, end),
+            tf.sqrt(_by_unit(of_inputs.mean_square, end)),
+            _outgoing_norm(end),
         )
         values = np.asarray(score(outputs), np.float64)
         if values.shape != largest.shape or not np.all(np.isfinite(values)):
@@ -187,43 +178,13 @@ def _scores(units: Units, score: NeuronScore, sums: Mapping[int, Sums]) -> np.nd
     return largest
 
 
-def _by_unit(per_input: tf.Tensor, consumer: Consumer) -> tf.Tensor:
-    return tf.reduce_mean(tf.gather(per_input, consumer.indices), axis=1)
+def _by_unit(per_input: tf.Tensor, end: End) -> tf.Tensor:
+    return tf.reduce_mean(tf.gather(per_input, end.indices), axis=1)
 
 
-def _outgoing_norm(consumer: Consumer) -> tf.Tensor:
-    connections, weights = connections_of(consumer.layer)
-    inputs, num_inputs = inputs_of(consumer.layer, connections), kernel_shape(consumer.layer)[-2]
+def _outgoing_norm(end: End) -> tf.Tensor:
+    connections, weights = connections_of(end.layer)
+    inputs, num_inputs = inputs_of(end.layer, connections), kernel_shape(end.layer)[-2]
     squares = tf.square(tf.cast(weights, tf.float64))
     squares = tf.math.unsorted_segment_sum(squares, inputs, num_inputs)
-    return tf.sqrt(tf.reduce_sum(tf.gather(squares, consumer.indices), axis=1))
-
-
-def _sums_of_inputs(
-    model: keras.Model, data: Any, readers: Sequence[Consumer], meter: GradientMeter
-) -> list[Sums]:
-    """The sums of what each consumer reads, of all of them in one pass over the data."""
-    # A Sequential model shows its one input in a list only.
-    structure = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
-    # Several units may be read through one tensor, and one layer read those of several.
-    tensors = {id(consumer.inputs): consumer.inputs for consumer in readers}
-    head = keras.Model(structure, list(tensors.values()))
-
-    @tf.function(reduce_retracing=True)
-    def step(x):
-        sums = []
-        for inputs in tf.nest.flatten(head(x, training=False)):
-            rows = tf.reshape(tf.cast(inputs, tf.float64), [-1, inputs.shape[-1]])
-            number = tf.cast(tf.shape(rows)[0], tf.float64)
-            magnitudes, squares = tf.abs(rows), tf.square(rows)
-            sums.append([tf.reduce_sum(magnitudes, 0), tf.reduce_sum(squares, 0), number])
-        return sums
-
-    def step_on_batch(sums, x, y, sample_weight, draw):
-        new = step(x)
-        return new if sums is None else tf.nest.map_structure(tf.add, sums, new)
-
-    batch_size = fitting_batch_size(model, data, meter.batch_size)
-    sums, _ = sum_over_batches(step_on_batch, data, batch_size, meter.verbose)
-    of_tensor = dict(zip(tensors, sums, strict=True))
-    return [of_tensor[id(consumer.inputs)] for consumer in readers]
+    return tf.sqrt(tf.reduce_sum(tf.gather(squares, end.indices), axis=1))

@@ -18,9 +18,15 @@ from keras_grow.layers.dense_like import DenseLike
 from keras_grow.layers.growable import Growable
 from keras_grow.measuring.bridging import bridging_gradient
 from keras_grow.measuring.gradients import GradientMeter
+from keras_grow.neurons.units import (
+    NeuronRecord,
+    Units,
+    checked_count,
+    mean_weight,
+    sole_units,
+)
 from keras_grow.optimizer_slots import reset_slots, steps_made
-from keras_grow.structure.topology import Consumer
-from keras_grow.structure.units import NeuronChange, NeuronRecord, Units, checked_count, mean_weight
+from keras_grow.structure.unit_graph import End, UnitGraph
 
 # Numbers of a bridging gradient: 512 MB in float32, and ranking them takes as much again.
 _LARGEST_GRADIENT = 2**27
@@ -38,8 +44,8 @@ def grow_neurons(
 ) -> NeuronRecord:
     r"""Gives birth to neurons in a hidden layer, where a bridge over it would lower the loss most.
 
-    Measures the bridging gradient between the inputs of `layer` and the units of the layer that
-    reads it, and lets the initialiser choose the newborns' connections and weights. Neurons are
+    Measures the bridging gradient between the inputs of `layer` and the units of the layers that
+    read it, and lets the initialiser choose the newborns' connections and weights. Neurons are
     born into dormant units, which have no active connection in or out, lowest index first, so that
     no variable changes its shape and no compiled step is traced again; `keras_grow.widen` makes a
     copy of the model with more of them. A newborn's bias is 0. Optimizer slots of all that wakes
@@ -51,9 +57,9 @@ def grow_neurons(
         model: a built Sequential or functional model.
         data: growth data, a large part of the training set or all of it, in the forms that
             `grow` takes.
-        layer: a growable dense layer of the model, or its path or name, whose units are read by one
-            growable dense layer, through layers that keep units apart: activations, dropout,
-            BatchNormalization.
+        layer: a growable dense layer of the model, or its path or name, whose units are read by
+            growable dense layers, each once: through activations, dropout, BatchNormalization,
+            additions, concatenations. Other ends of an addition get no connection into a newborn.
         count: positive integer, how many neurons.
         initializer: chooses their connections, by default
             `keras_grow.neuron_initializers.BridgingGradient()`.
@@ -65,9 +71,9 @@ def grow_neurons(
         A `NeuronRecord`: which units, how many connections, the loss before.
 
     Raises:
-        TypeError, ValueError: for a layer whose units can't be followed to one growable dense
-            layer, for more neurons than there are dormant units, growth data that does not fit,
-            and numbers that are not finite.
+        TypeError, ValueError: for a layer whose units can't be followed to growable dense layers,
+            or are multiplied with those of another, for more neurons than there are dormant
+            units, growth data that does not fit, and numbers that are not finite.
         CapacityUsedUp: if a sparse layer has too few free slots for the connections.
 
     Example:
@@ -85,68 +91,79 @@ def grow_neurons(
     check_policy(initializer, NeuronInitializer, "initializer")
     count = checked_count(count)
     (grown,) = changeable_layers(model, [layer])
-    units = Units(model, grown)
-    consumer = _bridgeable(units)
-    changeable_layers(model, [consumer.layer])
+    graph = UnitGraph(model)
+    units = sole_units(graph, grown, changeable_layers(model, None))
+    readers = _bridgeable(units, graph)
+    layers = [end.layer for end in readers]
+    changeable_layers(model, layers)
     newborn = units.dormant(count)
-    optimizer = optimizer_of(model, optimizer, [grown, consumer.layer])
+    optimizer = optimizer_of(model, optimizer, [grown, *layers])
     meter = GradientMeter() if meter is None else meter
-    measured = bridging_gradient(model, data, grown, consumer.layer, meter, optimizer)
+    measured = bridging_gradient(model, data, grown, layers, meter, optimizer)
     bridge = Bridge(
         measured.gradient,
         measured.mean_input,
         len(newborn),
         mean_weight(grown),
-        mean_weight(consumer.layer),
+        float(np.mean([mean_weight(reader) for reader in layers])),
         steps_made(optimizer),
     )
     birth = _checked(initializer(bridge), bridge)
-    num_incoming, num_outgoing = _be_born(birth, grown, consumer, newborn, optimizer)
+    num_incoming, num_outgoing = _be_born(birth, units, newborn, optimizer)
     units.clear_bias(newborn, optimizer)
     units.start_statistics_afresh(newborn, optimizer)
-    change = NeuronChange(
-        units.path, newborn, num_incoming, num_outgoing, int(units.living().sum())
-    )
+    change = units.change(newborn, num_incoming, num_outgoing)
     return NeuronRecord((change,), {}, time.perf_counter() - started, measured.loss)
 
 
-def _bridgeable(units: Units) -> Consumer:
-    """The one layer that reads the units, of a kind that neurons can be bridged to."""
-    layer = units.layer
-    names = [consumer.layer.name for consumer in units.consumers]
-    if len(names) != 1:
+def _bridgeable(units: Units, graph: UnitGraph) -> tuple[End, ...]:
+    """The layers that read the units, all of a kind that neurons can be bridged to."""
+    layer, readers = units.layer, units.group.read_by
+    if not readers:
         raise ValueError(
-            "Neurons grow in a layer that one other layer reads. Received: layer "
-            f"{layer.name!r}, read by {names}"
+            "Neurons grow in a layer that other layers read. Received: layer "
+            f"{layer.name!r}, read by none"
         )
-    (consumer,) = units.consumers
-    reader = consumer.layer
-    if isinstance(reader, keras.layers.Dense):
-        raise ValueError(
-            "The layer that reads the neurons must be growable, so that their connections can "
-            f"wake. Received: layer {layer.name!r}, read by {reader.name!r}, a plain Dense. "
-            "Convert it with `keras_grow.make_growable(model)`."
-        )
-    for each in (layer, reader):
+    for end in readers:
+        if not isinstance(end.layer, Growable):
+            raise ValueError(
+                "The layers that read the neurons must be growable, so that their connections can "
+                f"wake. Received: layer {layer.name!r}, read by {end.path!r}, a plain "
+                f"{type(end.layer).__name__}. Convert it with `keras_grow.make_growable(model)`."
+            )
+    for each in (layer, *(end.layer for end in readers)):
         if not isinstance(each, DenseLike):
             raise ValueError(
                 "Neurons grow between growable dense layers. Received: layer "
                 f"{each.name!r} of class {type(each).__name__}"
             )
-    if not consumer.is_unit_by_unit:
+        if len(graph.kernels[id(each)]) > 1:
+            raise ValueError(
+                "Neurons grow between layers that the model calls once. Received: layer "
+                f"{each.name!r}, which it calls {len(graph.kernels[id(each)])} times"
+            )
+    if units.group.moves or any(end.indices.shape[1] > 1 for end in readers):
         raise ValueError(
             "Neurons grow where each of their outputs is read once. Received: layer "
-            f"{layer.name!r}, pooled or flattened on the way to {reader.name!r}"
+            f"{layer.name!r}, pooled, repeated or flattened on the way to "
+            f"{[end.path for end in readers]}"
         )
-    size = layer.kernel_shape[-2] * reader.kernel_shape[-1]
+    if not units.group.adds:
+        raise ValueError(
+            "Neurons grow where what they bring is added. Received: layer "
+            f"{layer.name!r}, multiplied or compared with others on the way to "
+            f"{[end.path for end in readers]}, where a newborn would bring nothing"
+        )
+    num_units = sum(end.layer.kernel_shape[-1] for end in readers)
+    size = layer.kernel_shape[-2] * num_units
     if size > _LARGEST_GRADIENT:
         raise ValueError(
-            f"The bridging gradient would have {layer.kernel_shape[-2]} x "
-            f"{reader.kernel_shape[-1]} = {size:,} numbers, more than the {_LARGEST_GRADIENT:,} "
-            f"that are held. Received: layers {layer.name!r} and {reader.name!r}. Grow connections "
-            "instead: `keras_grow.grow` wakes units too, and never holds its gradient."
+            f"The bridging gradient would have {layer.kernel_shape[-2]} x {num_units} = {size:,} "
+            f"numbers, more than the {_LARGEST_GRADIENT:,} that are held. Received: layers "
+            f"{layer.name!r} and {[end.path for end in readers]}. Grow connections instead: "
+            "`keras_grow.grow` wakes units too, and never holds its gradient."
         )
-    return consumer
+    return readers
 
 
 def _checked(birth: Birth, bridge: Bridge) -> Birth:
@@ -173,22 +190,22 @@ def _checked(birth: Birth, bridge: Bridge) -> Birth:
 
 
 def _be_born(
-    birth: Birth,
-    layer: Growable,
-    consumer: Consumer,
-    newborn: np.ndarray,
-    optimizer: keras.Optimizer | None,
+    birth: Birth, units: Units, newborn: np.ndarray, optimizer: keras.Optimizer | None
 ) -> tuple[int, int]:
-    """Wakes the connections; says how many of each layer."""
-    into = tf.where(birth.wakes_incoming)
-    out_of = tf.where(birth.wakes_outgoing)
-    rows = tf.gather(tf.constant(consumer.indices[newborn, 0]), out_of[:, 0])
-    incoming = into[:, 0] * layer.kernel_shape[-1] + tf.gather(tf.constant(newborn), into[:, 1])
-    outgoing = rows * consumer.layer.kernel_shape[-1] + out_of[:, 1]
-    sides = (
-        (layer, incoming, tf.gather_nd(birth.incoming, into)),
-        (consumer.layer, outgoing, tf.gather_nd(birth.outgoing, out_of)),
-    )
+    """Wakes the connections; says how many lead in, and out."""
+    into, layer = tf.where(birth.wakes_incoming), units.layer
+    numbers = tf.constant(units.numbers[newborn])
+    incoming = into[:, 0] * layer.kernel_shape[-1] + tf.gather(numbers, into[:, 1])
+    sides = [(layer, incoming, tf.gather_nd(birth.incoming, into))]
+    first = 0
+    for end in units.group.read_by:
+        num_units = end.layer.kernel_shape[-1]
+        of_reader = slice(first, first + num_units)
+        out_of = tf.where(birth.wakes_outgoing[:, of_reader])
+        rows = tf.gather(tf.constant(end.indices[newborn, 0]), out_of[:, 0])
+        values = tf.gather_nd(birth.outgoing[:, of_reader], out_of)
+        sides.append((end.layer, rows * num_units + out_of[:, 1], values))
+        first += num_units
     for each, indices, _ in sides:
         if len(indices) > each.num_free:
             raise CapacityUsedUp(
@@ -198,4 +215,4 @@ def _be_born(
             )
     for each, indices, values in sides:
         reset_slots(optimizer, each.grow_connections(indices, values))
-    return len(incoming), len(outgoing)
+    return len(incoming), sum(len(indices) for _, indices, _ in sides[1:])

@@ -12,7 +12,7 @@ from keras_grow import (
     remove_dead_neurons,
 )
 from keras_grow.optimizer_slots import slots
-from keras_grow.structure.units import Units
+from tests.neurons.connections import units_of
 from tests.random_models import difference
 
 _layers = keras.layers
@@ -67,7 +67,7 @@ def test_a_chain_of_dead_units_goes_from_both_ends(kind):
     assert [change.num_living for change in record.layers] == [3, 4, 3]
     assert list(record.not_followed) == ["d"]
     for name in "abc":
-        units = Units(model, model.get_layer(name))
+        units = units_of(model, name)
         np.testing.assert_array_equal(units.fan_in() > 0, units.fan_out() > 0)
     again = remove_dead_neurons(model)
     assert again.count == 0
@@ -112,9 +112,9 @@ def test_a_constant_is_folded_into_the_biases_behind_it(way, is_plain):
     record = remove_dead_neurons(model)
     assert difference(model(X), before) < 1e-6
     np.testing.assert_array_equal(record.layers[0].units, [1, 4])
-    units = Units(model, hidden)
+    units = units_of(model, hidden)
     np.testing.assert_array_equal(units.fan_out() > 0, [True, False, True, True, False])
-    assert record.layers[0].num_outgoing == 2 * 3 * units.consumers[0].indices.shape[1]
+    assert record.layers[0].num_outgoing == 2 * 3 * units.group.read_by[0].indices.shape[1]
     if hidden.bias is not None:
         assert np.all(hidden.bias.numpy()[[1, 4]] == 0)
 
@@ -163,7 +163,7 @@ def test_after_random_pruning_the_function_stays_and_nothing_dead_is_left():
     assert removed > 0
     assert sum(layer.num_active for layer in model.layers[1:]) == num_active - removed
     for name in ("a", "b"):
-        units = Units(model, model.get_layer(name))
+        units = units_of(model, name)
         np.testing.assert_array_equal(units.fan_in() > 0, units.fan_out() > 0)
 
 

@@ -1,0 +1,161 @@
+"""Every private name of Keras and TensorFlow in use, and what they are used for.
+
+Where there is no public access, and nowhere else. `tests/test_keras_private.py` holds this file to
+it over the whole tree, and has a test for each name that fails where a release has moved it. They
+were run on Keras 3.10.0, 3.13.0 and 3.15.1, TensorFlow 2.19.0 and 2.21.0.
+"""
+
+import contextlib
+import random
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.eager import context as eager_context
+
+
+def layers_in(layer: keras.Layer) -> list[keras.Layer]:
+    """The layers directly inside a layer, in the order in which they were added."""
+    # Only models have a public list of them; wrappers have not.
+    return layer.layers if isinstance(layer, keras.Model) else layer._layers
+
+
+def call_that_made(tensor: Any) -> tuple[Any, Sequence[Any], Sequence[Any]]:
+    """What a symbolic tensor came from: a layer or operation, and all that it took and made."""
+    operation, node_index, _ = tensor._keras_history
+    node = operation._inbound_nodes[node_index]
+    return operation, node.input_tensors, node.output_tensors
+
+
+def operation_type(function: Callable) -> type:
+    """The class of the operation that a function of two tensors leaves in a model's graph."""
+    tensors = keras.KerasTensor((1, 1)), keras.KerasTensor((1, 1))
+    return type(function(*tensors)._keras_history.operation)
+
+
+def compiled_loss(model: keras.Model) -> Any:
+    """The loss object of a compiled model: another one each time that it is compiled."""
+    return getattr(model, "_compile_loss", None)
+
+
+def is_seed(variable: keras.Variable) -> bool:
+    """Whether a variable is the state of a `SeedGenerator`: its seed, and how often it drew."""
+    return variable.name == "seed_generator_state" and tuple(variable.shape) == (2,)
+
+
+MODEL_OF_A_CALLBACK = ("_model", "_params", "params")
+"""Attributes of a callback that Keras sets for a run of `fit`."""
+
+
+class TensorBoardOfWeights(keras.callbacks.TensorBoard):
+    """Keras's TensorBoard callback, with a say in what is drawn of each weight."""
+
+    def weight_as_image(self, weight: Any) -> Any:
+        """What is drawn of a weight with `write_images=True`, `None` if it is not."""
+        return weight
+
+    def _log_weight_as_image(self, weight, weight_name, epoch):
+        image = self.weight_as_image(weight)
+        if image is not None:
+            super()._log_weight_as_image(image, weight_name, epoch)
+
+
+# Slots of an optimizer.
+AVERAGE = "_model_variables_moving_average"
+"""The slot that averages weights (`use_ema=True`)."""
+SECOND_MOMENTS = ("_velocities", "_velocity_hats", "adam_velocities", "_accumulators", "_u")
+"""The slots that Adam and its relatives divide by: a running mean of the squared gradient."""
+MOMENTS = "_momentums"
+_NO_SLOTS = ("_trainable_variables", "_variables")
+
+
+def step_counter(optimizer: keras.Optimizer) -> keras.Variable:
+    """The variable that counts the steps the optimizer was asked to make.
+
+    The public `iterations` is this one only without gradient accumulation; with it, a quotient.
+    """
+    return getattr(optimizer, "inner_optimizer", optimizer)._iterations
+
+
+def has_slots_for(optimizer: keras.Optimizer, variable: keras.Variable) -> bool:
+    """Whether a built optimizer updates a variable itself."""
+    try:
+        optimizer._get_variable_index(variable)
+    except KeyError:
+        return False
+    return True
+
+
+def slots_of(
+    optimizer: keras.Optimizer, variable: keras.Variable
+) -> Iterator[tuple[str, keras.Variable]]:
+    """The slots of one of an optimizer's variables, of any shape, by name.
+
+    By one convention of Keras's optimizers: a slot is an entry of a list attribute that is as long
+    as the list of variables.
+    """
+    index = optimizer._get_variable_index(variable)
+    num_variables = len(optimizer._trainable_variables)
+    for name, slot_list in vars(optimizer).items():
+        is_slot_list = isinstance(slot_list, (list, tuple)) and len(slot_list) == num_variables
+        if not is_slot_list or name in _NO_SLOTS:
+            continue
+        slot = slot_list[index]
+        if isinstance(slot, keras.Variable) and slot is not variable:
+            yield name, slot
+
+
+EXPORTERS = {
+    "keras.src.export.onnx": "export_onnx",
+    "keras.src.export.litert": "export_litert",
+    "tf2onnx": "export_onnx",
+    "tensorflow.lite.python.lite": "export_litert",
+}
+"""Modules of other exporters to ONNX and LiteRT, and ours for the same format."""
+
+
+def exporter_at_work() -> tuple[str, str] | None:
+    """The exporter that traces what is called now: its module, and ours for the same format.
+
+    A layer is told nothing of why it is traced. The modules of exporters stand on the stack then.
+    """
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        ours = EXPORTERS.get(module, EXPORTERS.get(module.split(".")[0]))
+        if ours is not None:
+            return module, ours
+        frame = frame.f_back
+    return None
+
+
+@contextlib.contextmanager
+def same_random_numbers() -> Iterator[None]:
+    """The same random numbers each time, for layers without a generator of their own.
+
+    TensorFlow has no public access to the state of its global generator.
+    """
+    tensorflow = eager_context.context()
+    seed, generator = tensorflow._seed, getattr(tensorflow, "_rng", None)
+    state = None if generator is None else generator.getstate()
+    states = random.getstate(), np.random.get_state()
+    random.seed(0)
+    np.random.seed(0)
+    tf.random.set_seed(0)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        tf.random.set_seed(seed)
+        if state is not None:
+            tensorflow._rng.setstate(state)
+
+
+def output_shapes(node: Any) -> list[Any]:
+    """The shapes of what an operation of a graph puts out, as TensorFlow's graphs say them."""
+    return node.attr["_output_shapes"].list.shape

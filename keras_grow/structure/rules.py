@@ -1,0 +1,348 @@
+"""How units pass through layers: a table of rules, one entry a layer type.
+
+A unit is an entry of a tensor's last axis: what a Dense layer calls a unit, a convolution a map.
+A rule says where the units of a layer's inputs stand in its output, and what it makes of units
+that are constant. Units that a layer lays on the same place can only come and go together.
+
+    x:          a  b  c                     Flatten, 2 positions:   places [[0, 3],
+    output:     a  b  c  a' b' c'                                           [1, 4],
+                0  1  2  3  4  5                                            [2, 5]]
+
+Layers with a kernel that mixes units have no rule here: they read some units and make others. A
+layer without a rule is taken to mix all that it reads.
+"""
+
+import abc
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_grow.keras_private import operation_type
+from keras_grow.layers.mean_only_batch_normalization import MeanOnlyBatchNormalization
+
+Shape = tuple[int | None, ...]
+
+
+class UnitsMixed(ValueError):
+    """Raised where a layer does not keep units apart; the message says why."""
+
+
+class UnitRule(abc.ABC):
+    """How units pass through the calls of a type of layers.
+
+    Attributes:
+        moves: whether a value may be read more than once behind the layer, or be one of several
+            that are read as one, as by pooling.
+        adds: whether what several inputs bring to one place is added up.
+        fresh_values: what an entry of the layer's variables, by their names, is for a new unit.
+    """
+
+    moves: bool = False
+    adds: bool = True
+    fresh_values: ClassVar[Mapping[str, float]] = {}
+
+    @abc.abstractmethod
+    def places(self, layer: Any, shapes: Sequence[Shape]) -> list[np.ndarray]:
+        """Where the units of each input stand on the last axis of the output.
+
+        Args:
+            layer: the layer, or an operation.
+            shapes: the shapes of its inputs, with the batch; all last axes are of known size.
+
+        Returns:
+            For each input an int64 array of shape `(units, copies)`: the positions that come from
+            a unit, and from nothing else but units of other inputs that are laid there too.
+
+        Raises:
+            UnitsMixed: if this layer mixes units, with the reason.
+        """
+
+    def constants(
+        self, layer: Any, constants: Sequence[np.ndarray], shapes: Sequence[Shape]
+    ) -> np.ndarray:
+        """What the layer makes, at inference, of units that are constant.
+
+        Args:
+            layer, shapes: as in `places`.
+            constants: for each input float64 of shape `(units,)`, NaN where a unit varies.
+
+        Returns:
+            The same of the output: by default, constants as they were, each at its places.
+        """
+        places = self.places(layer, shapes)
+        outputs = np.full(1 + max(at.max() for at in places), np.nan)
+        for values, at in zip(constants, places, strict=True):
+            outputs[at] = values[:, None]
+        return outputs
+
+    def axes(self, variable: keras.Variable) -> tuple[int | None, int | None]:
+        """On which axes of a variable of the layer the units of its input, and output, lie."""
+        return None, -1
+
+
+class UnitByUnit(UnitRule):
+    """Each unit is computed from itself alone, alike at all positions: an activation, dropout."""
+
+    def places(self, layer, shapes):
+        return [np.arange(shape[-1], dtype=np.int64)[:, None] for shape in shapes]
+
+    def constants(self, layer, constants, shapes):
+        (values,), (shape,) = constants, shapes
+        is_constant = np.isfinite(values) | self.is_constant_for_any_input(layer, len(values))
+        if not is_constant.any():
+            return values
+        inputs = np.where(np.isfinite(values), values, 0.0).reshape([1] * (len(shape) - 1) + [-1])
+        # The call is not the model's: what it adds to losses is dropped with the scope.
+        with keras.StatelessScope():
+            outputs = layer(tf.cast(inputs, layer.compute_dtype))
+        outputs = tf.cast(tf.reshape(outputs, [-1]), tf.float64).numpy()
+        return np.where(is_constant & np.isfinite(outputs), outputs, np.nan)
+
+    def is_constant_for_any_input(self, layer: Any, count: int) -> np.ndarray:
+        """Which units are constant behind the layer, whatever it is given; bool `(count,)`."""
+        return np.zeros(count, bool)
+
+
+class _Activation(UnitByUnit):
+    def places(self, layer, shapes):
+        if not keeps_units_apart(layer.activation):
+            raise UnitsMixed("its activation mixes units")
+        return super().places(layer, shapes)
+
+
+class _Normalization(UnitByUnit):
+    fresh_values: ClassVar = {"gamma": 1.0, "beta": 0.0, "moving_mean": 0.0, "moving_variance": 1.0}
+
+    def places(self, layer, shapes):
+        if layer.axis not in (-1, len(shapes[0]) - 1):
+            raise UnitsMixed(f"it normalizes axis {layer.axis}, not the last")
+        return super().places(layer, shapes)
+
+    def is_constant_for_any_input(self, layer, count):
+        if getattr(layer, "gamma", None) is None:
+            return super().is_constant_for_any_input(layer, count)
+        return layer.gamma.numpy() == 0
+
+
+class _ByPosition(UnitByUnit):
+    """With weights that may differ between positions, but leave 0 what is 0."""
+
+    def constants(self, layer, constants, shapes):
+        return np.where(constants[0] == 0, 0.0, np.nan)
+
+
+class Moved(UnitByUnit):
+    """Values of a unit are pooled, repeated, cut or moved; a constant stays what it is."""
+
+    moves = True
+    constants = UnitRule.constants
+
+
+class _Padded(Moved):
+    def constants(self, layer, constants, shapes):
+        return np.where(constants[0] == 0, 0.0, np.nan)
+
+
+class _Permuted(Moved):
+    def places(self, layer, shapes):
+        if layer.dims[-1] != len(layer.dims):
+            raise UnitsMixed("it moves units to another axis than the last")
+        return super().places(layer, shapes)
+
+
+class _Reshaped(Moved):
+    """Several positions may come to lie side by side on the last axis, as behind a Flatten."""
+
+    def places(self, layer, shapes):
+        ((_, *positions, units),) = shapes
+        size = layer.compute_output_shape(shapes[0])[-1]
+        width = units
+        for other in reversed(positions):
+            if width == size or other is None:
+                break
+            width *= other
+        if size is None or width != size:
+            raise UnitsMixed(f"units of its input of shape {shapes[0]} are cut up or not known")
+        copies = units * np.arange(size // units, dtype=np.int64)
+        return [np.arange(units, dtype=np.int64)[:, None] + copies]
+
+
+class _Concatenated(UnitRule):
+    def places(self, layer, shapes):
+        if layer.axis not in (-1, len(shapes[0]) - 1):
+            raise UnitsMixed(f"it lays its inputs along axis {layer.axis}, not the last")
+        ends = np.cumsum([shape[-1] for shape in shapes])
+        return [
+            np.arange(end - shape[-1], end, dtype=np.int64)[:, None]
+            for end, shape in zip(ends, shapes, strict=True)
+        ]
+
+
+class Merged(UnitRule):
+    """Units of several inputs are combined one by one, as in an addition.
+
+    Args:
+        combine: makes of arrays of constants the constants of the output; NaN stays NaN.
+        adds: whether it adds them up.
+    """
+
+    def __init__(self, combine: Callable[[Sequence[np.ndarray]], np.ndarray], adds: bool = True):
+        self._combine = combine
+        self.adds = adds
+
+    def places(self, layer, shapes):
+        counts = {shape[-1] for shape in shapes}
+        if len(shapes) < 2:
+            raise UnitsMixed("it is not known to keep units apart")
+        if len(counts) > 1:
+            raise UnitsMixed("its inputs have different numbers of units")
+        return [np.arange(shape[-1], dtype=np.int64)[:, None] for shape in shapes]
+
+    def constants(self, layer, constants, shapes):
+        return self._combine(constants)
+
+
+class _Depthwise(UnitRule):
+    """Each map is filtered by itself, and becomes `depth_multiplier` maps."""
+
+    moves = True
+
+    def places(self, layer, shapes):
+        count, copies = shapes[0][-1], layer.depth_multiplier
+        if not keeps_units_apart(layer.activation):
+            raise UnitsMixed("its activation mixes units")
+        return [np.arange(count * copies, dtype=np.int64).reshape(count, copies)]
+
+    def constants(self, layer, constants, shapes):
+        (values,) = constants
+        # Where the window reaches over the edge it finds 0, not the constant.
+        is_constant = np.isfinite(values) if layer.padding == "valid" else values == 0
+        *_, count, copies = layer.kernel.shape
+        windows = tf.reduce_sum(tf.reshape(layer.kernel.value, [-1, count, copies]), axis=0)
+        outputs = tf.cast(np.where(is_constant, values, 0.0)[:, None], windows.dtype) * windows
+        outputs = tf.reshape(outputs, [-1])
+        if layer.bias is not None:
+            outputs += layer.bias.value
+        outputs = tf.cast(layer.activation(outputs[None])[0], tf.float64).numpy()
+        return np.where(np.repeat(is_constant, copies), outputs, np.nan)
+
+    def axes(self, variable):
+        return (-2, None) if len(variable.shape) > 1 else (None, -1)
+
+
+def _product(constants: Sequence[np.ndarray]) -> np.ndarray:
+    is_zero = np.any(np.equal(constants, 0), axis=0)
+    return np.where(is_zero, 0.0, np.multiply.reduce(constants))
+
+
+_layers = keras.layers
+_RULES: dict[type, UnitRule] = {}
+
+
+def register(layer_type: type, rule: UnitRule) -> None:
+    """Says how units pass through a type of layers, so that all verbs can follow them.
+
+    It counts for this type alone: a subclass may do anything.
+
+    Args:
+        layer_type: a class of layers, or of Keras's operations.
+        rule: an object of a subclass of `UnitRule`.
+
+    Raises:
+        TypeError: for other things.
+
+    Example:
+
+    ```python
+    rules.register(Swiglu, rules.UnitByUnit())
+    ```
+    """
+    if not isinstance(layer_type, type) or not isinstance(rule, UnitRule):
+        raise TypeError(
+            "A rule is registered for a class, as an object of a subclass of "
+            f"`keras_grow.unit_rules.UnitRule`. Received: {layer_type!r}, {rule!r}"
+        )
+    _RULES[layer_type] = rule
+
+
+def rule_for(layer: Any) -> UnitRule | None:
+    """The rule for a layer or operation; `None` where none is known."""
+    return _RULES.get(type(layer))
+
+
+def places_behind(layer: Any, shapes: Sequence[Shape]) -> list[np.ndarray]:
+    """`UnitRule.places` of the rule for a layer; raises `UnitsMixed` where there is none."""
+    rule = rule_for(layer)
+    if rule is None:
+        raise UnitsMixed("it is not known to keep units apart")
+    if getattr(layer, "data_format", "channels_last") != "channels_last":
+        raise UnitsMixed("its units stand on another axis than the last")
+    return rule.places(layer, shapes)
+
+
+def keeps_units_apart(activation: Any) -> bool:
+    """Whether an activation computes each unit from itself alone, as softmax does not."""
+    if activation is None:
+        return True
+    x, moved = tf.constant([[0.3, -0.7, 1.1]]), tf.constant([[0.3, -0.7, 1.6]])
+    y, nudged = tf.convert_to_tensor(activation(x)), tf.convert_to_tensor(activation(moved))
+    return y.shape == x.shape and bool(tf.reduce_all(y[:, :2] == nudged[:, :2]))
+
+
+for _types, _rule in {
+    (
+        _layers.ReLU,
+        _layers.LeakyReLU,
+        _layers.ELU,
+        _layers.Identity,
+        _layers.ActivityRegularization,
+        _layers.Dropout,
+        _layers.SpatialDropout1D,
+        _layers.SpatialDropout2D,
+        _layers.SpatialDropout3D,
+        _layers.AlphaDropout,
+        _layers.GaussianDropout,
+        _layers.GaussianNoise,
+    ): UnitByUnit(),
+    (_layers.Activation,): _Activation(),
+    (_layers.BatchNormalization, MeanOnlyBatchNormalization): _Normalization(),
+    (_layers.PReLU,): _ByPosition(),
+    (
+        _layers.MaxPooling1D,
+        _layers.MaxPooling2D,
+        _layers.MaxPooling3D,
+        _layers.AveragePooling1D,
+        _layers.AveragePooling2D,
+        _layers.AveragePooling3D,
+        _layers.GlobalMaxPooling1D,
+        _layers.GlobalMaxPooling2D,
+        _layers.GlobalMaxPooling3D,
+        _layers.GlobalAveragePooling1D,
+        _layers.GlobalAveragePooling2D,
+        _layers.GlobalAveragePooling3D,
+        _layers.UpSampling1D,
+        _layers.UpSampling2D,
+        _layers.UpSampling3D,
+        _layers.Cropping1D,
+        _layers.Cropping2D,
+        _layers.Cropping3D,
+        _layers.RepeatVector,
+    ): Moved(),
+    (_layers.ZeroPadding1D, _layers.ZeroPadding2D, _layers.ZeroPadding3D): _Padded(),
+    (_layers.Permute,): _Permuted(),
+    (_layers.Flatten, _layers.Reshape): _Reshaped(),
+    (_layers.Concatenate,): _Concatenated(),
+    # Beside the layers, what `a + b` of two tensors is, and its like.
+    (_layers.Add, operation_type(keras.ops.add)): Merged(np.add.reduce),
+    (_layers.Subtract, operation_type(keras.ops.subtract)): Merged(np.subtract.reduce),
+    (_layers.Average,): Merged(lambda constants: np.mean(constants, axis=0)),
+    (_layers.Multiply, operation_type(keras.ops.multiply)): Merged(_product, adds=False),
+    (_layers.Maximum, operation_type(keras.ops.maximum)): Merged(np.maximum.reduce, adds=False),
+    (_layers.Minimum, operation_type(keras.ops.minimum)): Merged(np.minimum.reduce, adds=False),
+    (_layers.DepthwiseConv1D, _layers.DepthwiseConv2D): _Depthwise(),
+}.items():
+    for _type in _types:
+        register(_type, _rule)

@@ -1,0 +1,221 @@
+"""Every verb on units, on random models: additions, products, concatenations, shared, nested."""
+
+import contextlib
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_grow
+from keras_grow.measuring.bridging import bridging_gradient
+from keras_grow.measuring.gradients import GradientMeter
+from keras_grow.measuring.interception import intercepted
+from keras_grow.neurons.units import followed
+from keras_grow.structure.flow import Flow
+from keras_grow.structure.kernels import kernel_shape
+from keras_grow.structure.unit_graph import UnitGraph
+from tests.random_models import difference, inputs_of, random_model
+
+_layers = keras.layers
+_SEEDS = [*range(6), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(6, 60))]
+
+
+def _without_inputs(model, gone):
+    """What a model computes where layers read 0 at some of their inputs."""
+
+    def around(rows):
+        def of_method(method):
+            def call(inputs, *args, **kwargs):
+                is_kept = ~np.isin(np.arange(inputs.shape[-1]), rows)
+                return method(inputs * tf.cast(is_kept, inputs.dtype), *args, **kwargs)
+
+            return call
+
+        return of_method
+
+    with contextlib.ExitStack() as stack:
+        for layer, rows in gone.items():
+            stack.enter_context(intercepted(layer, around(rows)))
+        return model(inputs_of(model))
+
+
+@pytest.mark.parametrize("seed", _SEEDS)
+def test_a_wider_random_model_computes_the_same_in_whatever_is_tied_together(seed):
+    model = random_model(seed)
+    expected = model(inputs_of(model))
+    for group in keras_grow.groups(model):
+        layer = group.made_by[0].layer
+        if not isinstance(layer, keras_grow.Growable):
+            continue
+        is_whole = all(
+            end.indices[:, 0].tolist() == [*range(kernel_shape(end.layer)[-1])]
+            for end in group.made_by
+        )
+        if group.why_fixed or not is_whole:
+            with pytest.raises(ValueError, match="they can't change"):
+                keras_grow.widen(model, layer, layer.kernel_shape[-1] + 3)
+            continue
+        wider = keras_grow.widen(model, layer, layer.kernel_shape[-1] + 3)
+        assert difference(wider(inputs_of(model)), expected) < 1e-5
+        (now,) = [
+            each
+            for each in keras_grow.groups(wider)
+            if group.made_by[0].path in [end.path for end in each.made_by]
+        ]
+        assert now.count == group.count + 3
+        optimizer = keras.optimizers.Adam()
+        optimizer.build(model.trainable_variables)
+        keras_grow.convert_optimizer(model, wider, optimizer)
+
+
+@pytest.mark.parametrize("seed", _SEEDS)
+def test_pruned_units_of_a_random_model_are_those_that_no_layer_reads_any_more(seed):
+    model = random_model(seed)
+    units, _ = followed(model, keras_grow.growable_layers(model))
+    num_spare = sum(max(0, int(each.living().sum()) - 1) for each in units)
+    if num_spare < 2:
+        pytest.skip("no unit to spare")
+    data, before = (inputs_of(model),), model.get_weights()
+    record = keras_grow.prune_neurons(model, count=num_spare // 2, data=data)
+    assert [change.name for change in record.layers] == [each.path for each in units]
+    gone = {}
+    for each, change in zip(units, record.layers, strict=True):
+        which = np.flatnonzero(np.isin(each.numbers, change.units))
+        for end in each.group.read_by:
+            gone.setdefault(end.layer, []).extend(end.indices[which].reshape(-1).tolist())
+        for end in each.group.made_by:
+            made = end.layer.active_connections()[0].numpy() % end.layer.kernel_shape[-1]
+            assert not np.isin(end.indices[which].reshape(-1), made).any()
+    outputs = model(data[0])
+    model.set_weights(before)
+    assert difference(outputs, _without_inputs(model, gone)) < 1e-5
+
+
+@pytest.mark.parametrize("seed", _SEEDS)
+def test_what_is_dead_in_a_random_model_goes_and_the_function_stays(seed):
+    model = random_model(seed)
+    before = model(inputs_of(model))
+    keras_grow.remove_dead_neurons(model)
+    assert difference(model(inputs_of(model)), before) < 1e-5
+    graph = UnitGraph(model)
+    units, _ = followed(model, keras_grow.growable_layers(model), graph)
+    flow = Flow(graph, keeps_one=False)
+    for each in units:
+        assert not np.any(each.living() & ~flow.is_needed(each.group.roots))
+    assert keras_grow.remove_dead_neurons(model).count == 0
+
+
+def _residual(width=6):
+    """Two dense layers that are added, read by one behind a ReLU and by one beside the input."""
+    x = keras.Input((4,))
+    dense = keras_grow.GrowableDense
+    a = dense(width, "tanh", name="a")(x)
+    inner = keras.Sequential([keras.Input((4,)), dense(width, name="b")], name="nested")
+    h = _layers.Add()([a, inner(x)])
+    first = dense(3, "tanh", name="first")(_layers.ReLU()(h))
+    second = dense(2, "tanh", name="second")(_layers.Concatenate()([x, h]))
+    return keras.Model(x, dense(1, name="y")(_layers.Concatenate()([first, second])))
+
+
+def _layer(model, name):
+    (layer,) = [each for each in keras_grow.growable_layers(model) if each.name == name]
+    return layer
+
+
+def test_the_bridging_gradient_into_several_readers_is_that_of_connections_straight_into_them():
+    model = _residual()
+    model.compile("sgd", "mse")
+    random = np.random.default_rng(0)
+    x = random.normal(size=(32, 4)).astype("float32")
+    y = random.normal(size=(32, 1)).astype("float32")
+    readers = [_layer(model, "first"), _layer(model, "second")]
+    measured = bridging_gradient(model, (x, y), _layer(model, "a"), readers, GradientMeter(), None)
+    bridges = [tf.Variable(tf.zeros((4, reader.units))) for reader in readers]
+
+    def around(reader, bridge):
+        def of_method(method):
+            def call(inputs):
+                outputs = reader.kernel_shape and tf.matmul(inputs, reader.effective_kernel())
+                return reader.activation(outputs + reader.bias + tf.matmul(x, bridge))
+
+            return call
+
+        return of_method
+
+    with contextlib.ExitStack() as stack, tf.GradientTape() as tape:
+        for reader, bridge in zip(readers, bridges, strict=True):
+            stack.enter_context(intercepted(reader, around(reader, bridge)))
+        loss = tf.reduce_mean(tf.square(model(x, training=True) - y))
+    expected = np.concatenate(tape.gradient(loss, bridges), axis=1)
+    np.testing.assert_allclose(measured.gradient, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_neuron_is_born_into_what_its_layer_is_added_to():
+    model = keras_grow.widen(_residual(), "a", 9)
+    model.compile("sgd", "mse")
+    random = np.random.default_rng(0)
+    data = random.normal(size=(64, 4)), random.normal(size=(64, 1))
+    initializer = keras_grow.neuron_initializers.BridgingGradient(growth_ratio=0.5)
+    record = keras_grow.grow_neurons(model, data, "a", count=2, initializer=initializer)
+    (change,) = record.layers
+    assert (change.name, change.tied) == ("a", ("nested/b",))
+    np.testing.assert_array_equal(change.units, [6, 7])
+    into, out = (_layer(model, name).kernel_mask.numpy() for name in ("a", "second"))
+    assert into[:, 6:8].any(axis=0).all()
+    assert not into[:, 8].any()
+    assert not _layer(model, "b").kernel_mask.numpy()[:, 6:].any()
+    # Of what `second` reads, the input comes first.
+    assert not out[4 + 8].any()
+    rows = out[4 + 6 : 4 + 8].any(axis=1) | _layer(model, "first").kernel_mask.numpy()[6:8].any(1)
+    assert rows.all()
+
+
+def test_a_feature_map_is_born_in_all_ends_of_an_addition():
+    x = keras.Input((6, 6, 2))
+    conv = keras_grow.GrowableConv2D
+    h = _layers.Add()([conv(4, 3, name="a")(x), conv(4, 3, name="b")(x)])
+    h = conv(3, 2, name="reader")(_layers.BatchNormalization()(h))
+    model = keras.Model(x, keras_grow.GrowableDense(1)(_layers.GlobalAveragePooling2D()(h)))
+    wider = keras_grow.widen(model, "b", 6)
+    wider.compile("sgd", "mse")
+    random = np.random.default_rng(0)
+    data = random.normal(size=(16, 6, 6, 2)), random.normal(size=(16, 1))
+    record = keras_grow.grow_feature_maps(wider, data, "b", count=1, candidates=3)
+    assert record.layer.tied == ("a",)
+    assert record.layer.num_incoming == 2 * 3 * 3 * 2
+    assert record.layer.num_outgoing == 2 * 2 * 3
+    for name in ("a", "b"):
+        mask = wider.get_layer(name).kernel_mask.numpy()
+        assert mask[..., 4].all()
+        assert not mask[..., 5].any()
+    assert wider.get_layer("reader").kernel_mask.numpy()[:, :, 4].all()
+
+
+@pytest.mark.parametrize(
+    ("merge", "message"),
+    [
+        (_layers.Multiply, "multiplied or compared with others"),
+        (_layers.Maximum, "where a newborn would bring nothing"),
+    ],
+)
+def test_neurons_are_not_born_where_they_would_be_multiplied(merge, message):
+    x = keras.Input((4,))
+    dense = keras_grow.GrowableDense
+    h = merge()([dense(5, name="a")(x), dense(5)(x)])
+    model = keras_grow.widen(keras.Model(x, dense(1)(h)), "a", 6)
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match=message):
+        keras_grow.grow_neurons(model, (np.ones((4, 4)), np.ones((4, 1))), "a")
+
+
+def test_a_layer_that_is_called_twice_grows_no_neurons_and_says_so():
+    shared = keras_grow.GrowableDense(5, "relu", name="shared")
+    x, y = keras.Input((4,)), keras.Input((4,))
+    out = keras_grow.GrowableDense(2, name="out")
+    model = keras.Model([x, y], _layers.Subtract()([out(shared(x)), out(shared(y))]))
+    model = keras_grow.widen(model, "shared", 7)
+    model.compile("sgd", "mse")
+    data = ((np.ones((4, 4)), np.ones((4, 4))), np.ones((4, 2)))
+    with pytest.raises(ValueError, match="'shared', which it calls 2 times"):
+        keras_grow.grow_neurons(model, data, "shared")

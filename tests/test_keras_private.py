@@ -1,0 +1,200 @@
+"""Private names of Keras and TensorFlow: in one file, and each where it is said to be.
+
+They were run on Keras 3.10.0, 3.13.0 and 3.15.1, TensorFlow 2.19.0 and 2.21.0.
+"""
+
+import ast
+import importlib.util
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_grow
+from keras_grow import keras_private
+
+_PACKAGE = pathlib.Path(keras_grow.__file__).parent
+_OWN = ("self", "cls")
+_MODULES = ("keras.src", "tensorflow.python")
+
+
+def _private_names(path):
+    """Private attributes of other objects, and private modules, that a file uses."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom | ast.Import):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names]
+            yield from (name for name in names if name.startswith(_MODULES))
+        text = node.value if isinstance(node, ast.Constant) else None
+        if isinstance(text, str) and (text in _STRINGS or text.startswith(_MODULES)):
+            yield text
+        if not (isinstance(node, ast.Attribute) and node.attr.startswith("_")):
+            continue
+        is_own = isinstance(node.value, ast.Name) and node.value.id in _OWN
+        is_super = isinstance(node.value, ast.Call) and ast.unparse(node.value) == "super()"
+        # `_replace` is the public method of a named tuple.
+        if not (is_own or is_super or node.attr.startswith("__") or node.attr == "_replace"):
+            yield node.attr
+
+
+_STRINGS = {
+    keras_private.AVERAGE,
+    keras_private.MOMENTS,
+    *keras_private.SECOND_MOMENTS,
+    *keras_private.MODEL_OF_A_CALLBACK[:2],
+    "_compile_loss",
+    "_layers",
+    "_output_shapes",
+    "_trainable_variables",
+    "_variables",
+    "seed_generator_state",
+}
+
+
+@pytest.mark.parametrize("path", sorted(_PACKAGE.rglob("*.py")), ids=lambda path: path.name)
+def test_private_names_stand_in_one_file(path):
+    found = set(_private_names(path))
+    if path.name == "keras_private.py":
+        assert {"_layers", "_keras_history", "_inbound_nodes", "_get_variable_index"} <= found
+    else:
+        assert not found
+
+
+def test_layers_in_wrappers_are_found():
+    inner = keras.layers.Dense(2)
+    assert keras_private.layers_in(keras.layers.TimeDistributed(inner)) == [inner]
+
+
+def test_a_symbolic_tensor_knows_what_made_it():
+    x, layer = keras.Input((3,)), keras.layers.Dense(2)
+    operation, inputs, outputs = keras_private.call_that_made(y := layer(x))
+    assert operation is layer
+    assert inputs[0] is x
+    assert outputs[0] is y
+    assert keras_private.call_that_made(y)[2] is outputs  # It is what calls are told apart by.
+
+
+def test_operations_have_types():
+    x = keras.Input((1,))
+    made = keras_private.call_that_made(x + x)[0]
+    assert type(made) is keras_private.operation_type(keras.ops.add)
+
+
+def test_a_model_that_is_compiled_anew_has_another_loss():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    losses = []
+    for _ in range(2):
+        model.compile("sgd", "mse")
+        losses.append(keras_private.compiled_loss(model))
+    assert losses[0] is not None
+    assert losses[0] is not losses[1]
+
+
+def test_seeds_are_told_from_other_variables():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dropout(0.5), keras.layers.Dense(2)])
+    assert [keras_private.is_seed(v) for v in model.variables].count(True) == 1
+
+
+def test_a_callback_gets_its_model_under_these_names():
+    callback = keras.callbacks.Callback()
+    callback.set_model(keras.Sequential())
+    callback.set_params({})
+    changed = set(vars(callback)) - {"validation_data"}
+    assert changed <= set(keras_private.MODEL_OF_A_CALLBACK)
+    assert callback._model is not None
+
+
+def test_tensorboard_asks_what_to_draw(tmp_path):
+    seen = []
+
+    class Board(keras_private.TensorBoardOfWeights):
+        def weight_as_image(self, weight):
+            seen.append(tuple(weight.shape))
+
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model.compile("sgd", "mse")
+    board = Board(str(tmp_path), histogram_freq=1, write_images=True)
+    model.fit(np.ones((4, 3)), np.ones((4, 2)), verbose=0, callbacks=[board])
+    assert seen == [(3, 2), (2,)]
+
+
+def _trained(optimizer):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model.compile(optimizer, "mse")
+    model.train_on_batch(np.ones((4, 3)), np.ones((4, 2)))
+    kernel = model.layers[0].kernel
+    assert keras_private.has_slots_for(optimizer, kernel)
+    assert not keras_private.has_slots_for(optimizer, keras.Variable(np.ones((3, 2))))
+    return dict(keras_private.slots_of(optimizer, kernel))
+
+
+@pytest.mark.parametrize(
+    ("make", "names"),
+    [
+        (lambda o: o.SGD(0.1, momentum=0.9, use_ema=True), {keras_private.AVERAGE, "momentums"}),
+        (lambda o: o.Adam(amsgrad=True), {"_momentums", "_velocities", "_velocity_hats"}),
+        (lambda o: o.Adagrad(), {"_accumulators"}),
+        (lambda o: o.Adamax(), {"_m", "_u"}),
+        (lambda o: o.Muon(exclude_layers=["dense"]), {"adam_velocities"}),
+    ],
+)
+def test_slots_have_these_names(make, names):
+    assert names <= set(_trained(make(keras.optimizers)))
+
+
+def test_steps_are_counted_with_gradient_accumulation_too():
+    accumulating = keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
+    scaling = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1))
+    for optimizer in (accumulating, scaling):
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+        model.compile(optimizer, "mse")
+        for _ in range(3):
+            model.train_on_batch(np.ones((4, 3)), np.ones((4, 2)))
+        assert int(keras_private.step_counter(optimizer)) == 3
+
+
+def test_exporters_are_modules_of_these_names():
+    found = {name for name in keras_private.EXPORTERS if importlib.util.find_spec(name) is not None}
+    # Keras got the export to LiteRT in 3.12; tf2onnx need not be installed.
+    assert found >= {"keras.src.export.onnx", "tensorflow.lite.python.lite"}
+    assert keras_private.exporter_at_work() is None
+
+
+def test_random_numbers_are_the_same_inside_and_go_on_outside_as_if_nothing_had_been():
+    tf.random.set_seed(3)
+    expected = [tf.random.normal([2]).numpy() for _ in range(2)]
+    tf.random.set_seed(3)
+    drawn = [tf.random.normal([2]).numpy()]
+    inside = []
+    for _ in range(2):
+        with keras_private.same_random_numbers():
+            inside.append(tf.random.normal([2]).numpy())
+    drawn.append(tf.random.normal([2]).numpy())
+    np.testing.assert_array_equal(drawn, expected)
+    np.testing.assert_array_equal(inside[0], inside[1])
+
+
+def test_a_graph_says_the_shapes_of_what_its_operations_put_out():
+    function = tf.function(lambda x: tf.matmul(x, tf.ones((3, 2))))
+    graph = function.get_concrete_function(tf.TensorSpec((4, 3))).graph.as_graph_def(
+        add_shapes=True
+    )
+    shapes = [
+        [dimension.size for dimension in shape.dim]
+        for node in graph.node
+        for shape in keras_private.output_shapes(node)
+    ]
+    assert [4, 2] in shapes
+
+
+def test_tensorflows_generator_has_a_state_that_can_be_set():
+    context = keras_private.eager_context.context()
+    tf.random.set_seed(3)
+    assert context._seed == 3
+    state = context._rng.getstate()
+    drawn = tf.random.normal([2])
+    tf.random.set_seed(3)  # Kernels keep a state too, and start afresh.
+    context._rng.setstate(state)
+    np.testing.assert_array_equal(tf.random.normal([2]), drawn)
