@@ -12,9 +12,9 @@ from keras_grow.change import NothingToChange, changeable_layers, check_policy, 
 from keras_grow.connections.neuron_scores import NeuronScore, OutputMagnitude, Outputs
 from keras_grow.cut_off import CutOffWarning
 from keras_grow.layers.growable import Growable
+from keras_grow.measuring.accumulation import accumulate, summed
 from keras_grow.measuring.batch_size import fitting_batch_size
 from keras_grow.measuring.gradients import GradientMeter
-from keras_grow.measuring.passes import sum_over_batches
 from keras_grow.structure.kernels import connections_of, inputs_of, kernel_shape
 from keras_grow.structure.topology import Consumer
 from keras_grow.structure.units import (
@@ -209,8 +209,8 @@ def _sums_of_inputs(
     tensors = {id(consumer.inputs): consumer.inputs for consumer in readers}
     head = keras.Model(structure, list(tensors.values()))
 
-    @tf.function(reduce_retracing=True)
-    def step(x):
+    @summed
+    def step(x, y, sample_weight, draw):
         sums = []
         for inputs in tf.nest.flatten(head(x, training=False)):
             rows = tf.reshape(tf.cast(inputs, tf.float64), [-1, inputs.shape[-1]])
@@ -219,11 +219,7 @@ def _sums_of_inputs(
             sums.append([tf.reduce_sum(magnitudes, 0), tf.reduce_sum(squares, 0), number])
         return sums
 
-    def step_on_batch(sums, x, y, sample_weight, draw):
-        new = step(x)
-        return new if sums is None else tf.nest.map_structure(tf.add, sums, new)
-
     batch_size = fitting_batch_size(model, data, meter.batch_size)
-    sums, _ = sum_over_batches(step_on_batch, data, batch_size, meter.verbose)
+    sums, _ = accumulate(step, data, batch_size, meter.verbose)
     of_tensor = dict(zip(tensors, sums, strict=True))
     return [of_tensor[id(consumer.inputs)] for consumer in readers]
