@@ -16,10 +16,10 @@ from keras_grow.layers.growable import growable_layers
 from keras_grow.layers.observer import Observer, observing
 from keras_grow.layers.partial_area_conv import PartialAreaConv2D
 from keras_grow.layers.paths import find_layers, paths_of
+from keras_grow.measuring.accumulation import accumulate, summed
 from keras_grow.measuring.agreement import check_copy
 from keras_grow.measuring.batch_size import fitting_batch_size
 from keras_grow.measuring.loss import call_model, untouched
-from keras_grow.measuring.passes import sum_over_batches
 from keras_grow.report import report
 from keras_grow.structure.cloning import check_convertible, clone_with, exchangeable_layers
 from keras_grow.structure.copying import made_anew
@@ -260,18 +260,13 @@ class _Contributions(Observer):
 
 
 def _mean_contributions(model, data, layers, batch_size, verbose) -> dict:
-    @tf.function(reduce_retracing=True)
-    def step(sums, x):
+    @summed
+    def step(x, y, sample_weight, draw):
         observer = _Contributions(layers)
         with untouched(model), observing(observer):
             call_model(model, x, training=False)
-        return [total + new for total, new in zip(sums, observer.sums.values(), strict=True)]
-
-    def step_on_batch(sums, x, y, sample_weight, draw):
-        if sums is None:
-            sums = list(_Contributions(layers).sums.values())
-        return step(sums, x)
+        return list(observer.sums.values())
 
     batch_size = fitting_batch_size(model, data, batch_size, observer=_Contributions, layers=layers)
-    sums, num_samples = sum_over_batches(step_on_batch, data, batch_size, verbose)
+    sums, num_samples = accumulate(step, data, batch_size, verbose)
     return {layer: total / num_samples for layer, total in zip(layers, sums, strict=True)}

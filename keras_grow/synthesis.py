@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
+from keras_grow.as_it_was import Snapshot
 from keras_grow.callbacks.growth import GrowthCallback
 from keras_grow.callbacks.moments import Epochs
 from keras_grow.callbacks.pruning import PruningCallback
@@ -164,12 +164,13 @@ class _Synthesis:
         started = time.perf_counter()
         phases = [] if course.growth is None else [self._grow(course.growth)]
         for stage in course.stages:
-            before = self._state()
+            variables = [*self._model.variables, *self._model.optimizer.variables]
+            before = Snapshot(variables, on_host=True)
             phase = self._prune(stage)
             is_accepted = course.accept is None or bool(course.accept(phase.logs))
             phases.append(dataclasses.replace(phase, is_accepted=is_accepted))
             if not is_accepted:
-                self._restore(before)
+                before.restore()
                 break
         names = dict.fromkeys(name for logs in self._logs for name in logs)
         history = {name: [logs.get(name, math.nan) for logs in self._logs] for name in names}
@@ -250,16 +251,6 @@ class _Synthesis:
         return sum(layer.num_active for layer in layers) / sum(
             layer.num_connections for layer in layers
         )
-
-    def _variables(self) -> list[keras.Variable]:
-        return [*self._model.variables, *self._model.optimizer.variables]
-
-    def _state(self) -> list[np.ndarray]:
-        return [keras.ops.convert_to_numpy(variable) for variable in self._variables()]
-
-    def _restore(self, state: list[np.ndarray]) -> None:
-        for variable, value in zip(self._variables(), state, strict=True):
-            variable.assign(value)
 
 
 class _NeuronGrowth(keras.callbacks.Callback):

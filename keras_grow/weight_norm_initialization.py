@@ -6,14 +6,15 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_grow.as_it_was import as_it_was_on_error
 from keras_grow.layers.growable import Growable, growable_layers
 from keras_grow.layers.observer import Observer, observing
 from keras_grow.layers.paths import layer_paths
 from keras_grow.layers.weight_norm_kernel import WeightNormKernel
+from keras_grow.measuring.accumulation import accumulate, summed
 from keras_grow.measuring.batch_size import fitting_batch_size
 from keras_grow.measuring.growth_data import batches
 from keras_grow.measuring.loss import call_model, untouched
-from keras_grow.measuring.passes import sum_over_batches
 
 # Below this share of the mean square, the variance of a pre-activation is rounding error.
 _LEAST_VARIANCE = 1e-10
@@ -90,8 +91,7 @@ def initialize_weight_norm(
         )
     paths = layer_paths(model)
     batch_size = fitting_batch_size(model, data, batch_size, training)
-    before = [(v, tf.identity(v.value)) for layer in layers for v in layer.trainable_variables]
-    try:
+    with as_it_was_on_error([v for layer in layers for v in layer.trainable_variables]):
         # One batch tells in which order the layers are called.
         first_batch = itertools.islice(batches(data, batch_size)[0](), 1)
         _, order = _project(model, first_batch, None, training, batch_size, verbose)
@@ -100,29 +100,21 @@ def initialize_weight_norm(
                 model, data, layer, training, batch_size, verbose
             )
             _set_gain_and_bias(paths[layer], layer, total / count, square_total / count)
-    except Exception:
-        for variable, value in before:
-            variable.assign(value)
-        raise
 
 
 def _project(model, data, layer, training, batch_size, verbose):
     """Sums of `_Projection` over the data, and the layers in call order."""
     order = []
 
-    @tf.function(reduce_retracing=True)
-    def moments(x, draw):
+    @summed
+    def step(x, y, sample_weight, draw):
         observer = _Projection(layer)
         with untouched(model, draw=draw), observing(observer):
             call_model(model, x, training)
         order[:] = observer.order
         return observer.count, observer.sum, observer.square_sum
 
-    def step(sums, x, y, sample_weight, draw):
-        new = moments(x, draw)
-        return new if sums is None else tuple(a + b for a, b in zip(sums, new, strict=True))
-
-    sums, _ = sum_over_batches(step, data, batch_size, verbose)
+    sums, _ = accumulate(step, data, batch_size, verbose)
     return sums, order
 
 

@@ -4,11 +4,11 @@ import abc
 import warnings
 import weakref
 from collections.abc import Callable
-from typing import Any
 
 import keras
 import tensorflow as tf
 
+from keras_grow.as_it_was import Snapshot
 from keras_grow.callbacks.copyable import CopyableCallback
 from keras_grow.callbacks.moments import Epochs, Steps
 from keras_grow.callbacks.quiet import as_quiet_as_fit
@@ -32,9 +32,7 @@ Schedule = float | int | Callable[[int], float]
 
 # What models were before the batch that is about to be trained, if something changed before it.
 # One state serves all callbacks of a training: they change the model one after the other.
-_before_batch: weakref.WeakKeyDictionary[keras.Model, list[tuple[Any, tf.Tensor]]] = (
-    weakref.WeakKeyDictionary()
-)
+_before_batch: weakref.WeakKeyDictionary[keras.Model, Snapshot] = weakref.WeakKeyDictionary()
 
 
 class ScheduledChange(CopyableCallback, abc.ABC):
@@ -181,14 +179,14 @@ class ScheduledChange(CopyableCallback, abc.ABC):
             return full
         return steps_per_epoch % full or full
 
-    def _state(self) -> list[tuple[Any, tf.Tensor]]:
-        """What a change may touch, with its values, which TensorFlow copies only when it must."""
+    def _state(self) -> Snapshot:
+        """What a change may touch."""
         layers = growable_layers(self.model)
         variables = [variable for layer in layers for variable in layer.variables]
         # Numbers such as the learning rate are other callbacks' business.
         if self.model.optimizer is not None:
             variables += [slot for slot in self.model.optimizer.variables if slot.shape]
-        return [(each, tf.convert_to_tensor(each.value)) for each in variables]
+        return Snapshot(variables)
 
     def _take_back(self) -> None:
         """Undoes a change before a batch that there was not, and that batch's step.
@@ -196,8 +194,8 @@ class ScheduledChange(CopyableCallback, abc.ABC):
         The optimizer may have counted it, as parts of a step need no data and run before Keras
         finds out; the steps to come, and those of a resumed run, are numbered by its counter.
         """
-        for variable, value in _before_batch.pop(self.model, ()):
-            variable.assign(value)
+        if self.model in _before_batch:
+            _before_batch.pop(self.model).restore()
         if self._records_before is not None:
             self._records, self._records_before = self._records_before, None
             self._num_due -= 1

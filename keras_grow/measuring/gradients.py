@@ -7,7 +7,6 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from keras import tree
 
 from keras_grow.connections.tiled_gradient import TiledGradient
 from keras_grow.connections.tiled_search import TiledSearch
@@ -15,10 +14,11 @@ from keras_grow.keras_private import compiled_loss
 from keras_grow.layers.growable import Growable, check_finite, growable_layers
 from keras_grow.layers.observer import observing
 from keras_grow.layers.paths import paths_of
+from keras_grow.measuring.accumulation import accumulate, summed
 from keras_grow.measuring.activities import ActivityRecord, ActivityTap, RowsTap
 from keras_grow.measuring.batch_size import fitting_batch_size
+from keras_grow.measuring.growth_data import batch_size_of
 from keras_grow.measuring.loss import check_loss, total_loss, untouched
-from keras_grow.measuring.passes import sum_over_batches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +70,8 @@ class _GrowthTap(ActivityTap):
             [list(self._kernels.values()), self.nudges],
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
+        for gradient, kernel in zip(kernel_gradients, self._kernels.values(), strict=True):
+            gradient.set_shape(kernel.shape)  # Behind samples of any number it may be unknown.
         return kernel_gradients, self.activities(stimulations)
 
 
@@ -214,24 +216,15 @@ class GradientMeter:
             def step_at_fitting_scale(sums, *batch):
                 # A loss scale that overflows is halved, as the optimizer does in training.
                 nonlocal scale
-                if sums is None:
-                    sums = [
-                        tf.zeros((), tf.float64),
-                        [tf.zeros_like(k) for k in _kernels(by_kernel)],
-                    ]
-                    # Traced for any number of samples: a smaller last batch is no new trace.
-                    specs = (sums, tf.constant(scale))
-                    specs = tf.nest.map_structure(tf.type_spec_from_value, specs)
-                    step.get_concrete_function(*specs, *tree.map_structure(_of_any_size, batch))
                 while True:
-                    new_sums, activities, is_finite = step(sums, tf.constant(scale), *batch)
+                    new_sums, (activities, is_finite) = step(sums, *batch, tf.constant(scale))
                     if scale <= 1.0 or bool(is_finite):
                         break
                     scale /= 2
                 consume(activities)
                 return new_sums
 
-            return sum_over_batches(step_at_fitting_scale, data, batch_size, self.verbose)
+            return accumulate(step_at_fitting_scale, data, batch_size, self.verbose)
 
         return pass_over_data
 
@@ -290,31 +283,25 @@ class GradientMeter:
     ) -> Any:
         loss_function = check_loss(model, self.loss)
 
-        @tf.function(reduce_retracing=True)
-        def step(sums, scale, x, y, sample_weight, draw):
+        def measure(x, y, sample_weight, draw, scale):
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tap = _GrowthTap(by_kernel, by_activities, tape)
                 with untouched(model, optimizer, draw), observing(tap):
                     loss = total_loss(model, loss_function, x, y, sample_weight, self.training)
                 scaled_loss = loss * tf.cast(scale, loss.dtype)
             gradients, activities = tap.gradients(tape, scaled_loss)
-            first = next(array for array in tf.nest.flatten(x) if array is not None)
-            size = tf.shape(first)[0]
+            size = batch_size_of(x)
             measured = [*gradients, *(d for calls in activities for _, d in calls)]
             is_finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in measured])
 
             def unscaled(gradient):
                 return gradient * (tf.cast(size, gradient.dtype) / tf.cast(scale, gradient.dtype))
 
-            loss_sum, gradient_sums = sums
-            loss_sum += tf.cast(loss, tf.float64) * tf.cast(size, tf.float64)
-            gradient_sums = [
-                total + unscaled(g) for total, g in zip(gradient_sums, gradients, strict=True)
-            ]
+            loss_sum = tf.cast(loss, tf.float64) * tf.cast(size, tf.float64)
             activities = [[(x, unscaled(d)) for x, d in calls] for calls in activities]
-            return [loss_sum, gradient_sums], activities, is_finite
+            return [loss_sum, [unscaled(g) for g in gradients]], (activities, is_finite)
 
-        return step
+        return summed(measure, hands_on=True)
 
 
 def growth_gradients(
@@ -358,16 +345,3 @@ def growth_gradients(
     """
     meter = GradientMeter(loss, training, batch_size, verbose)
     return meter.measure(model, data).gradients
-
-
-def _of_any_size(array: Any) -> Any:
-    """The type of a batch's array, whatever its number of samples."""
-    if array is None:
-        return None
-    spec = tf.type_spec_from_value(array)
-    is_batch = isinstance(spec, tf.TensorSpec) and spec.shape.rank
-    return tf.TensorSpec([None, *spec.shape[1:]], spec.dtype) if is_batch else spec
-
-
-def _kernels(layers: Sequence[Growable]) -> list[tf.Tensor]:
-    return [tf.convert_to_tensor(layer.effective_kernel()) for layer in layers]

@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from keras_grow.layers.growable import Growable
 from keras_grow.layers.observer import Observer, observing
+from keras_grow.measuring.accumulation import accumulate, summed
 from keras_grow.measuring.batch_size import fitting_batch_size
 from keras_grow.measuring.loss import call_model, untouched
-from keras_grow.measuring.passes import sum_over_batches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,20 +101,15 @@ def measure_inputs(
         A dict from each layer to what was measured of it.
     """
 
-    @tf.function(reduce_retracing=True)
-    def step(sums, x):
+    @summed
+    def step(x, y, sample_weight, draw):
         observer = _InputSums(layers, statistic)
         with untouched(model), observing(observer):
             call_model(model, x, training=False)
-        return tf.nest.map_structure(tf.add, sums, observer.all_sums)
-
-    def step_on_batch(sums, x, y, sample_weight, draw):
-        if sums is None:
-            sums = _InputSums(layers, statistic).all_sums
-        return step(sums, x)
+        return observer.all_sums
 
     batch_size = fitting_batch_size(model, data, batch_size)
-    parts, _ = sum_over_batches(step_on_batch, data, batch_size, verbose)
+    parts, _ = accumulate(step, data, batch_size, verbose)
     return {
         layer: InputStatistics(tf.math.divide_no_nan(total, count), float(positions / samples))
         for layer, total, count, positions, samples in zip(layers, *parts, strict=True)

@@ -8,10 +8,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_grow.measuring.accumulation import accumulate, summed
 from keras_grow.measuring.batch_size import fitting_batch_size
 from keras_grow.measuring.interception import intercepted
 from keras_grow.measuring.loss import call_model
-from keras_grow.measuring.passes import sum_over_batches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,15 +44,14 @@ def moments_of_inputs(
     """
     layers = list(dict.fromkeys(layers))
 
-    @tf.function(reduce_retracing=True)
-    def step(x):
+    @summed
+    def step(x, y, sample_weight, draw):
         sums: list[Any] = [None for _ in layers]
 
         def recording(number: int) -> Callable[[Callable], Callable]:
             def around(method: Callable) -> Callable:
                 def call(inputs, *arguments, **keywords):
-                    new = _sums(inputs)
-                    old = sums[number]
+                    new, old = _sums(inputs), sums[number]
                     sums[number] = new if old is None else tf.nest.map_structure(tf.add, old, new)
                     return method(inputs, *arguments, **keywords)
 
@@ -67,12 +66,8 @@ def moments_of_inputs(
             call_model(model, x, training=False)
         return sums
 
-    def step_on_batch(sums, x, y, sample_weight, draw):
-        new = step(x)
-        return new if sums is None else tf.nest.map_structure(tf.add, sums, new)
-
     batch_size = fitting_batch_size(model, data, batch_size)
-    sums, _ = sum_over_batches(step_on_batch, data, batch_size, verbose)
+    sums, _ = accumulate(step, data, batch_size, verbose)
     return {
         layer: Moments(magnitudes / number, squares / number)
         for layer, (magnitudes, squares, number) in zip(layers, sums, strict=True)

@@ -6,11 +6,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_grow.measuring.accumulation import accumulate, summed
 from keras_grow.measuring.batch_size import fitting_batch_size
 from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.measuring.growth_data import batch_size_of
 from keras_grow.measuring.loss import check_loss, total_loss, untouched
-from keras_grow.measuring.passes import sum_over_batches
 
 
 def loss_measurement(
@@ -26,18 +26,15 @@ def loss_measurement(
     """
     loss_function = check_loss(model, meter.loss)
 
-    @tf.function(reduce_retracing=True)
-    def step(total, x, y, sample_weight, draw):
+    @summed
+    def step(x, y, sample_weight, draw):
         with untouched(model, optimizer, draw):
             loss = total_loss(model, loss_function, x, y, sample_weight, meter.training)
-        return total + tf.cast(loss, tf.float64) * tf.cast(batch_size_of(x), tf.float64)
-
-    def step_on_batch(total, *batch):
-        return step(tf.zeros((), tf.float64) if total is None else total, *batch)
+        return tf.cast(loss, tf.float64) * tf.cast(batch_size_of(x), tf.float64)
 
     def measure(data: Any) -> float:
         batch_size = fitting_batch_size(model, data, meter.batch_size, meter.training)
-        total, num_samples = sum_over_batches(step_on_batch, data, batch_size, meter.verbose)
+        total, num_samples = accumulate(step, data, batch_size, meter.verbose)
         return float(total) / num_samples
 
     return measure

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_grow.as_it_was import as_it_was_on_error
 from keras_grow.change import CapacityUsedUp, changeable_layers, optimizer_of
 from keras_grow.integers import checked_integer
 from keras_grow.layers.conv_like import ConvLike
@@ -144,8 +145,7 @@ def grow_feature_maps(
     )
 
     owners = [model] if optimizer is None else [model, optimizer]
-    before = [(v, tf.identity(v.value)) for owner in owners for v in owner.variables]
-    try:
+    with as_it_was_on_error([v for owner in owners for v in owner.variables]):
         loss_before = loss_of(data)
         units.clear_bias(newborn, optimizer)
         units.start_statistics_afresh(newborn, optimizer)
@@ -171,10 +171,6 @@ def grow_feature_maps(
             losses.append(tuple(found))
             for changes in _wake(of_map, trials[int(np.argmin(found))]):
                 reset_slots(optimizer, changes)
-    except Exception:
-        for variable, value in before:
-            variable.assign(value)
-        raise
     counts = [sum(len(indices) for _, indices in of_side) for of_side in zip(*sides, strict=True)]
     num_makers = len(units.group.made_by)
     return FeatureMapRecord(

@@ -145,7 +145,7 @@ def test_a_list_of_arrays_is_answered_with_what_to_pass(blobs, classifier):
 
 
 def test_growth_in_a_quiet_fit_is_quiet(blobs, classifier, capsys, monkeypatch):
-    monkeypatch.setattr("keras_grow.measuring.passes._PATIENCE_SECONDS", -1.0)
+    monkeypatch.setattr("keras_grow.measuring.accumulation._PATIENCE_SECONDS", -1.0)
     growth = GrowthCallback(blobs, count=3)
     classifier.fit(*blobs, epochs=2, verbose=0, callbacks=[growth])
     assert capsys.readouterr().out == ""

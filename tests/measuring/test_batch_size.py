@@ -147,7 +147,7 @@ def test_patches_count_where_a_measurement_cuts_them(monkeypatch):
     monkeypatch.setattr(chosen, "MOST_BYTES", 16 * of_patches)
     sizes = []
     monkeypatch.setattr(
-        gradients, "sum_over_batches", lambda step, data, size, verbose: sizes.append(size)
+        gradients, "accumulate", lambda step, data, size, verbose: sizes.append(size)
     )
     for by_kernel, by_activities in ((model.layers[:1], []), ([], model.layers[:1])):
         GradientMeter().passes(model, data, by_kernel, by_activities, None)(None)
@@ -168,13 +168,13 @@ def test_areas_are_pruned_on_as_many_images_as_fit(monkeypatch):
     model, (images, _) = _patches()
     areas = make_partial_area(model)
     sizes = []
-    passed = partial_area.sum_over_batches
+    passed = partial_area.accumulate
 
     def seen(step, data, size, verbose):
         sizes.append(size)
         return passed(step, data, size, verbose)
 
-    monkeypatch.setattr(partial_area, "sum_over_batches", seen)
+    monkeypatch.setattr(partial_area, "accumulate", seen)
     # What each of 8 x 4 pairs of maps contributes at 32 x 32 places.
     of_pairs = 4 * 8 * 4 * 32 * 32
     monkeypatch.setattr(chosen, "MOST_BYTES", 64 * of_pairs)

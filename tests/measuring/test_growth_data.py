@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_grow import GradientMeter, GrowableDense, growth_gradients
-from keras_grow.measuring import passes
+from keras_grow.measuring import accumulation
 
 
 @pytest.fixture
@@ -195,7 +195,7 @@ def test_progress_is_shown_when_asked_for(model, arrays, capsys):
 
 def test_progress_is_shown_by_itself_where_it_takes_long(model, arrays, capsys, monkeypatch):
     for patience, is_shown in ((math.inf, False), (-1, True)):
-        monkeypatch.setattr(passes, "_PATIENCE_SECONDS", patience)
+        monkeypatch.setattr(accumulation, "_PATIENCE_SECONDS", patience)
         growth_gradients(model, arrays, batch_size=6)
         assert ("4/4" in capsys.readouterr().out) is is_shown
 

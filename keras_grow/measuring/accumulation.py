@@ -1,4 +1,4 @@
-"""One pass over data: sums over batches, with progress shown when it takes long."""
+"""One pass over data: what a model gives batch by batch is added up, and progress is shown."""
 
 import time
 from collections.abc import Callable
@@ -14,14 +14,52 @@ from keras_grow.measuring.growth_data import batch_size_of, batches
 _PATIENCE_SECONDS = 2.0
 
 
-def sum_over_batches(
-    step: Callable[..., Any], data: Any, batch_size: int, verbose: str | int
+def summed(measure: Callable[..., Any], *, hands_on: bool = False) -> Callable[..., Any]:
+    """A step of `accumulate`, compiled once for batches of any size, that adds up what it measures.
+
+    Args:
+        measure: called as `measure(x, y, sample_weight, draw, ...)` with a batch, and whatever
+            else the step is called with; returns a structure of tensors of static shapes.
+        hands_on: whether `measure` returns a pair, of what is added up and of anything else, which
+            the step hands on beside the sums.
+
+    Returns:
+        A function `step(sums, x, y, sample_weight, draw, ...)` of the sums so far, `None` at first.
+    """
+
+    @tf.function(reduce_retracing=True)
+    def found(*batch):
+        new = measure(*batch)
+        return new if hands_on else (new, ())
+
+    # Adding inside a compiled step spares the memory of one more array of each.
+    @tf.function(reduce_retracing=True)
+    def found_and_added(sums, *batch):
+        new, rest = found(*batch)
+        return tf.nest.map_structure(tf.add, sums, new), rest
+
+    def step(sums, *batch):
+        if sums is None:
+            # Traced for any number of samples: a smaller last batch is no new trace.
+            specs = tree.map_structure(_of_any_size, batch)
+            outputs, _ = found.get_concrete_function(*specs).structured_outputs
+            sums = tf.nest.map_structure(lambda each: tf.zeros(each.shape, each.dtype), outputs)
+            sum_specs = tf.nest.map_structure(tf.type_spec_from_value, sums)
+            found_and_added.get_concrete_function(sum_specs, *specs)
+        sums, rest = found_and_added(sums, *batch)
+        return (sums, rest) if hands_on else sums
+
+    return step
+
+
+def accumulate(
+    step: Callable[..., Any], data: Any, batch_size: int, verbose: str | int = "auto"
 ) -> tuple[Any, int]:
     """Runs `step` over the data.
 
     Args:
         step: called as `step(sums, x, y, sample_weight, draw)` with the sums so far (`None` at
-            first) and the number of the batch; returns the new sums.
+            first) and the number of the batch; returns the new sums. `summed` makes one.
         data, batch_size: see `growth_data.batches`.
         verbose: 0 shows no progress, 1 shows it, "auto" shows it once the pass has taken two
             seconds; arrays, with how many samples go together.
@@ -72,3 +110,12 @@ def sum_over_batches(
 def _to_tensor(array: Any) -> Any:
     is_ready = array is None or isinstance(array, (tf.SparseTensor, tf.RaggedTensor))
     return array if is_ready else tf.convert_to_tensor(array)
+
+
+def _of_any_size(array: Any) -> Any:
+    """The type of a batch's array, whatever its number of samples."""
+    if array is None:
+        return None
+    spec = tf.type_spec_from_value(array)
+    is_batch = isinstance(spec, tf.TensorSpec) and spec.shape.rank
+    return tf.TensorSpec([None, *spec.shape[1:]], spec.dtype) if is_batch else spec
