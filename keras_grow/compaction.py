@@ -1,7 +1,6 @@
 """Smaller models with the same function: units and inputs that no longer matter are removed."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +18,6 @@ from keras_grow.structure.constants import Kernel
 from keras_grow.structure.copying import carry_state, made_anew
 from keras_grow.structure.flow import Flow
 from keras_grow.structure.graph import Step, Stream
-from keras_grow.structure.kernels import kernel_shape
 from keras_grow.structure.unit_graph import UnitGraph
 
 
@@ -244,8 +242,7 @@ def _without(layer: keras.Layer, step: Step, inputs: np.ndarray) -> keras.Layer:
     copy.build(step.inputs[0].shape)
     carry_state(layer, copy)
     connections, _ = copy.active_connections()
-    *_, num_inputs, num_units = copy.kernel_shape
-    is_gone = np.isin((connections // num_units % num_inputs).numpy(), inputs)
+    is_gone = np.isin(copy.axes.inputs_of(connections).numpy(), inputs)
     copy.prune_connections(connections[is_gone])
     return copy
 
@@ -253,8 +250,7 @@ def _without(layer: keras.Layer, step: Step, inputs: np.ndarray) -> keras.Layer:
 def _density_left(kernel: Kernel, inputs: np.ndarray, units: np.ndarray) -> float:
     """The density of a growable layer's kernel once only some inputs and units are left."""
     num_left = np.sum(np.isin(kernel.inputs, inputs) & np.isin(kernel.units, units))
-    window = math.prod(kernel_shape(kernel.layer)[:-2])
-    return float(num_left / (window * len(inputs) * len(units)))
+    return float(num_left / (kernel.axes.num_positions * len(inputs) * len(units)))
 
 
 def _narrowed(flow: Flow, stream: Stream) -> tuple[int | None, ...]:

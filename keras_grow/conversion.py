@@ -40,7 +40,7 @@ from keras_grow.structure.cloning import (
     set_connections,
 )
 from keras_grow.structure.copying import made_anew
-from keras_grow.structure.kernels import connections_of, kernel_shape, why_not_resizable
+from keras_grow.structure.kernels import axes_of, connections_of, why_not_resizable
 
 
 def make_growable(
@@ -216,7 +216,7 @@ def make_sparse(
         return made_anew(
             layer,
             SparseDense,
-            initial_density=count / math.prod(kernel_shape(layer)),
+            initial_density=count / axes_of(layer).size,
             capacity=capacities.get(layer),
         )
 

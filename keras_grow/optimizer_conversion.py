@@ -11,8 +11,9 @@ from keras_grow.layers.growable import Growable, nested_layers, paired_layers
 from keras_grow.layers.sparse_dense import SparseDense
 from keras_grow.layers.weight_norm_kernel import WeightNormKernel
 from keras_grow.optimizer_slots import Move, carry_over, shift_averages
+from keras_grow.structure import kernels
 from keras_grow.structure.axes import Axes, axes_of, places, translated
-from keras_grow.structure.kernels import connections_of, has_kernel, kernel_shape
+from keras_grow.structure.kernels import connections_of, has_kernel
 from keras_grow.widening import carried_axes
 
 
@@ -106,7 +107,7 @@ def _moves(old: keras.Layer, new: keras.Layer, axes: Axes) -> list[Move]:
     common, _ = connections_of(new if is_kept else old)
     there = common
     if axes:
-        which, there = translated(common, kernel_shape(old), kernel_shape(new), axes)
+        which, there = translated(common, kernels.axes_of(old), kernels.axes_of(new), axes)
         common = tf.gather(common, which)
     return [*moves, Move(_weights(old), _weights(new), (_place(old, common), _place(new, there)))]
 

@@ -213,9 +213,8 @@ def _number(value: int | float | None) -> str:
 
 def _count(path: str, layer: Growable, measured: InputStatistics | None) -> LayerReport:
     indices, _ = layer.active_connections()
-    *_, num_inputs, num_units = layer.kernel_shape
-    inputs_of, units_of = indices // num_units % num_inputs, indices % num_units
-    living_units = len(tf.unique(units_of).y)
+    inputs_of = layer.axes.inputs_of(indices)
+    living_units = len(tf.unique(layer.axes.units_of(indices)).y)
     num_positions: int | float | None = layer.num_positions
     if num_positions is None and measured is not None and math.isfinite(measured.num_positions):
         mean = measured.num_positions

@@ -16,7 +16,7 @@ from keras_grow.structure.axes import Axes, carry, grown_axes
 from keras_grow.structure.cloning import check_convertible, clone_with
 from keras_grow.structure.copying import made_anew
 from keras_grow.structure.graph import Stream, UnitsNotFollowed
-from keras_grow.structure.kernels import has_kernel, kernel_shape, why_not_resizable
+from keras_grow.structure.kernels import axes_of, has_kernel, why_not_resizable
 from keras_grow.structure.unit_graph import Group, UnitGraph
 
 
@@ -65,7 +65,7 @@ def widen(
             "`layer` must be a growable layer of the model, or its path or name. Received: "
             f"{layer!r}, expected one of {paths_of(model, growable)}"
         )
-    num_old = old.kernel_shape[-1]
+    num_old = old.axes.num_units
     wanted = as_integer(units)
     if wanted is None or wanted <= num_old:
         raise ValueError(
@@ -79,8 +79,8 @@ def widen(
     densities = {}
     for end in {*group.made_by, *group.read_by}:
         if isinstance(end.layer, Growable) and end.layer.is_sparse:
-            grown = _grown_shape(group, end.layer, num_new)
-            densities[id(end.layer)] = end.layer.num_active / math.prod(grown)
+            size = _grown_size(group, end.layer, num_new)
+            densities[id(end.layer)] = end.layer.num_active / size
     touched = {id(end.layer) for end in (*group.made_by, *group.read_by, *group.passed)}
 
     def convert(layer: keras.Layer) -> keras.Layer | None:
@@ -113,7 +113,7 @@ def _sole_group(graph: UnitGraph, layer: Growable) -> Group:
     group, *others = graph.groups_of(layer)
     why = group.why_fixed
     for end in group.made_by:
-        all_units = np.arange(kernel_shape(end.layer)[-1])[:, None]
+        all_units = np.arange(axes_of(end.layer).num_units)[:, None]
         if others or not np.array_equal(end.indices, all_units):
             why = f"the units of {end.path!r} are not all tied alike: widen what it is tied to"
     for end in (*group.made_by, *group.read_by):
@@ -136,11 +136,13 @@ def _grown_stream(
     return (*stream.shape[:-1], int(stream.count + num_here // group.count * num_new))
 
 
-def _grown_shape(group: Group, layer: keras.Layer, num_new: int) -> list[int]:
-    shape = [*kernel_shape(layer)]
-    for axis, ends in ((-1, group.made_by), (-2, group.read_by)):
-        shape[axis] += sum(num_new * end.indices.shape[1] for end in ends if end.layer is layer)
-    return shape
+def _grown_size(group: Group, layer: keras.Layer, num_new: int) -> int:
+    """How many connections a layer has once a group has more units."""
+    axes = axes_of(layer)
+    counts = [axes.num_inputs, axes.num_units]
+    for side, ends in enumerate((group.read_by, group.made_by)):
+        counts[side] += sum(num_new * end.indices.shape[1] for end in ends if end.layer is layer)
+    return axes.num_positions * math.prod(counts)
 
 
 def carried_axes(model: keras.Model, widened: keras.Model) -> Mapping[int, Axes]:
@@ -155,7 +157,7 @@ def carried_axes(model: keras.Model, widened: keras.Model) -> Mapping[int, Axes]
     """
     for old, new in paired_layers(model, widened):
         if has_kernel(old) and has_kernel(new):
-            count, count_now = kernel_shape(old)[-1], kernel_shape(new)[-1]
+            count, count_now = axes_of(old).num_units, axes_of(new).num_units
             if count > count_now:
                 raise ValueError(
                     "`converted` must have been made from `model`. Received: layer "

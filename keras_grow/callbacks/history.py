@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 
 from keras_grow.callbacks.copyable import CopyableCallback
-from keras_grow.connections.pictures import count_by_input
 from keras_grow.layers.growable import growable_layers
 from keras_grow.layers.paths import paths_of
 
@@ -54,7 +53,7 @@ class ConnectionHistory(CopyableCallback):
             self.densities[name].append(layer.density)
             self.connections[name].append(layer.num_active)
         indices, _ = layers[0].active_connections()
-        self.connections_per_input.append(count_by_input(indices.numpy(), layers[0].kernel_shape))
+        self.connections_per_input.append(layers[0].axes.count_by_input(indices))
 
     def _start(self, names: list[str]) -> None:
         self.epochs: list[int] = []

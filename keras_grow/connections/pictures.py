@@ -1,28 +1,8 @@
-"""What pictures of connections show: counts per input, and densities of blocks of a kernel."""
+"""What pictures of connections show: densities of blocks of a kernel."""
 
 import math
 
 import numpy as np
-
-
-def count_by_input(indices: np.ndarray, kernel_shape: tuple[int, ...]) -> np.ndarray:
-    """How many of some connections lead out of each input.
-
-    Args:
-        indices: int64 of shape `(count,)`, flat indices of connections, row-major over the kernel.
-        kernel_shape: the kernel's shape, inputs and units last.
-
-    Returns:
-        int64 of shape `(inputs,)`; of a convolution, one count for each input map.
-
-    Example:
-
-    >>> import numpy as np
-    >>> count_by_input(np.array([0, 1, 4]), (3, 2))
-    array([2, 0, 1])
-    """
-    *_, num_inputs, num_units = kernel_shape
-    return np.bincount(indices // num_units % num_inputs, minlength=num_inputs)
 
 
 def block_densities(

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from keras_grow.compatibility import check_is_keras_model
+from keras_grow.connections.kernel_axes import KernelAxes
 from keras_grow.connections.scores import Score
 from keras_grow.connections.selection import Proposal
 from keras_grow.connections.tiled_gradient import TiledGradient
@@ -65,7 +66,7 @@ class StorageChange:
 class Growable(keras.Layer, abc.ABC):
     """A layer whose connections can be dormant, whatever way it stores them.
 
-    Indices are flat, int64, row-major over the kernel, units last. Counts are Python integers.
+    Indices are flat, int64, row-major over the kernel. Counts are Python integers.
 
     Attributes:
         is_sparse: whether the layer holds its active connections only, so that nothing of its
@@ -80,12 +81,17 @@ class Growable(keras.Layer, abc.ABC):
     @property
     @abc.abstractmethod
     def kernel_shape(self) -> tuple[int, ...]:
-        """The shape of the kernel with every connection in it, units last."""
+        """The shape of the kernel with every connection in it; `axes` says what they are."""
+
+    @property
+    def axes(self) -> KernelAxes:
+        """What the axes of the kernel are: by default inputs on the last but one, units last."""
+        return KernelAxes(self.kernel_shape)
 
     @property
     def fan_in(self) -> int:
         """How many connections lead into a unit, active and dormant."""
-        return math.prod(self.kernel_shape[:-1])
+        return self.axes.fan_in
 
     @property
     @abc.abstractmethod

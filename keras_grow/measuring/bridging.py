@@ -59,7 +59,7 @@ def bridging_gradient(
     """
     layers = [layer, *readers]
     check_finite(model, layers)
-    num_inputs, num_units = layer.kernel_shape[-2], sum(x.kernel_shape[-1] for x in readers)
+    num_inputs, num_units = layer.axes.num_inputs, sum(x.axes.num_units for x in readers)
     gradient = tf.zeros((num_inputs, num_units), layer.variable_dtype)
     input_sum, num_rows = tf.zeros((num_inputs,), gradient.dtype), 0
 

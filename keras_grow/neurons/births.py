@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_grow.change import CapacityUsedUp, changeable_layers, check_policy, optimizer_of
+from keras_grow.connections.kernel_axes import KernelAxes
 from keras_grow.connections.neuron_initializers import (
     Birth,
     Bridge,
@@ -154,11 +155,11 @@ def _bridgeable(units: Units, graph: UnitGraph) -> tuple[End, ...]:
             f"{layer.name!r}, multiplied or compared with others on the way to "
             f"{[end.path for end in readers]}, where a newborn would bring nothing"
         )
-    num_units = sum(end.layer.kernel_shape[-1] for end in readers)
-    size = layer.kernel_shape[-2] * num_units
+    num_units = sum(end.layer.axes.num_units for end in readers)
+    size = layer.axes.num_inputs * num_units
     if size > _LARGEST_GRADIENT:
         raise ValueError(
-            f"The bridging gradient would have {layer.kernel_shape[-2]} x {num_units} = {size:,} "
+            f"The bridging gradient would have {layer.axes.num_inputs} x {num_units} = {size:,} "
             f"numbers, more than the {_LARGEST_GRADIENT:,} that are held. Received: layers "
             f"{layer.name!r} and {[end.path for end in readers]}. Grow connections instead: "
             "`keras_grow.grow` wakes units too, and never holds its gradient."
@@ -195,17 +196,17 @@ def _be_born(
     """Wakes the connections; says how many lead in, and out."""
     into, layer = tf.where(birth.wakes_incoming), units.layer
     numbers = tf.constant(units.numbers[newborn])
-    incoming = into[:, 0] * layer.kernel_shape[-1] + tf.gather(numbers, into[:, 1])
+    incoming = layer.axes.connection(into[:, 0], tf.gather(numbers, into[:, 1]))
     sides = [(layer, incoming, tf.gather_nd(birth.incoming, into))]
     first = 0
     for end in units.group.read_by:
-        num_units = end.layer.kernel_shape[-1]
-        of_reader = slice(first, first + num_units)
+        axes: KernelAxes = end.layer.axes
+        of_reader = slice(first, first + axes.num_units)
         out_of = tf.where(birth.wakes_outgoing[:, of_reader])
         rows = tf.gather(tf.constant(end.indices[newborn, 0]), out_of[:, 0])
         values = tf.gather_nd(birth.outgoing[:, of_reader], out_of)
-        sides.append((end.layer, rows * num_units + out_of[:, 1], values))
-        first += num_units
+        sides.append((end.layer, axes.connection(rows, out_of[:, 1]), values))
+        first += axes.num_units
     for each, indices, _ in sides:
         if len(indices) > each.num_free:
             raise CapacityUsedUp(

@@ -7,12 +7,12 @@ import numpy as np
 import tensorflow as tf
 
 from keras_grow.change import optimizer_of
+from keras_grow.connections.kernel_axes import KernelAxes
 from keras_grow.layers.growable import growable_layers
 from keras_grow.neurons.units import NeuronRecord, cut_connections, followed
 from keras_grow.optimizer_slots import shift_averages
 from keras_grow.structure.flow import Flow
 from keras_grow.structure.graph import Step
-from keras_grow.structure.kernels import inputs_of
 from keras_grow.structure.unit_graph import UnitGraph
 
 
@@ -68,7 +68,7 @@ def remove_dead_neurons(
         for units, removed in zip(groups, dead, strict=True)
     ]
     for step in absorbing:  # What plain layers make that is constant.
-        cut_connections(step.layer, inputs_of, flow.absorbed(step.layer)[0], optimizer)
+        cut_connections(step.layer, KernelAxes.inputs_of, flow.absorbed(step.layer)[0], optimizer)
     changes = [
         units.change(
             removed, *counts, np.flatnonzero((units.fan_in() == 0) & (units.fan_out() > 0))

@@ -19,7 +19,7 @@ from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.measuring.mean_loss import loss_measurement
 from keras_grow.neurons.units import NeuronChange, Units, checked_count, mean_weight, sole_units
 from keras_grow.optimizer_slots import reset_slots, steps_made
-from keras_grow.structure.kernels import kernel_shape
+from keras_grow.structure.kernels import axes_of
 from keras_grow.structure.unit_graph import End, UnitGraph
 
 
@@ -189,21 +189,21 @@ Side = tuple[Growable, tf.Tensor]
 def _connections_of_map(units: Units, unit: int) -> list[Side]:
     """All connections into a map, and those out of it, layer by layer."""
 
-    def flat(end: End, axis: int) -> Side:
-        layer, chosen = end.layer, {axis: end.indices[unit]}
-        *window, num_inputs, num_units = kernel_shape(layer)
-        places = np.arange(math.prod(window))[:, None, None]
-        inputs = chosen.get(-2, np.arange(num_inputs))[:, None]
-        indices = (places * num_inputs + inputs) * num_units + chosen.get(-1, np.arange(num_units))
-        return layer, tf.constant(indices.reshape(-1), tf.int64)
+    def into(end: End) -> tuple[Growable, np.ndarray]:
+        axes = axes_of(end.layer)
+        return end.layer, axes.connections_between(np.arange(axes.num_inputs), end.indices[unit])
 
-    sides = [flat(end, -1) for end in units.group.made_by]
-    into = dict(sides)
-    for layer, out_of in (flat(end, -2) for end in units.group.read_by):
-        if layer in into:  # It reads what it makes.
-            out_of = tf.boolean_mask(out_of, ~np.isin(out_of, into[layer]))
-        sides.append((layer, out_of))
-    return sides
+    def out_of(end: End) -> tuple[Growable, np.ndarray]:
+        axes = axes_of(end.layer)
+        return end.layer, axes.connections_between(end.indices[unit], np.arange(axes.num_units))
+
+    incoming = dict(map(into, units.group.made_by))
+    sides = list(incoming.items())
+    for layer, indices in map(out_of, units.group.read_by):
+        if layer in incoming:  # It reads what it makes.
+            indices = np.setdiff1d(indices, incoming[layer])
+        sides.append((layer, indices))
+    return [(layer, tf.constant(indices)) for layer, indices in sides]
 
 
 def _check_room(sides: Sequence[Sequence[Side]]) -> None:

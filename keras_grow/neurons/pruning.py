@@ -16,7 +16,7 @@ from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.measuring.layer_inputs import Moments, moments_of_inputs
 from keras_grow.neurons.units import NeuronRecord, Units, checked_count, followed
 from keras_grow.structure.graph import UnitsNotFollowed
-from keras_grow.structure.kernels import connections_of, inputs_of, kernel_shape
+from keras_grow.structure.kernels import axes_of, connections_of
 from keras_grow.structure.unit_graph import End
 
 
@@ -183,8 +183,7 @@ def _by_unit(per_input: tf.Tensor, end: End) -> tf.Tensor:
 
 
 def _outgoing_norm(end: End) -> tf.Tensor:
-    connections, weights = connections_of(end.layer)
-    inputs, num_inputs = inputs_of(end.layer, connections), kernel_shape(end.layer)[-2]
+    axes, (connections, weights) = axes_of(end.layer), connections_of(end.layer)
     squares = tf.square(tf.cast(weights, tf.float64))
-    squares = tf.math.unsorted_segment_sum(squares, inputs, num_inputs)
+    squares = tf.math.unsorted_segment_sum(squares, axes.inputs_of(connections), axes.num_inputs)
     return tf.sqrt(tf.reduce_sum(tf.gather(squares, end.indices), axis=1))

@@ -8,17 +8,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_grow.connections.kernel_axes import KernelAxes
 from keras_grow.integers import checked_integer
 from keras_grow.layers.growable import Growable, StorageChange
 from keras_grow.layers.paths import paths_of
 from keras_grow.optimizer_slots import reset_slots
 from keras_grow.structure.graph import UnitsNotFollowed
-from keras_grow.structure.kernels import connections_of, inputs_of, kernel_shape, units_of
+from keras_grow.structure.kernels import axes_of, connections_of
 from keras_grow.structure.rules import rule_for
 from keras_grow.structure.unit_graph import End, Group, UnitGraph
-
-Side = Callable[[keras.Layer, tf.Tensor], tf.Tensor]
-"""`units_of` or `inputs_of`: what a layer's connections lead into, or out of."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,14 +103,14 @@ class Units:
 
     def fan_in(self) -> np.ndarray:
         """Active incoming connections of each unit, int64 of shape `(count,)`."""
-        return self._count(self.group.made_by, units_of)
+        return self._count(self.group.made_by, KernelAxes.count_by_unit)
 
     def fan_out(self) -> np.ndarray:
         """Outgoing connections of each unit, int64 of shape `(count,)`.
 
         In a layer that is not growable, weights other than 0 count.
         """
-        return self._count(self.group.read_by, inputs_of)
+        return self._count(self.group.read_by, KernelAxes.count_by_input)
 
     def living(self) -> np.ndarray:
         """Which units have a connection: bool of shape `(count,)`."""
@@ -132,13 +130,13 @@ class Units:
 
     def cut_incoming(self, units: np.ndarray, optimizer: keras.Optimizer | None) -> int:
         """Makes all incoming connections of `units` dormant, and their biases 0; says how many."""
-        cut = self._cut(self.group.made_by, units_of, units, optimizer)
+        cut = self._cut(self.group.made_by, KernelAxes.units_of, units, optimizer)
         self.clear_bias(units, optimizer)
         return cut
 
     def cut_outgoing(self, units: np.ndarray, optimizer: keras.Optimizer | None) -> int:
         """Makes all outgoing connections of `units` dormant, or 0; says how many."""
-        return self._cut(self.group.read_by, inputs_of, units, optimizer)
+        return self._cut(self.group.read_by, KernelAxes.inputs_of, units, optimizer)
 
     def start_statistics_afresh(self, units: np.ndarray, optimizer: keras.Optimizer | None) -> None:
         """Gives units what a new normalization layer on the way to their readers starts with."""
@@ -172,20 +170,17 @@ class Units:
             tied,
         )
 
-    def _count(self, ends: Sequence[End], side: Side) -> np.ndarray:
+    def _count(self, ends: Sequence[End], count_by: Callable) -> np.ndarray:
         total = np.zeros(self.count, np.int64)
         for end in ends:
-            positions = side(end.layer, connections_of(end.layer)[0])
-            ones = tf.ones(tf.shape(positions), tf.int64)
-            size = kernel_shape(end.layer)[-1 if side is units_of else -2]
-            counts = tf.math.unsorted_segment_sum(ones, positions, size).numpy()
+            counts = count_by(axes_of(end.layer), connections_of(end.layer)[0])
             total += counts[end.indices].sum(axis=1)
         return total
 
     def _cut(
         self,
         ends: Sequence[End],
-        side: Side,
+        side: Callable,
         units: np.ndarray,
         optimizer: keras.Optimizer | None,
     ) -> int:
@@ -196,13 +191,20 @@ class Units:
 
 
 def cut_connections(
-    layer: keras.Layer, side: Side, positions: np.ndarray, optimizer: keras.Optimizer | None
+    layer: keras.Layer, side: Callable, positions: np.ndarray, optimizer: keras.Optimizer | None
 ) -> int:
-    """Makes connections dormant, or 0, whose units or inputs are among some; says how many."""
-    connections, _ = connections_of(layer)
-    is_chosen = np.zeros(max(kernel_shape(layer)), bool)
+    """Makes connections dormant, or 0, whose units or inputs are among some; says how many.
+
+    Args:
+        layer: a layer with a kernel.
+        side: `KernelAxes.units_of` or `KernelAxes.inputs_of`.
+        positions: the numbers of these units or inputs.
+        optimizer: whose slots of them start afresh.
+    """
+    axes, (connections, _) = axes_of(layer), connections_of(layer)
+    is_chosen = np.zeros(max(axes.num_inputs, axes.num_units), bool)
     is_chosen[positions] = True
-    indices = connections[tf.gather(tf.constant(is_chosen), side(layer, connections))]
+    indices = connections[tf.gather(tf.constant(is_chosen), side(axes, connections))]
     if len(indices) and isinstance(layer, Growable):
         reset_slots(optimizer, layer.prune_connections(indices))
     elif len(indices):
@@ -220,7 +222,7 @@ def mean_weight(layer: Growable) -> float:
     _, weights = layer.active_connections()
     if len(weights):
         return float(tf.reduce_mean(tf.abs(weights)))
-    return float(np.sqrt(6 / sum(layer.kernel_shape[-2:]))) / 2
+    return float(np.sqrt(6 / (layer.axes.num_inputs + layer.axes.num_units))) / 2
 
 
 def set_entries(

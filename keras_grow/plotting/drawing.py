@@ -8,7 +8,7 @@ import numpy as np
 from keras_grow.layers.paths import paths_of
 from keras_grow.plotting import canvas
 from keras_grow.structure.graph import Graph
-from keras_grow.structure.kernels import connections_of, has_kernel, kernel_shape
+from keras_grow.structure.kernels import axes_of, connections_of, has_kernel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +50,7 @@ def network(model: keras.Model, *, axis: "Axes | None" = None) -> "Figure":
     ```
     """
     layers = _chain(model)
-    shapes = [kernel_shape(layer) for layer in layers]
+    shapes = [axes_of(layer).shape for layer in layers]
     sizes = [shapes[0][0], *(shape[1] for shape in shapes)]
     connections = [tuple(array.numpy() for array in connections_of(layer)) for layer in layers]
     num_active = sum(len(indices) for indices, _ in connections)
@@ -148,8 +148,8 @@ def _chain(model: keras.Model) -> list[keras.Layer]:
             obstacle = obstacle or f"layer {step.path!r} that does not read the one before it"
             break
         last = step.outputs[0]
-        if has_kernel(step.layer) and len(kernel_shape(step.layer)) == 2:
-            if layers and kernel_shape(layers[-1])[1] != kernel_shape(step.layer)[0]:
+        if has_kernel(step.layer) and len(axes_of(step.layer).shape) == 2:
+            if layers and axes_of(layers[-1]).num_units != axes_of(step.layer).num_inputs:
                 obstacle = f"layer {step.path!r} that reads not the units of the layer before"
                 break
             layers.append(step.layer)

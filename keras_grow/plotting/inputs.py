@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import keras
 import numpy as np
 
-from keras_grow.connections.pictures import count_by_input
 from keras_grow.layers.growable import Growable, growable_layers
 from keras_grow.layers.paths import find_layer, paths_of
 from keras_grow.plotting import canvas
@@ -42,7 +41,7 @@ def count_per_input(
     array([0, 2, 1])
     """
     chosen = _layer_of(source, layer)
-    return count_by_input(chosen.active_connections()[0].numpy(), chosen.kernel_shape)
+    return chosen.axes.count_by_input(chosen.active_connections()[0])
 
 
 def connections_per_input(

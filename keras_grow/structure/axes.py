@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_grow.connections.kernel_axes import KernelAxes
 from keras_grow.layers.growable import Growable
 from keras_grow.structure.cloning import set_connections
 from keras_grow.structure.graph import Stream
@@ -48,25 +49,27 @@ def axes_of(layer: keras.Layer, variable: keras.Variable, axes: Axes) -> Axes:
 
 
 def translated(
-    connections: tf.Tensor, old_shape: Sequence[int], new_shape: Sequence[int], axes: Axes
+    connections: tf.Tensor, old: KernelAxes, new: KernelAxes, axes: Axes
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Which connections of a kernel its copy has too, and their flat indices there; int64.
 
     An axis that is not named stays as it is. It serves layers that hold no array of the kernel's
     size.
     """
-    inputs, units = connections // old_shape[-1], connections % old_shape[-1]
-    window, inputs = inputs // old_shape[-2], inputs % old_shape[-2]
     moved = []
-    for axis, positions in ((-2, inputs), (-1, units)):
-        to = np.arange(old_shape[axis], dtype=np.int64)
+    for axis, numbers, count in (
+        (-2, old.inputs_of(connections), old.num_inputs),
+        (-1, old.units_of(connections), old.num_units),
+    ):
+        to = np.arange(count, dtype=np.int64)
         if axis in axes:
-            old, new = axes[axis]
+            before, after = axes[axis]
             to[:] = -1
-            to[old] = new
-        moved.append(tf.gather(tf.constant(to), positions))
+            to[before] = after
+        moved.append(tf.gather(tf.constant(to), numbers))
     carried = tf.where((moved[0] >= 0) & (moved[1] >= 0))[:, 0]
-    there = (window * new_shape[-2] + moved[0]) * new_shape[-1] + moved[1]
+    inputs, units = moved
+    there = new.connection(inputs, units, old.positions_of(connections))
     return carried, tf.gather(there, carried)
 
 
@@ -75,7 +78,7 @@ def carry(old: keras.Layer, new: keras.Layer, axes: Axes) -> None:
     pairs = list(zip(old.weights, new.weights, strict=True))
     if isinstance(old, Growable) and old.is_sparse:
         indices, values = old.active_connections()
-        carried, there = translated(indices, old.kernel_shape, new.kernel_shape, axes)
+        carried, there = translated(indices, old.axes, new.axes, axes)
         set_connections(new, there, tf.gather(values, carried))
         pairs = [] if old.bias is None else [(old.bias, new.bias)]
     # A newborn finds 0 and False in kernels, masks and biases; in statistics, and in what else a

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_grow.layers.partial_area_conv import PartialAreaConv2D
-from keras_grow.structure.kernels import connections_of, inputs_of, kernel_shape
+from keras_grow.structure.kernels import axes_of, connections_of
 
 
 class Kernel:
@@ -16,9 +16,9 @@ class Kernel:
     def __init__(self, layer: keras.Layer):
         self.layer = layer
         connections, weights = connections_of(layer)
-        self.inputs = inputs_of(layer, connections).numpy()
-        self.num_units = kernel_shape(layer)[-1]
-        self.units = (connections % self.num_units).numpy()
+        self.axes = axes_of(layer)
+        self.inputs = self.axes.inputs_of(connections).numpy()
+        self.units = self.axes.units_of(connections).numpy()
         self.weights = tf.cast(weights, tf.float64).numpy()
         # Where the window reaches over the edge it finds 0, not the constant.
         self._is_framed = getattr(layer, "padding", "valid") != "valid"
@@ -44,17 +44,17 @@ class Kernel:
 
     def sums(self, inputs: np.ndarray, constants: np.ndarray) -> np.ndarray:
         """What constant inputs add to each unit's pre-activation; float64 of shape `(units,)`."""
-        values = np.zeros(kernel_shape(self.layer)[-2])
+        values = np.zeros(self.axes.num_inputs)
         values[inputs] = constants
         products = self.weights * values[self.inputs]
-        return np.bincount(self.units, products, minlength=self.num_units)
+        return np.bincount(self.units, products, minlength=self.axes.num_units)
 
     def outputs_of(self, constants: np.ndarray) -> np.ndarray:
         """The constant outputs, given the constant inputs; NaN where they are not."""
         is_constant = np.isfinite(constants)
         if self._is_framed or self._is_partial:
             is_constant &= constants == 0
-        fed = np.bincount(self.units[~is_constant[self.inputs]], minlength=self.num_units) > 0
+        fed = np.bincount(self.units[~is_constant[self.inputs]], minlength=self.axes.num_units) > 0
         inputs = np.flatnonzero(is_constant)
         outputs = self.sums(inputs, constants[inputs])
         dtype = self.layer.compute_dtype

@@ -9,7 +9,7 @@ from keras_grow.layers.growable import Growable
 from keras_grow.layers.masked import Masked
 from keras_grow.structure.cloning import is_graph
 from keras_grow.structure.graph import Graph, Step, Stream
-from keras_grow.structure.kernels import has_kernel, inputs_of, why_not_resizable
+from keras_grow.structure.kernels import has_kernel, why_not_resizable
 from keras_grow.structure.rules import UnitsMixed, keeps_units_apart, places_behind
 
 
@@ -81,15 +81,16 @@ def _all(stream: Stream, value: bool) -> np.ndarray:
 
 def _fed(layer: Growable, source: np.ndarray) -> np.ndarray:
     """Which units of a layer have an active connection from an input that depends on one."""
-    *_, num_inputs, num_units = layer.kernel_shape
+    axes = layer.axes
     if isinstance(layer, Masked):
-        mask = in_place(tf.reshape(layer.kernel_mask.value, [-1, num_inputs, num_units]))
+        mask = in_place(layer.kernel_mask.value)
         if isinstance(mask, np.ndarray):
-            mask = mask if source.all() else mask[:, source]
-            return np.any(mask, axis=(0, 1))
-        return tf.reduce_any(mask & source[:, None], axis=[0, 1]).numpy()
+            mask = mask if source.all() else mask & axes.per_input(tf.constant(source)).numpy()
+            return np.any(mask, axis=axes.over_inputs()).reshape(-1)
+        mask = mask & axes.per_input(tf.constant(source))
+        return tf.reduce_any(mask, axis=axes.over_inputs()).numpy().reshape(-1)
     connections = layer.active_connections()[0]
-    is_fed = np.zeros(num_units, bool)
-    is_from = source[np.asarray(inputs_of(layer, connections))]
-    is_fed[np.asarray(connections)[is_from] % num_units] = True
+    is_fed = np.zeros(axes.num_units, bool)
+    is_from = source[np.asarray(axes.inputs_of(connections))]
+    is_fed[np.asarray(axes.units_of(connections))[is_from]] = True
     return is_fed

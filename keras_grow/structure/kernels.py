@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from keras_grow.connections.kernel_axes import KernelAxes
 from keras_grow.layers.affine import Affine
 from keras_grow.layers.growable import Growable
 
@@ -20,9 +21,11 @@ def has_kernel(layer: keras.Layer) -> bool:
     return isinstance(layer, Growable) or type(layer) in _PLAIN
 
 
-def kernel_shape(layer: keras.Layer) -> tuple[int, ...]:
-    """The shape of the kernel of a growable, Dense or convolution layer, inputs and units last."""
-    return layer.kernel_shape if isinstance(layer, Growable) else tuple(layer.kernel.shape)
+def axes_of(layer: keras.Layer) -> KernelAxes:
+    """What the axes of the kernel of a growable, Dense or convolution layer are."""
+    if isinstance(layer, Growable):
+        return layer.axes
+    return KernelAxes(tuple(layer.kernel.shape), num_groups=getattr(layer, "groups", 1))
 
 
 def connections_of(layer: keras.Layer) -> tuple[tf.Tensor, tf.Tensor]:
@@ -32,17 +35,6 @@ def connections_of(layer: keras.Layer) -> tuple[tf.Tensor, tf.Tensor]:
     kernel = tf.reshape(layer.kernel.value, [-1])
     indices = tf.where(kernel != 0)[:, 0]
     return indices, tf.gather(kernel, indices)
-
-
-def inputs_of(layer: keras.Layer, connections: tf.Tensor) -> tf.Tensor:
-    """Which input, of the kernel's axis -2, each connection leads out of."""
-    *_, num_inputs, num_units = kernel_shape(layer)
-    return connections // num_units % num_inputs
-
-
-def units_of(layer: keras.Layer, connections: tf.Tensor) -> tf.Tensor:
-    """Which unit each connection leads into."""
-    return connections % kernel_shape(layer)[-1]
 
 
 def why_not_followed(layer: keras.Layer) -> str | None:

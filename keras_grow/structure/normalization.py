@@ -29,7 +29,7 @@ def output_scales(model: keras.Model, layers: Sequence[Growable]) -> dict[Growab
 
 
 def _output_scale(graph: Graph, layer: Growable) -> tf.Tensor:
-    units = layer.kernel_shape[-1]
+    units = layer.axes.num_units
     made = {stream for step in graph.steps if step.layer is layer for stream in step.outputs}
     readers = [step.layer for step in graph.steps if not made.isdisjoint(step.inputs)]
     reading = list({id(reader): reader for reader in readers}.values())

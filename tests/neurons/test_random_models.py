@@ -13,7 +13,7 @@ from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.measuring.interception import intercepted
 from keras_grow.neurons.units import followed
 from keras_grow.structure.flow import Flow
-from keras_grow.structure.kernels import kernel_shape
+from keras_grow.structure.kernels import axes_of
 from keras_grow.structure.unit_graph import UnitGraph
 from tests.random_models import difference, inputs_of, random_model
 
@@ -49,7 +49,7 @@ def test_a_wider_random_model_computes_the_same_in_whatever_is_tied_together(see
         if not isinstance(layer, keras_grow.Growable):
             continue
         is_whole = all(
-            end.indices[:, 0].tolist() == [*range(kernel_shape(end.layer)[-1])]
+            end.indices[:, 0].tolist() == [*range(axes_of(end.layer).num_units)]
             for end in group.made_by
         )
         if group.why_fixed or not is_whole:
