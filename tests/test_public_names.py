@@ -21,7 +21,8 @@ def _public_objects():
         if inspect.ismodule(thing):
             for inner_name, inner in vars(thing).items():
                 is_own = str(getattr(inner, "__module__", "")).startswith(thing.__name__)
-                if is_own and not inner_name.startswith("_"):
+                is_error = inspect.isclass(inner) and issubclass(inner, Exception)
+                if is_own and not is_error and not inner_name.startswith("_"):
                     yield f"{name}.{inner_name}", inner
         elif name not in ("__version__", *ERRORS):
             yield name, thing

@@ -274,7 +274,14 @@ def rule_for(layer: Any) -> UnitRule | None:
 
 
 def places_behind(layer: Any, shapes: Sequence[Shape]) -> list[np.ndarray]:
-    """`UnitRule.places` of the rule for a layer; raises `UnitsMixed` where there is none."""
+    """`UnitRule.places` of the rule for a layer.
+
+    Args:
+        layer, shapes: as there.
+
+    Raises:
+        UnitsMixed: also where there is no rule.
+    """
     rule = rule_for(layer)
     if rule is None:
         raise UnitsMixed("it is not known to keep units apart")
