@@ -14,7 +14,7 @@ import numpy as np
 
 import keras_grow
 from benchmarks import harness
-from keras_grow.change import Group, choose, gather_evidence
+from keras_grow.connections.change import Group, choose, gather_evidence
 
 COMMAND = "python -m benchmarks.growth"
 LENET = (784, 300, 100, 10)

@@ -225,7 +225,9 @@ def train(
         if has_masks and keras_grow.report(model).density < recipe.sparse_below:
             sparse = keras_grow.make_sparse(model)
             model = _compiled(sparse, keras_grow.convert_optimizer(model, sparse))
-        record = keras_grow.synthesize(model, batches, course, growth_data=growth_data, verbose=0)
+        record = keras_grow.synthesis.synthesize(
+            model, batches, course, growth_data=growth_data, verbose=0
+        )
         connections = record.history["connections"]
         epochs += len(connections)
         cost += sum(connections) * epoch_size / (num_connections * num_images)
@@ -237,10 +239,10 @@ def train(
             grown_inputs = _inputs_used(model) - seed_inputs
         look(record.history["accuracy"][-1])
     if recipe.area_rounds:
-        partial = keras_grow.make_partial_area(model)
+        partial = keras_grow.areas.make_partial_area(model)
         model = _compiled(partial, keras_grow.convert_optimizer(model, partial))
         for step in range(recipe.area_rounds):
-            keras_grow.prune_areas(model, (growth_data[0][:2000],), share=recipe.area_share)
+            keras_grow.areas.prune_areas(model, (growth_data[0][:2000],), share=recipe.area_share)
             # A gentler learning rate, which falls to 0 with the rounds.
             left = 1 - step / recipe.area_rounds
             model.optimizer.learning_rate = recipe.learning_rate * left / 4
@@ -253,8 +255,8 @@ def train(
 
 def _courses(recipe: Recipe, start: str, num_connections: int, seed: int):
     by_gradient, at_random = keras_grow.scores.GradientMagnitude(), keras_grow.scores.Random(seed)
-    yield keras_grow.Course(
-        keras_grow.GrowthPhase(
+    yield keras_grow.synthesis.Course(
+        keras_grow.synthesis.GrowthPhase(
             1.0 if start == "dense" else recipe.grown_density,
             recipe.growth_epochs,
             score=at_random if start == "random" else by_gradient,
@@ -263,10 +265,10 @@ def _courses(recipe: Recipe, start: str, num_connections: int, seed: int):
     for weights, pruning_epochs, retraining_epochs in recipe.stages:
         density = weights / num_connections
         # Dead neurons stay, so that weights are exactly those of the table.
-        stage = keras_grow.PruningStage(
+        stage = keras_grow.synthesis.PruningStage(
             density, pruning_epochs, retraining_epochs, removes_dead_neurons=False
         )
-        yield keras_grow.Course(None, [stage])
+        yield keras_grow.synthesis.Course(None, [stage])
 
 
 def _inputs_used(model: keras.Model) -> np.ndarray:

@@ -18,9 +18,9 @@ import tensorflow as tf
 
 import keras_grow
 from benchmarks import harness
-from keras_grow.connections.flat_arrays import in_place
-from keras_grow.connections.ranking import largest
-from keras_grow.connections.selection import best_candidates
+from keras_grow.search.flat_arrays import in_place
+from keras_grow.search.ranking import largest
+from keras_grow.search.selection import best_candidates
 
 COMMAND = "python -m benchmarks.ranking"
 SIZES = (10**6, 2**24, 10**8)

@@ -50,22 +50,22 @@ def study(ratio: float, seed: int = 0, data_dir: str | None = None, epoch_size=N
     model = mnist_training.build(recipe, "grown")
     num_connections = keras_grow.report(model).num_connections
     most_epochs = 1 + round((1 - recipe.seed_density) / GROWTH_PER_EPOCH)
-    growth = keras_grow.GrowthPhase(
+    growth = keras_grow.synthesis.GrowthPhase(
         1.0, most_epochs, until=lambda logs: logs["val_accuracy"] >= GROWN_ACCURACY
     )
 
     def course(part):
         options = {"growth_data": growth_data, "validation_data": validation, "verbose": 0}
-        return keras_grow.synthesize(model, batches, part, **options)
+        return keras_grow.synthesis.synthesize(model, batches, part, **options)
 
-    (grown,) = course(keras_grow.Course(growth)).phases
+    (grown,) = course(keras_grow.synthesis.Course(growth)).phases
     sizes = itertools.takewhile(
         lambda size: size >= LEAST_WEIGHTS,
         (grown.num_active * SHRINKAGE**i for i in itertools.count(1)),
     )
-    stages = [keras_grow.PruningStage(size / num_connections, 3, 6) for size in sizes]
+    stages = [keras_grow.synthesis.PruningStage(size / num_connections, 3, 6) for size in sizes]
     pruned = course(
-        keras_grow.Course(
+        keras_grow.synthesis.Course(
             None, stages, accept=lambda logs: logs["val_accuracy"] >= ACCEPTED_ACCURACY
         )
     )

@@ -16,8 +16,8 @@ import tensorflow as tf
 import keras_grow
 from benchmarks import harness
 from benchmarks.sparse import make_step
-from keras_grow.connections.tiled_gradient import FactoredGradient
-from keras_grow.connections.tiled_search import best_dormant
+from keras_grow.search.tiled_gradient import FactoredGradient
+from keras_grow.search.tiled_search import best_dormant
 
 COMMAND = "python -m benchmarks.tiled_growth"
 SAMPLES = 1000
@@ -89,7 +89,7 @@ def trained_factors(width: int, steps: list[int], data_dir: str | None):
             width,
             "relu",
             kernel_initializer=keras_grow.ActiveFanIn("he_normal"),
-            capacity=keras_grow.FanIn(8),
+            capacity=keras_grow.densities.FanIn(8),
             name=name,
         )
         for name in ("first", "second")

@@ -1,121 +1,83 @@
-"""Keras networks that grow to the size they need."""
+"""Keras networks that grow to the size they need.
 
-from keras_grow import plotting
+Here are the layers, verbs and callbacks; policies, results and errors stand in modules of their
+own: `scores`, `start_values`, `densities`, `neuron_initializers`, `neuron_scores`, `unit_rules`,
+`storages`; `records`; `errors`. `areas` and `synthesis` are rooms for more of NeST, `plotting` one
+for figures.
+"""
+
+from keras_grow import areas, errors, plotting, records, synthesis
 from keras_grow.callbacks.growth import GrowthCallback
 from keras_grow.callbacks.history import ConnectionHistory
 from keras_grow.callbacks.moments import Epochs, Steps
 from keras_grow.callbacks.pruning import PruningCallback
 from keras_grow.callbacks.summaries import GrowthSummaries
 from keras_grow.callbacks.tensorboard import TensorBoard
-from keras_grow.change import CapacityUsedUp, ChangeRecord, LayerChange, NothingToChange
-from keras_grow.compaction import Compaction, LayerCompaction, compact
-from keras_grow.connections import (
-    densities,
-    neuron_initializers,
-    neuron_scores,
-    scores,
-    start_values,
-)
-from keras_grow.connections.densities import FanIn
-from keras_grow.connections.tiled_gradient import TiledGradient
-from keras_grow.connections.tiled_search import TiledSearch
-from keras_grow.connections.view import Connections
-from keras_grow.conversion import make_growable, make_plain, make_sparse
-from keras_grow.course import Course, GrowthPhase, PruningStage
+from keras_grow.connections.growing import grow
+from keras_grow.connections.pruning import prune
+from keras_grow.conversion.compaction import compact
+from keras_grow.conversion.conversion import make_growable, make_plain, make_sparse
+from keras_grow.conversion.optimizers import convert_optimizer
+from keras_grow.conversion.reach import plan_conversion
+from keras_grow.conversion.widening import widen
 from keras_grow.export import storages
 from keras_grow.export.litert import export_litert
-from keras_grow.export.measurement import FormMeasurement, Latency, Measurement, measure
+from keras_grow.export.measurement import measure
 from keras_grow.export.onnx import export_onnx
 from keras_grow.export.saved_model import export_saved_model
-from keras_grow.export.verification import ExportRecord, NotVerified
-from keras_grow.growing import grow
 from keras_grow.layers.conv import GrowableConv1D, GrowableConv2D
 from keras_grow.layers.dense import GrowableDense
 from keras_grow.layers.growable import Growable, growable_layers
 from keras_grow.layers.initializers import ActiveFanIn
 from keras_grow.layers.mean_only_batch_normalization import MeanOnlyBatchNormalization
-from keras_grow.layers.partial_area_conv import PartialAreaConv2D
 from keras_grow.layers.sparse_dense import SparseDense
 from keras_grow.layers.weight_norm import (
     WeightNormConv1D,
     WeightNormConv2D,
     WeightNormDense,
 )
-from keras_grow.measuring.agreement import CopyDiffers
-from keras_grow.measuring.gradients import GradientMeter, GrowthGradients, growth_gradients
+from keras_grow.measuring.gradients import GradientMeter, growth_gradients
 from keras_grow.measuring.hebbian import hebbian_gradients
+from keras_grow.neurons import initializers as neuron_initializers
+from keras_grow.neurons import scores as neuron_scores
 from keras_grow.neurons.births import grow_neurons
 from keras_grow.neurons.dead import remove_dead_neurons
-from keras_grow.neurons.feature_maps import FeatureMapRecord, grow_feature_maps
+from keras_grow.neurons.feature_maps import grow_feature_maps
 from keras_grow.neurons.pruning import prune_neurons
-from keras_grow.neurons.units import NeuronChange, NeuronRecord
-from keras_grow.optimizer_conversion import convert_optimizer
-from keras_grow.partial_area import AreaChange, AreaRecord, make_partial_area, prune_areas
-from keras_grow.pruning import prune
-from keras_grow.reach import Conversion, plan_conversion
-from keras_grow.report import LayerReport, Report, report
+from keras_grow.policies import densities, scores, start_values
+from keras_grow.report import report
+from keras_grow.search.tiled_search import TiledSearch
 from keras_grow.structure import rules as unit_rules
-from keras_grow.structure.unit_graph import Group, groups
-from keras_grow.synthesis import PhaseRecord, SynthesisRecord, synthesize
+from keras_grow.structure.unit_graph import groups
 from keras_grow.version import __version__
 from keras_grow.weight_norm_initialization import initialize_weight_norm
-from keras_grow.widening import widen
 
 __all__ = [
     "ActiveFanIn",
-    "AreaChange",
-    "AreaRecord",
-    "CapacityUsedUp",
-    "ChangeRecord",
-    "Compaction",
     "ConnectionHistory",
-    "Connections",
-    "Conversion",
-    "CopyDiffers",
-    "Course",
     "Epochs",
-    "ExportRecord",
-    "FanIn",
-    "FeatureMapRecord",
-    "FormMeasurement",
     "GradientMeter",
-    "Group",
     "Growable",
     "GrowableConv1D",
     "GrowableConv2D",
     "GrowableDense",
     "GrowthCallback",
-    "GrowthGradients",
-    "GrowthPhase",
     "GrowthSummaries",
-    "Latency",
-    "LayerChange",
-    "LayerCompaction",
-    "LayerReport",
     "MeanOnlyBatchNormalization",
-    "Measurement",
-    "NeuronChange",
-    "NeuronRecord",
-    "NotVerified",
-    "NothingToChange",
-    "PartialAreaConv2D",
-    "PhaseRecord",
     "PruningCallback",
-    "PruningStage",
-    "Report",
     "SparseDense",
     "Steps",
-    "SynthesisRecord",
     "TensorBoard",
-    "TiledGradient",
     "TiledSearch",
     "WeightNormConv1D",
     "WeightNormConv2D",
     "WeightNormDense",
     "__version__",
+    "areas",
     "compact",
     "convert_optimizer",
     "densities",
+    "errors",
     "export_litert",
     "export_onnx",
     "export_saved_model",
@@ -128,7 +90,6 @@ __all__ = [
     "hebbian_gradients",
     "initialize_weight_norm",
     "make_growable",
-    "make_partial_area",
     "make_plain",
     "make_sparse",
     "measure",
@@ -137,14 +98,14 @@ __all__ = [
     "plan_conversion",
     "plotting",
     "prune",
-    "prune_areas",
     "prune_neurons",
+    "records",
     "remove_dead_neurons",
     "report",
     "scores",
     "start_values",
     "storages",
-    "synthesize",
+    "synthesis",
     "unit_rules",
     "widen",
 ]

@@ -10,7 +10,6 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_grow.connections.flat_arrays import replaced, taken
 from keras_grow.keras_private import (
     AVERAGE,
     MOMENTS,
@@ -20,6 +19,7 @@ from keras_grow.keras_private import (
     step_counter,
 )
 from keras_grow.layers.growable import StorageChange
+from keras_grow.search.flat_arrays import replaced, taken
 from keras_grow.structure.copying import made_anew
 
 

@@ -8,11 +8,11 @@ import keras_grow
 from keras_grow import (
     GrowableConv2D,
     GrowableDense,
-    PartialAreaConv2D,
     SparseDense,
     WeightNormConv2D,
     WeightNormDense,
 )
+from keras_grow.areas import PartialAreaConv2D
 
 _layers = keras.layers
 DENSITIES = (0.0, 0.3, 0.5, 0.7, 0.9)

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import keras_grow
-from keras_grow.connections import flat_arrays
+from keras_grow.search import flat_arrays
 
 _GPUS = tf.config.list_physical_devices("GPU")
 needs_gpu = pytest.mark.skipif(not _GPUS, reason="TensorFlow sees no NVIDIA GPU here")

@@ -60,13 +60,13 @@ def _maps(**settings):
 
 def _areas(size):
     model, images = _images()
-    areas = keras_grow.make_partial_area(model)
-    keras_grow.prune_areas(areas, (images,), share=0.3, batch_size=size)
+    areas = keras_grow.areas.make_partial_area(model)
+    keras_grow.areas.prune_areas(areas, (images,), share=0.3, batch_size=size)
 
 
 def _course(size):
-    course = keras_grow.Course(None, [keras_grow.PruningStage(0.3, 1, 0)])
-    keras_grow.synthesize(_model(), (X, Y), course, batch_size=size, verbose=0)
+    course = keras_grow.synthesis.Course(None, [keras_grow.synthesis.PruningStage(0.3, 1, 0)])
+    keras_grow.synthesis.synthesize(_model(), (X, Y), course, batch_size=size, verbose=0)
 
 
 def _plain():
@@ -105,7 +105,7 @@ TAKEN = {
     "batch_size of areas": _areas,
     "batch_size of training": _course,
     "tile_shape": lambda n: keras_grow.TiledSearch(tile_shape=(n, n)),
-    "epochs of a stage": lambda n: keras_grow.PruningStage(0.5, n, n),
+    "epochs of a stage": lambda n: keras_grow.synthesis.PruningStage(0.5, n, n),
     "num_pixels": lambda n: keras_grow.plotting.kernel_masks(_model(), num_pixels=n),
 }
 
@@ -137,5 +137,5 @@ def test_a_number_that_is_kept_is_pythons_own():
 
 def test_numpys_floats_are_numbers_too():
     keras_grow.prune(_model(), density=np.float32(0.2), score=scores.Magnitude())
-    keras_grow.PruningStage(np.float32(0.5), 1, 1)
+    keras_grow.synthesis.PruningStage(np.float32(0.5), 1, 1)
     _saved(keras_grow.SparseDense(4, capacity=np.float32(0.5)), (6,))

@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from keras_grow import (
-    FanIn,
     GrowableConv2D,
     GrowableDense,
     SparseDense,
@@ -21,8 +20,9 @@ from keras_grow import (
     growable_layers,
     plotting,
 )
-from keras_grow.connections.pictures import block_densities
+from keras_grow.layers.pictures import block_densities
 from keras_grow.plotting import canvas
+from keras_grow.policies.densities import FanIn
 
 
 @pytest.fixture

@@ -12,19 +12,17 @@ import keras_grow
 _SHAPES = ("Dense", "Conv1D", "Conv2D")
 
 
-ERRORS = ("CapacityUsedUp", "CopyDiffers", "NothingToChange", "NotVerified")
-
-
 def _public_objects():
     for name in keras_grow.__all__:
         thing = getattr(keras_grow, name)
         if inspect.ismodule(thing):
             for inner_name, inner in vars(thing).items():
                 is_own = str(getattr(inner, "__module__", "")).startswith(thing.__name__)
+                is_public = is_own or inner_name in getattr(thing, "__all__", ())
                 is_error = inspect.isclass(inner) and issubclass(inner, Exception)
-                if is_own and not is_error and not inner_name.startswith("_"):
+                if is_public and not is_error and not inner_name.startswith("_"):
                     yield f"{name}.{inner_name}", inner
-        elif name not in ("__version__", *ERRORS):
+        elif name != "__version__":
             yield name, thing
 
 

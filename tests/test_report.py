@@ -4,13 +4,13 @@ import pytest
 
 import keras_grow
 from keras_grow import (
-    FanIn,
     GrowableConv1D,
     GrowableConv2D,
     GrowableDense,
     WeightNormConv2D,
     report,
 )
+from keras_grow.policies.densities import FanIn
 
 
 @pytest.fixture

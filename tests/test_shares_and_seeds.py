@@ -31,7 +31,9 @@ def _run(items, share):
 
 
 def test_every_slow_test_is_in_one_share_and_every_quick_one_in_all():
-    items = [_Item(f"tests/test_growing.py::test_it[{i}]", i % 3 == 0) for i in range(1800)]
+    items = [
+        _Item(f"tests/connections/test_growing.py::test_it[{i}]", i % 3 == 0) for i in range(1800)
+    ]
     slow, runs = [i for i in items if i.is_slow], []
     for number in range(1, 7):
         kept, left_out = _run(items, f"{number}/6")

@@ -109,8 +109,8 @@ def build_sparse(num_inputs: int, width: int, initial_fan_in: float) -> keras.Se
             width,
             "relu",
             kernel_initializer=keras_grow.ActiveFanIn("he_normal"),
-            initial_density=keras_grow.FanIn(initial_fan_in),
-            capacity=keras_grow.FanIn(FINAL_FAN_IN),
+            initial_density=keras_grow.densities.FanIn(initial_fan_in),
+            capacity=keras_grow.densities.FanIn(FINAL_FAN_IN),
             name=name,
         )
 

@@ -6,14 +6,14 @@ from typing import Any
 from keras_grow.callbacks.moments import Epochs, Steps
 from keras_grow.callbacks.quiet import search_as_quiet_as_fit
 from keras_grow.callbacks.scheduled_change import Schedule, ScheduledChange
-from keras_grow.change import ChangeRecord
-from keras_grow.connections.densities import DensityDistribution
-from keras_grow.connections.scores import Score
-from keras_grow.connections.start_values import StartValue
-from keras_grow.connections.tiled_search import TiledSearch
-from keras_grow.growing import grow
+from keras_grow.connections.change import ChangeRecord
+from keras_grow.connections.growing import grow
 from keras_grow.layers.growable import Growable
 from keras_grow.measuring.gradients import GradientMeter
+from keras_grow.policies.densities import DensityDistribution
+from keras_grow.policies.scores import Score
+from keras_grow.policies.start_values import StartValue
+from keras_grow.search.tiled_search import TiledSearch
 
 
 class GrowthCallback(ScheduledChange):

@@ -5,12 +5,12 @@ from typing import Any
 
 from keras_grow.callbacks.moments import Epochs, Steps
 from keras_grow.callbacks.scheduled_change import Schedule, ScheduledChange
-from keras_grow.change import ChangeRecord
-from keras_grow.connections.densities import DensityDistribution
-from keras_grow.connections.scores import Score
+from keras_grow.connections.change import ChangeRecord
+from keras_grow.connections.pruning import prune
 from keras_grow.layers.growable import Growable
 from keras_grow.measuring.gradients import GradientMeter
-from keras_grow.pruning import prune
+from keras_grow.policies.densities import DensityDistribution
+from keras_grow.policies.scores import Score
 
 
 class PruningCallback(ScheduledChange):

@@ -5,8 +5,8 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from keras_grow.connections.tiled_search import TiledSearch
 from keras_grow.measuring.gradients import GradientMeter
+from keras_grow.search.tiled_search import TiledSearch
 
 
 @contextlib.contextmanager

@@ -12,19 +12,19 @@ from keras_grow.as_it_was import Snapshot
 from keras_grow.callbacks.copyable import CopyableCallback
 from keras_grow.callbacks.moments import Epochs, Steps
 from keras_grow.callbacks.quiet import as_quiet_as_fit
-from keras_grow.change import (
+from keras_grow.connections.change import (
     CapacityUsedUp,
     ChangeRecord,
     NothingToChange,
     changeable_layers,
     optimizer_of,
 )
-from keras_grow.connections.densities import DensityDistribution
 from keras_grow.integers import checked_integer
 from keras_grow.keras_private import step_counter
 from keras_grow.layers.growable import growable_layers
 from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.optimizer_slots import steps_made
+from keras_grow.policies.densities import DensityDistribution
 
 Schedule = float | int | Callable[[int], float]
 """A number, or any callable of the epoch or step, `LearningRateSchedule`s included."""

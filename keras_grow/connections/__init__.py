@@ -1,1 +1,1 @@
-"""How connections are judged and chosen: arrays in, arrays out, no layer and no model."""
+"""Connections that are grown and pruned: how many, which, all or nothing."""

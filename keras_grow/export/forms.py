@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 
-from keras_grow.compaction import compact
-from keras_grow.conversion import make_plain
+from keras_grow.conversion.compaction import compact
+from keras_grow.conversion.conversion import make_plain
 from keras_grow.export import serving
 from keras_grow.export.litert import export_litert
 from keras_grow.export.onnx import export_onnx

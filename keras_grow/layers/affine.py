@@ -6,10 +6,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_grow.connections.densities import check_initial_density
 from keras_grow.integers import as_integer
 from keras_grow.layers.growable import Growable
 from keras_grow.layers.observer import current_observer
+from keras_grow.policies.densities import check_initial_density
 
 
 class Affine(Growable):

@@ -9,14 +9,14 @@ import keras
 import tensorflow as tf
 
 from keras_grow.compatibility import check_is_keras_model
-from keras_grow.connections.kernel_axes import KernelAxes
-from keras_grow.connections.scores import Score
-from keras_grow.connections.selection import Proposal
-from keras_grow.connections.tiled_gradient import TiledGradient
-from keras_grow.connections.tiled_search import TiledSearch
-from keras_grow.connections.view import Connections
 from keras_grow.keras_private import layers_in
+from keras_grow.kernel_axes import KernelAxes
 from keras_grow.layers.paths import layer_paths, paths_of
+from keras_grow.policies.scores import Score
+from keras_grow.policies.view import Connections
+from keras_grow.search.selection import Proposal
+from keras_grow.search.tiled_gradient import TiledGradient
+from keras_grow.search.tiled_search import TiledSearch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,11 +71,13 @@ class Growable(keras.Layer, abc.ABC):
     Attributes:
         is_sparse: whether the layer holds its active connections only, so that nothing of its
             kernel's size should be made.
+        is_applied_everywhere: whether every connection is applied at all positions.
         num_positions: at how many places of one sample the kernel is applied, 1 in a dense layer;
             `None` where inputs may have any size.
     """
 
     is_sparse: bool = False
+    is_applied_everywhere: bool = True
     num_positions: int | None = 1
 
     @property

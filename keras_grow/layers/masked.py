@@ -9,15 +9,15 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_grow.connections import selection
-from keras_grow.connections.densities import initial_count, seed_mask
-from keras_grow.connections.flat_arrays import in_place, num_true, replaced, taken
-from keras_grow.connections.scores import Score
-from keras_grow.connections.view import Connections
 from keras_grow.layers.affine import Affine
 from keras_grow.layers.growable import Evidence, StorageChange
 from keras_grow.layers.initializers import ActiveFanIn
 from keras_grow.layers.observer import current_observer
+from keras_grow.policies.densities import initial_count, seed_mask
+from keras_grow.policies.scores import Score
+from keras_grow.policies.view import Connections
+from keras_grow.search import selection
+from keras_grow.search.flat_arrays import in_place, num_true, replaced, taken
 
 
 def keep_active(kernel, mask):

@@ -10,17 +10,17 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from keras_grow.connections import selection
-from keras_grow.connections.densities import FanIn, initial_count, seed_connections
-from keras_grow.connections.scores import Score
-from keras_grow.connections.tiled_search import best_dormant
-from keras_grow.connections.view import Connections
 from keras_grow.integers import as_integer
 from keras_grow.layers.growable import Evidence, Growable, StorageChange
 from keras_grow.layers.guarded import assign_unguarded, guard
 from keras_grow.layers.initializers import draw
 from keras_grow.layers.sparse_layout import Layout, array_names, why_no_layout
 from keras_grow.layers.used_slots import UsedSlotsConstraint, UsedSlotsRegularizer
+from keras_grow.policies.densities import FanIn, initial_count, seed_connections
+from keras_grow.policies.scores import Score
+from keras_grow.policies.view import Connections
+from keras_grow.search import selection
+from keras_grow.search.tiled_search import best_dormant
 
 # Where the weight of a new connection came from.
 _NOWHERE = -1
@@ -47,8 +47,8 @@ class Sparse(Growable):
         if capacity is None and self.initial_density is None:
             raise ValueError(
                 "A sparse layer needs to know how many connections to hold. Received: neither "
-                "`capacity` nor `initial_density`. Pass `capacity=keras_grow.FanIn(32)`, a number "
-                "of connections, or a density."
+                "`capacity` nor `initial_density`. Pass "
+                "`capacity=keras_grow.densities.FanIn(32)`, a number of connections, or a density."
             )
         count = as_integer(capacity)
         if count is not None:
@@ -60,7 +60,7 @@ class Sparse(Growable):
         ):
             raise ValueError(
                 "`capacity` must be a positive integer (connections), a float from 0 to 1 (a "
-                f"density) or a keras_grow.FanIn. Received: capacity={capacity!r}"
+                f"density) or a keras_grow.densities.FanIn. Received: capacity={capacity!r}"
             )
 
     def _add_connections(self, shape: tuple[int, int]) -> None:

@@ -53,8 +53,8 @@ class SparseDense(Sparse, DenseLike):
             `keras_grow.ActiveFanIn("glorot_uniform")`, which scales to the inputs that each unit
             really has.
         capacity: how many connections the layer can hold: an integer counts connections, a float
-            from 0 to 1 is a density, `keras_grow.FanIn(8)` is 8 times the units. By default as
-            many as start active.
+            from 0 to 1 is a density, `keras_grow.densities.FanIn(8)` is 8 times the units. By
+            default as many as start active.
         initial_density: the share of connections that start active, at random, at least one
             input per unit where the count allows, and one connection in all unless it is 0: a float
             from 0 to 1, or a `FanIn`. By default the capacity is filled.
@@ -82,8 +82,9 @@ class SparseDense(Sparse, DenseLike):
 
     >>> import numpy as np
     >>> import keras_grow
+    >>> fan_in = keras_grow.densities.FanIn
     >>> layer = keras_grow.SparseDense(
-    ...     65_536, initial_density=keras_grow.FanIn(2), capacity=keras_grow.FanIn(4), seed=0
+    ...     65_536, initial_density=fan_in(2), capacity=fan_in(4), seed=0
     ... )
     >>> layer(np.ones((2, 65_536), "float32")).shape
     TensorShape([2, 65536])

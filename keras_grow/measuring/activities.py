@@ -6,15 +6,15 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_grow.connections.tiled_gradient import (
+from keras_grow.layers.growable import Growable
+from keras_grow.layers.observer import Observer
+from keras_grow.search.tiled_gradient import (
     Block,
     FactoredGradient,
     TiledGradient,
     balance,
 )
-from keras_grow.connections.tiled_search import TiledSearch
-from keras_grow.layers.growable import Growable
-from keras_grow.layers.observer import Observer
+from keras_grow.search.tiled_search import TiledSearch
 
 Activities = tuple[tf.Tensor, tf.Tensor]
 """Inputs x of shape `(rows, fan_in)` and stimulations dL/du of shape `(rows, units)`."""

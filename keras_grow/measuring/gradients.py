@@ -8,8 +8,6 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_grow.connections.tiled_gradient import TiledGradient
-from keras_grow.connections.tiled_search import TiledSearch
 from keras_grow.keras_private import compiled_loss
 from keras_grow.layers.growable import Growable, check_finite, growable_layers
 from keras_grow.layers.observer import observing
@@ -19,6 +17,8 @@ from keras_grow.measuring.activities import ActivityRecord, ActivityTap, RowsTap
 from keras_grow.measuring.batch_size import fitting_batch_size
 from keras_grow.measuring.growth_data import batch_size_of
 from keras_grow.measuring.loss import check_loss, total_loss, untouched
+from keras_grow.search.tiled_gradient import TiledGradient
+from keras_grow.search.tiled_search import TiledSearch
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,9 +6,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_grow.connections.tiled_gradient import TiledGradient
 from keras_grow.layers.growable import Growable
 from keras_grow.measuring.gradients import GradientMeter
+from keras_grow.search.tiled_gradient import TiledGradient
 
 
 def hebbian_gradients(

@@ -7,18 +7,23 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_grow.change import CapacityUsedUp, changeable_layers, check_policy, optimizer_of
-from keras_grow.connections.kernel_axes import KernelAxes
-from keras_grow.connections.neuron_initializers import (
+from keras_grow.connections.change import (
+    CapacityUsedUp,
+    changeable_layers,
+    check_policy,
+    optimizer_of,
+)
+from keras_grow.kernel_axes import KernelAxes
+from keras_grow.layers.dense_like import DenseLike
+from keras_grow.layers.growable import Growable
+from keras_grow.measuring.bridging import bridging_gradient
+from keras_grow.measuring.gradients import GradientMeter
+from keras_grow.neurons.initializers import (
     Birth,
     Bridge,
     BridgingGradient,
     NeuronInitializer,
 )
-from keras_grow.layers.dense_like import DenseLike
-from keras_grow.layers.growable import Growable
-from keras_grow.measuring.bridging import bridging_gradient
-from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.neurons.units import (
     NeuronRecord,
     Units,

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_grow.change import optimizer_of
-from keras_grow.connections.kernel_axes import KernelAxes
+from keras_grow.connections.change import optimizer_of
+from keras_grow.kernel_axes import KernelAxes
 from keras_grow.layers.growable import growable_layers
 from keras_grow.neurons.units import NeuronRecord, cut_connections, followed
 from keras_grow.optimizer_slots import shift_averages

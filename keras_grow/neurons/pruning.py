@@ -8,12 +8,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_grow.change import NothingToChange, changeable_layers, check_policy, optimizer_of
-from keras_grow.connections.neuron_scores import NeuronScore, OutputMagnitude, Outputs
-from keras_grow.cut_off import CutOffWarning
+from keras_grow.connections.change import (
+    NothingToChange,
+    changeable_layers,
+    check_policy,
+    optimizer_of,
+)
+from keras_grow.connections.cut_off import CutOffWarning
 from keras_grow.layers.growable import Growable
 from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.measuring.layer_inputs import Moments, moments_of_inputs
+from keras_grow.neurons.scores import NeuronScore, OutputMagnitude, Outputs
 from keras_grow.neurons.units import NeuronRecord, Units, checked_count, followed
 from keras_grow.structure.graph import UnitsNotFollowed
 from keras_grow.structure.kernels import axes_of, connections_of

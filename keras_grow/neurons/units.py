@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_grow.connections.kernel_axes import KernelAxes
 from keras_grow.integers import checked_integer
+from keras_grow.kernel_axes import KernelAxes
 from keras_grow.layers.growable import Growable, StorageChange
 from keras_grow.layers.paths import paths_of
 from keras_grow.optimizer_slots import reset_slots

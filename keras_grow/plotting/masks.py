@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import keras
 
-from keras_grow.connections.pictures import block_densities
 from keras_grow.integers import checked_integer
 from keras_grow.layers.growable import Growable, growable_layers
 from keras_grow.layers.paths import paths_of
+from keras_grow.layers.pictures import block_densities
 from keras_grow.plotting import canvas
 
 if TYPE_CHECKING:

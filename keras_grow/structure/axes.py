@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_grow.connections.kernel_axes import KernelAxes
+from keras_grow.kernel_axes import KernelAxes
 from keras_grow.layers.growable import Growable
 from keras_grow.structure.cloning import set_connections
 from keras_grow.structure.graph import Stream

@@ -6,7 +6,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_grow.layers.partial_area_conv import PartialAreaConv2D
 from keras_grow.structure.kernels import axes_of, connections_of
 
 
@@ -22,7 +21,7 @@ class Kernel:
         self.weights = tf.cast(weights, tf.float64).numpy()
         # Where the window reaches over the edge it finds 0, not the constant.
         self._is_framed = getattr(layer, "padding", "valid") != "valid"
-        self._is_partial = isinstance(layer, PartialAreaConv2D)
+        self._is_partial = not getattr(layer, "is_applied_everywhere", True)
 
     @property
     def obstacle(self) -> str:

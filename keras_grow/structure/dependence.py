@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_grow.connections.flat_arrays import in_place
 from keras_grow.layers.growable import Growable
 from keras_grow.layers.masked import Masked
+from keras_grow.search.flat_arrays import in_place
 from keras_grow.structure.cloning import is_graph
 from keras_grow.structure.graph import Graph, Step, Stream
 from keras_grow.structure.kernels import has_kernel, why_not_resizable

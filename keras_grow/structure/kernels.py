@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from keras_grow.connections.kernel_axes import KernelAxes
+from keras_grow.kernel_axes import KernelAxes
 from keras_grow.layers.affine import Affine
 from keras_grow.layers.growable import Growable
 

@@ -6,7 +6,6 @@ import pytest
 import tensorflow as tf
 
 from keras_grow import (
-    FanIn,
     GrowableConv2D,
     GrowableDense,
     GrowthCallback,
@@ -15,6 +14,7 @@ from keras_grow import (
     TensorBoard,
     WeightNormDense,
 )
+from keras_grow.policies.densities import FanIn
 
 X = np.random.default_rng(0).normal(size=(48, 6, 6, 1)).astype("float32")
 Y = np.arange(48) % 3

@@ -9,7 +9,6 @@ import tensorflow as tf
 
 from keras_grow import (
     Epochs,
-    FanIn,
     GrowableDense,
     GrowthCallback,
     PruningCallback,
@@ -17,6 +16,7 @@ from keras_grow import (
     Steps,
     make_sparse,
 )
+from keras_grow.policies.densities import FanIn
 
 
 @pytest.mark.parametrize(

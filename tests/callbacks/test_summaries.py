@@ -8,7 +8,6 @@ from tensorboard.util import tensor_util
 from keras_grow import (
     ConnectionHistory,
     Epochs,
-    FanIn,
     GrowableDense,
     GrowthCallback,
     GrowthSummaries,
@@ -17,6 +16,7 @@ from keras_grow import (
     growable_layers,
     growth_gradients,
 )
+from keras_grow.policies.densities import FanIn
 
 
 def _events(folder):

@@ -131,7 +131,7 @@ LAYERS = [
         constraint=keras.constraints.NonNeg(),
     ),
     ConvolutionCase(keras_grow.GrowableConv2D, stored="kernel"),
-    ConvolutionCase(keras_grow.PartialAreaConv2D, stored="kernel"),
+    ConvolutionCase(keras_grow.areas.PartialAreaConv2D, stored="kernel"),
     ConvolutionCase(keras_grow.WeightNormConv2D, stored="v"),
     ConvolutionCase(keras_grow.GrowableConv1D, stored="kernel", rank=1),
 ]
@@ -140,7 +140,7 @@ LAYERS = [
 # Each way of storing a kernel, and each of applying one, is in the quick suite once: these put
 # together what layers above them have.
 _ALIKE = (
-    keras_grow.PartialAreaConv2D,
+    keras_grow.areas.PartialAreaConv2D,
     keras_grow.WeightNormConv2D,
     keras_grow.GrowableConv1D,
 )

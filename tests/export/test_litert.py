@@ -11,7 +11,8 @@ import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
-from keras_grow import GrowableConv2D, GrowableDense, make_partial_area
+from keras_grow import GrowableConv2D, GrowableDense
+from keras_grow.areas import make_partial_area
 from keras_grow.export import litert
 from keras_grow.export.litert import export_litert
 from keras_grow.export.litert_format import sparsity

@@ -10,7 +10,8 @@ import onnxruntime
 import pytest
 import tensorflow as tf
 
-from keras_grow import GrowableConv2D, GrowableDense, make_partial_area
+from keras_grow import GrowableConv2D, GrowableDense
+from keras_grow.areas import make_partial_area
 from keras_grow.export import onnx as onnx_export
 from keras_grow.export.onnx import export_onnx
 from keras_grow.export.verification import NotVerified

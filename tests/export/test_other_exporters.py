@@ -9,7 +9,6 @@ import pytest
 import tensorflow as tf
 
 from keras_grow import (
-    FanIn,
     SparseDense,
     export_litert,
     export_onnx,
@@ -17,6 +16,7 @@ from keras_grow import (
     make_growable,
     make_plain,
 )
+from keras_grow.policies.densities import FanIn
 from tests.zoo.models import ZOO
 
 

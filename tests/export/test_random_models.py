@@ -2,7 +2,8 @@
 
 import pytest
 
-from keras_grow import PartialAreaConv2D, compact, export_litert, export_onnx, export_saved_model
+from keras_grow import compact, export_litert, export_onnx, export_saved_model
+from keras_grow.areas import PartialAreaConv2D
 from keras_grow.export import serving
 from keras_grow.layers.growable import nested_layers
 from tests.random_models import difference, inputs_of, random_model

@@ -14,20 +14,20 @@ import tensorflow as tf
 
 import keras_grow
 from keras_grow import (
-    FanIn,
     GrowableConv1D,
     GrowableConv2D,
     GrowableDense,
-    NotVerified,
     SparseDense,
     WeightNormConv2D,
     WeightNormDense,
     export_saved_model,
     storages,
 )
+from keras_grow.errors import NotVerified
 from keras_grow.export.served import gaps, row_table
 from keras_grow.export.served.at_load import AtLoad
 from keras_grow.export.served.kernels import SparseKernel
+from keras_grow.policies.densities import FanIn
 from tests.quick import among
 
 ALL = [storages.Dense(), storages.Packed(), storages.Sparse()]

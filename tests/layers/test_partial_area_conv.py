@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_grow import GrowableConv2D, PartialAreaConv2D, growth_gradients, report
+from keras_grow import GrowableConv2D, growth_gradients, report
+from keras_grow.areas import PartialAreaConv2D
 
 
 def _layers(seed=0, **arguments):

@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 import keras_grow
-from keras_grow import FanIn, GrowableDense, SparseDense
+from keras_grow import GrowableDense, SparseDense
+from keras_grow.policies.densities import FanIn
 from tests.quick import among
 
 
@@ -223,7 +224,7 @@ def test_hebbian_gradients_of_sparse_layers_are_the_masked_ones(twins, data):
     expected = keras_grow.growth_gradients(masked, data)
     for measure in (keras_grow.growth_gradients, keras_grow.hebbian_gradients):
         for layer, gradient in measure(sparse, data).items():
-            assert isinstance(gradient, keras_grow.TiledGradient)
+            assert isinstance(gradient, keras_grow.records.TiledGradient)
             everywhere = gradient.at(tf.range(layer.num_connections, dtype=tf.int64))
             twin = masked.get_layer(layer.name)
             np.testing.assert_allclose(
@@ -249,7 +250,7 @@ def test_a_full_layer_says_so(data):
     with pytest.warns(UserWarning, match=r"\['small'\] have used up their capacity"):
         assert keras_grow.grow(model, data, count=50).count == 10
     assert layer.num_free == 0
-    with pytest.raises(keras_grow.CapacityUsedUp, match="No slot is free"):
+    with pytest.raises(keras_grow.errors.CapacityUsedUp, match="No slot is free"):
         keras_grow.grow(model, data, count=1)
     with pytest.raises(ValueError, match="can hold 30 connections, and 0 of its slots are free"):
         layer.grow_connections(np.setdiff1d(np.arange(100), layer.active_connections()[0])[:1])

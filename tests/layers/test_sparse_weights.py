@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_grow import FanIn, SparseDense, grow, make_growable, make_sparse
+from keras_grow import SparseDense, grow, make_growable, make_sparse
 from keras_grow.layers.growable import growable_layers
+from keras_grow.policies.densities import FanIn
 
 X = np.random.default_rng(0).normal(size=(32, 8)).astype("float32")
 Y = np.arange(32) % 3

@@ -10,11 +10,10 @@ from keras_grow import (
     GrowableConv2D,
     GrowableDense,
     hebbian_gradients,
-    make_partial_area,
     partial_area,
-    prune_areas,
     report,
 )
+from keras_grow.areas import make_partial_area, prune_areas
 from keras_grow.measuring import batch_size as chosen
 from keras_grow.measuring import gradients
 from keras_grow.measuring.batch_size import fitting_batch_size

@@ -6,14 +6,14 @@ import pytest
 import tensorflow as tf
 
 from keras_grow import (
-    CapacityUsedUp,
     GradientMeter,
     GrowableDense,
     SparseDense,
     WeightNormDense,
     grow_neurons,
 )
-from keras_grow.connections.neuron_initializers import (
+from keras_grow.errors import CapacityUsedUp
+from keras_grow.neurons.initializers import (
     Birth,
     BridgingGradient,
     NeuronInitializer,

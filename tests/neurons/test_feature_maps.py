@@ -8,14 +8,13 @@ from keras_grow import (
     GradientMeter,
     GrowableConv2D,
     GrowableDense,
-    PartialAreaConv2D,
     convert_optimizer,
     grow_feature_maps,
-    make_partial_area,
     make_sparse,
     report,
     widen,
 )
+from keras_grow.areas import PartialAreaConv2D, make_partial_area
 
 
 @pytest.fixture
@@ -117,7 +116,7 @@ def test_readers_may_be_sparse_and_say_when_they_are_full(data):
     full = make_sparse(_network(), ["classes"])
     full.compile("adam", full_loss := keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     before = full.get_weights()
-    with pytest.raises(keras_grow.CapacityUsedUp, match="layer 'classes' has room for 0"):
+    with pytest.raises(keras_grow.errors.CapacityUsedUp, match="layer 'classes' has room for 0"):
         grow_feature_maps(full, data, "second")
     for a, b in zip(before, full.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)

@@ -8,13 +8,13 @@ import tensorflow as tf
 import keras_grow
 from keras_grow import (
     GrowableDense,
-    NothingToChange,
     SparseDense,
     WeightNormDense,
     grow_neurons,
     prune_neurons,
 )
-from keras_grow.connections.neuron_scores import Contribution, NeuronScore
+from keras_grow.errors import NothingToChange
+from keras_grow.neurons.scores import Contribution, NeuronScore
 from keras_grow.optimizer_slots import slots
 from tests.neurons.connections import units_of
 

@@ -1,0 +1,124 @@
+"""The optimizer of a converted model, which goes on where the old one stands."""
+
+from collections.abc import Mapping
+
+import keras
+import tensorflow as tf
+
+from keras_grow.conversion.compaction import Compaction
+from keras_grow.conversion.widening import carried_axes
+from keras_grow.layers.affine import Affine
+from keras_grow.layers.growable import Growable, nested_layers, paired_layers
+from keras_grow.layers.sparse_dense import SparseDense
+from keras_grow.layers.weight_norm_kernel import WeightNormKernel
+from keras_grow.optimizer_slots import Move, carry_over, shift_averages
+from keras_grow.structure import kernels
+from keras_grow.structure.axes import Axes, axes_of, places, translated
+from keras_grow.structure.kernels import connections_of, has_kernel
+
+
+def convert_optimizer(
+    model: keras.Model,
+    converted: keras.Model | Compaction,
+    optimizer: keras.Optimizer | None = None,
+) -> keras.Optimizer:
+    """The optimizer with which a converted model goes on training where `model` stands.
+
+    It has the settings, the step and the loss scale of the optimizer of `model`, and the slots of
+    all weights that the conversion kept; the slots of other weights start afresh, and so do those
+    of a layer with weight normalisation that was converted.
+
+    Args:
+        model: the model that was converted.
+        converted: what `make_growable`, `make_sparse`, `make_plain`, `widen` or `compact` made of
+            it.
+        optimizer: the optimizer of a custom loop; by default the one `model` was compiled with.
+
+    Raises:
+        ValueError: if there is no optimizer, if it was built for other variables than the model's
+            trainable ones, and if `converted` was not made from `model`.
+
+    Example:
+
+    ```python
+    sparse = keras_grow.make_sparse(model)
+    sparse.compile(keras_grow.convert_optimizer(model, sparse), "mse")
+    ```
+    """
+    if optimizer is None:
+        optimizer = model.optimizer if model.compiled else None
+    if optimizer is None:
+        raise ValueError(
+            "There is no optimizer to convert. Received: a model that is not compiled, and "
+            "optimizer=None"
+        )
+    compaction = converted if isinstance(converted, Compaction) else None
+    new_model = converted.model if isinstance(converted, Compaction) else converted
+    layers = nested_layers(model)
+    try:
+        paired = dict(paired_layers(model, new_model))
+    except ValueError:  # Other numbers of layers.
+        paired = {}
+    inside = list(paired.items())[1:]
+    if len(paired) < len(layers) or any(old.name != new.name for old, new in inside):
+        raise ValueError(
+            "`converted` must have been made from `model`. Received: models with layers "
+            f"{[layer.name for layer in layers]} and "
+            f"{[layer.name for layer in nested_layers(new_model)]}"
+        )
+    if compaction is None:
+        axes: Mapping[int, Axes] = carried_axes(model, new_model)
+    else:
+        axes = {id(layer): axes for layer, axes in zip(layers, compaction.axes, strict=True)}
+    moves: dict[int, Move] = {}
+    for old, new in paired.items():
+        moves |= {id(move.old): move for move in _moves(old, new, axes.get(id(old), {}))}
+    pairs = zip(model.trainable_variables, new_model.trainable_variables, strict=True)
+    made = carry_over(optimizer, [moves.get(id(old), Move(old, new)) for old, new in pairs])
+    if compaction is not None:
+        for layer, shift in zip(layers, compaction.bias_shifts, strict=True):
+            if shift is not None:
+                # An average of what the biases were must not take the constants out again.
+                shift_averages(made, paired[layer].bias, tf.constant(shift))
+    return made
+
+
+def _moves(old: keras.Layer, new: keras.Layer, axes: Axes) -> list[Move]:
+    """How the variables of a layer moved into its copy, those that are not there as they were."""
+    is_other = isinstance(new, SparseDense) or type(old) is not type(new)
+    # Other layers, and the models themselves, may be of different classes too.
+    is_kernel_moved = is_other and has_kernel(new)
+    moves = []
+    if axes:
+        moves = [
+            Move(a, b, places(a.shape, b.shape, axes_of(old, a, axes)))
+            for a, b in zip(old.trainable_variables, new.trainable_variables, strict=True)
+            if not (is_kernel_moved and a is _weights(old))
+        ]
+    if not is_kernel_moved:
+        return moves
+    if isinstance(old, WeightNormKernel):
+        raise ValueError(
+            "The optimizer's slots of v and g say nothing of the weights they make. "
+            f"Received: layer {old.name!r}, a {type(old).__name__} that was converted to "
+            f"{type(new).__name__}. Compile the converted model with a new optimizer."
+        )
+    is_kept = isinstance(new, Affine) and not axes
+    common, _ = connections_of(new if is_kept else old)
+    there = common
+    if axes:
+        which, there = translated(common, kernels.axes_of(old), kernels.axes_of(new), axes)
+        common = tf.gather(common, which)
+    return [*moves, Move(_weights(old), _weights(new), (_place(old, common), _place(new, there)))]
+
+
+def _weights(layer: keras.Layer) -> keras.Variable:
+    """The trainable variable that holds the weights of a plain or growable layer."""
+    return layer.kernel_variables[0] if isinstance(layer, Growable) else layer.kernel
+
+
+def _place(layer: keras.Layer, connections: tf.Tensor) -> tf.Tensor:
+    """Where the weights of some connections stand in `_weights(layer)`."""
+    if not isinstance(layer, SparseDense):
+        return connections
+    return tf.searchsorted(layer.active_connections()[0], connections, out_type=tf.int64)

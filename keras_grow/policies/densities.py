@@ -1,0 +1,212 @@
+"""Densities: exact counts, where a layer starts, and how a total is shared among layers."""
+
+import abc
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+
+def check_density(density: float, name: str = "density") -> None:
+    """Raises `ValueError` unless `density` is a number in [0, 1]; `name` is for the message."""
+    is_number = isinstance(density, (int, float, np.integer, np.floating))
+    if isinstance(density, bool) or not is_number or not 0 <= density <= 1:
+        raise ValueError(
+            f"`{name}` must be a number from 0 (every connection dormant) to 1 (every connection "
+            f"active). Received: {name}={density!r}"
+        )
+
+
+def exact_count(density: float, num_connections: int) -> int:
+    """How many of `num_connections` are active at `density`: the nearest integer, halves up."""
+    return min(num_connections, math.floor(density * num_connections + 0.5))
+
+
+def exact_counts(
+    densities: Sequence[float],
+    sizes: Sequence[int],
+    least: Sequence[int] | None = None,
+    most: Sequence[int] | None = None,
+) -> list[int]:
+    """How many connections of each layer are active, at a density for each.
+
+    Each count is the nearest integer. Where that would leave a layer none, it has one, unless its
+    density is 0, and the layers with most connections give the difference, so that the total is
+    that of the nearest integers; it exceeds them only where no layer has two.
+
+    Args:
+        densities: of each layer.
+        sizes: how many connections each layer has, active and dormant.
+        least: how many stay active whatever the density, 0 by default. Such layers give none.
+        most: how many can be active whatever the density, by default all. Such layers give none.
+    """
+    least = [0] * len(sizes) if least is None else least
+    most = sizes if most is None else most
+    nearest = [exact_count(density, size) for density, size in zip(densities, sizes, strict=True)]
+    counts = [max(a, min(n, b)) for n, a, b in zip(nearest, least, most, strict=True)]
+    for i, density in enumerate(densities):
+        if counts[i] > 0 or density == 0 or most[i] == 0:
+            continue
+        counts[i] = 1
+        givers = [j for j, n in enumerate(nearest) if counts[j] > max(1, least[j]) and n <= most[j]]
+        if givers:
+            counts[max(givers, key=counts.__getitem__)] -= 1
+    return counts
+
+
+@keras.saving.register_keras_serializable(package="keras_grow")
+@dataclasses.dataclass(frozen=True)
+class FanIn:
+    """A density said as the mean number of connections that lead into a unit.
+
+    Args:
+        connections: positive number.
+
+    Example:
+
+    >>> import keras_grow
+    >>> layer = keras_grow.GrowableDense(100, initial_density=keras_grow.densities.FanIn(4))
+    >>> layer.build((None, 784))
+    >>> layer.num_active
+    400
+    """
+
+    connections: float
+
+    def __post_init__(self):
+        is_number = isinstance(self.connections, (int, float, np.integer, np.floating))
+        if isinstance(self.connections, bool) or not is_number or not self.connections > 0:
+            raise ValueError(
+                "A fan-in must be a positive number of connections per unit. "
+                f"Received: {self.connections!r}"
+            )
+
+    def density(self, shape: tuple[int, ...]) -> float:
+        """The density of a kernel of `shape`, units last; at most 1."""
+        return min(1.0, self.connections * shape[-1] / math.prod(shape))
+
+    def get_config(self) -> dict:
+        """The arguments, for Keras's serialisation."""
+        return {"connections": self.connections}
+
+    @classmethod
+    def from_config(cls, config: dict) -> "FanIn":
+        """The inverse of `get_config`."""
+        return cls(**config)
+
+
+def check_initial_density(density: float | FanIn) -> None:
+    """Raises `ValueError` unless `density` is a number in [0, 1] or a `FanIn`."""
+    if not isinstance(density, FanIn):
+        check_density(density, "initial_density")
+
+
+def initial_count(density: float | FanIn, shape: tuple[int, ...]) -> int:
+    """How many connections of a kernel of `shape`, units last, are active at `density`.
+
+    It is the nearest integer, but at least one unless the density is 0.
+    """
+    if isinstance(density, FanIn):
+        density = density.density(shape)
+    (count,) = exact_counts([density], [math.prod(shape)])
+    return count
+
+
+def seed_connections(shape: tuple[int, ...], count: int, seed: int | None = None) -> np.ndarray:
+    """Random connections to start with, without an array of the kernel's size.
+
+    Every unit (index of the last axis) has at least one active input where `count` allows it.
+    Below that, no unit has more than one.
+
+    Args:
+        shape: the kernel's shape, units last.
+        count: integer from 0 to the number of connections.
+        seed: integer, for the same connections on every machine. `None` draws a seed from
+            NumPy's global generator, which `keras.utils.set_random_seed` seeds.
+
+    Returns:
+        The flat indices of exactly `count` connections, int64, ascending.
+    """
+    if seed is None:
+        seed = np.random.randint(2**31)
+    random = np.random.default_rng(seed)
+    num_connections, units = math.prod(shape), shape[-1]
+    if count == num_connections:
+        return np.arange(count)
+    fed_units = random.permutation(units)[:count]
+    feeding = random.integers(num_connections // units, size=len(fed_units)) * units + fed_units
+    feeding.sort()
+    # Positions among the places that are still open, in ascending order of places.
+    num_open = num_connections - len(feeding)
+    chosen = random.choice(num_open, count - len(feeding), replace=False, shuffle=False)
+    # Before the i-th taken place there are feeding[i] - i open ones.
+    open_before = feeding - np.arange(len(feeding))
+    chosen += np.searchsorted(open_before, chosen, side="right")
+    connections = np.concatenate([feeding, chosen])
+    connections.sort()
+    return connections
+
+
+def seed_mask(shape: tuple[int, ...], count: int, seed: int | None = None) -> np.ndarray:
+    """A random mask with exactly `count` active connections, those of `seed_connections`.
+
+    Args:
+        shape, count, seed: see `seed_connections`.
+
+    Returns:
+        A bool array of `shape`, True = active.
+    """
+    mask = np.zeros(math.prod(shape), bool)
+    mask[seed_connections(shape, count, seed)] = True
+    return mask.reshape(shape)
+
+
+class DensityDistribution(abc.ABC):
+    """Shares a total density among layers.
+
+    Args:
+        density: the density of all connections together, from 0 to 1.
+    """
+
+    def __init__(self, density: float):
+        check_density(density)
+        self.density = density
+
+    @abc.abstractmethod
+    def __call__(self, shapes: Sequence[tuple[int, ...]]) -> list[float]:
+        """Returns the density of each kernel, given the kernels' shapes, units last."""
+
+
+class Uniform(DensityDistribution):
+    """Every layer has the same density."""
+
+    def __call__(self, shapes: Sequence[tuple[int, ...]]) -> list[float]:
+        return [self.density] * len(shapes)
+
+
+class ErdosRenyi(DensityDistribution):
+    """A layer's density is proportional to the sum of its kernel's sides over their product.
+
+    Small layers get more, large layers less; a layer that would get more than 1 gets 1, and the
+    rest is shared anew. For a dense kernel that is `(inputs + units) / (inputs * units)`; for a
+    convolution kernel all four sides count, which the literature calls ERK.
+
+    Reference: Mocanu et al., arXiv:1707.04780; Evci et al., "Rigging the Lottery",
+    arXiv:1911.11134, section 3.
+    """
+
+    def __call__(self, shapes: Sequence[tuple[int, ...]]) -> list[float]:
+        sizes = [math.prod(shape) for shape in shapes]
+        raw = [sum(shape) / size for shape, size in zip(shapes, sizes, strict=True)]
+        full: set[int] = set()
+        while True:
+            rest = [i for i in range(len(shapes)) if i not in full]
+            budget = self.density * sum(sizes) - sum(sizes[i] for i in full)
+            scale = budget / sum(raw[i] * sizes[i] for i in rest) if rest else 0.0
+            overfull = {i for i in rest if scale * raw[i] > 1}
+            if not overfull:
+                break
+            full |= overfull
+        return [1.0 if i in full else scale * raw[i] for i in range(len(shapes))]

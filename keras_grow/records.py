@@ -1,0 +1,40 @@
+"""What verbs return, to be named in annotations: no need to make one by hand."""
+
+from keras_grow.areas import AreaChange, AreaRecord
+from keras_grow.connections.change import ChangeRecord, LayerChange
+from keras_grow.conversion.compaction import Compaction, LayerCompaction
+from keras_grow.conversion.reach import Conversion
+from keras_grow.export.measurement import FormMeasurement, Latency, Measurement
+from keras_grow.export.verification import ExportRecord
+from keras_grow.measuring.gradients import GrowthGradients
+from keras_grow.neurons.feature_maps import FeatureMapRecord
+from keras_grow.neurons.units import NeuronChange, NeuronRecord
+from keras_grow.report import LayerReport, Report
+from keras_grow.search.tiled_gradient import TiledGradient
+from keras_grow.structure.unit_graph import End, Group
+from keras_grow.synthesis import PhaseRecord, SynthesisRecord
+
+__all__ = [
+    "AreaChange",
+    "AreaRecord",
+    "ChangeRecord",
+    "Compaction",
+    "Conversion",
+    "End",
+    "ExportRecord",
+    "FeatureMapRecord",
+    "FormMeasurement",
+    "Group",
+    "GrowthGradients",
+    "Latency",
+    "LayerChange",
+    "LayerCompaction",
+    "LayerReport",
+    "Measurement",
+    "NeuronChange",
+    "NeuronRecord",
+    "PhaseRecord",
+    "Report",
+    "SynthesisRecord",
+    "TiledGradient",
+]
