@@ -15,9 +15,10 @@ from keras_grow.connections import (
     neuron_scores,
     scores,
     start_values,
+    statistics,
 )
 from keras_grow.connections.densities import FanIn
-from keras_grow.connections.tiled_gradient import TiledGradient
+from keras_grow.connections.tiled_array import TiledArray
 from keras_grow.connections.tiled_search import TiledSearch
 from keras_grow.connections.view import Connections
 from keras_grow.conversion import make_growable, make_plain, make_sparse
@@ -104,7 +105,7 @@ __all__ = [
     "Steps",
     "SynthesisRecord",
     "TensorBoard",
-    "TiledGradient",
+    "TiledArray",
     "TiledSearch",
     "WeightNormConv1D",
     "WeightNormConv2D",
@@ -139,6 +140,7 @@ __all__ = [
     "report",
     "scores",
     "start_values",
+    "statistics",
     "storages",
     "synthesize",
     "widen",

@@ -7,7 +7,7 @@ import pytest
 
 import keras_grow
 from keras_grow.connections import tiled_search
-from keras_grow.measuring import passes
+from keras_grow.measuring import accumulation
 
 MODULES = [
     module.name for module in pkgutil.walk_packages(keras_grow.__path__, prefix="keras_grow.")
@@ -16,7 +16,10 @@ MODULES = [
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_in_docstrings_print_what_they_say(name, monkeypatch):
-    for module in (passes, tiled_search):  # They print a progress bar where a machine is slow.
+    for module in (
+        accumulation,
+        tiled_search,
+    ):  # They print a progress bar where a machine is slow.
         monkeypatch.setattr(module, "_PATIENCE_SECONDS", math.inf)
     failed, _ = doctest.testmod(importlib.import_module(name))
     assert failed == 0

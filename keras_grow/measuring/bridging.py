@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from keras_grow.layers.growable import Growable, check_finite
 from keras_grow.layers.paths import paths_of
+from keras_grow.measuring.batch_step import Wanted
 from keras_grow.measuring.gradients import GradientMeter
 
 
@@ -63,13 +64,13 @@ def bridging_gradient(
 
     def consume(activities):
         nonlocal gradient, input_sum, num_rows
-        for (x, _), (_, stimulation) in zip(*activities, strict=True):
-            gradient += tf.matmul(x, tf.cast(stimulation, x.dtype), transpose_a=True)
+        for (x, _), (_, d) in zip(*activities, strict=True):
+            gradient += tf.matmul(x, tf.cast(d, x.dtype), transpose_a=True)
             input_sum += tf.reduce_sum(x, axis=0)
             num_rows += x.shape[0]
 
-    passes = meter.passes(model, data, [], [layer, consumer], optimizer)
-    (loss, _), num_samples = passes(consume)
+    wanted = Wanted(activities=(layer, consumer))
+    (loss, *_), num_samples = meter.passes(model, data, wanted, optimizer)(consume)
     gradient /= tf.cast(num_samples, gradient.dtype)
     if not bool(tf.reduce_all(tf.math.is_finite(gradient))):
         raise ValueError(

@@ -15,6 +15,7 @@ from keras_grow import (
     prune,
     scores,
 )
+from keras_grow.connections.statistics import Gradient, OutputScale
 from keras_grow.structure.normalization import output_scales
 
 
@@ -98,10 +99,10 @@ def test_a_sparse_layer_shows_the_scale_to_scores_when_it_grows(blobs):
     class ScaledGradient(scores.Score):
         """The gradient with respect to the folded weight."""
 
-        needs_gradient = needs_output_scale = True
+        statistics = (Gradient(), OutputScale())
 
         def __call__(self, connections):
-            return tf.abs(connections.gradient / connections.output_scale)
+            return tf.abs(connections[Gradient()] / connections[OutputScale()])
 
     x, labels = blobs
     data = x[:, :6], keras.utils.to_categorical(labels, 4)
