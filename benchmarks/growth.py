@@ -14,7 +14,7 @@ import numpy as np
 
 import keras_grow
 from benchmarks import harness
-from keras_grow.connections.change import Group, choose, gather_evidence
+from keras_grow.connections.change import Group, choose, measure_statistics
 
 COMMAND = "python -m benchmarks.growth"
 LENET = (784, 300, 100, 10)
@@ -49,14 +49,8 @@ def in_epochs(num_samples: int, xla: bool, rounds: int) -> dict:
     meters = {size: keras_grow.GradientMeter(batch_size=size, verbose=0) for size in (1000, 5000)}
     layers = keras_grow.growable_layers(model)
     score = keras_grow.scores.GradientMagnitude()
-    evidence, _ = gather_evidence(
-        model,
-        data,
-        layers,
-        needs_gradient=True,
-        needs_input_rms=False,
-        meter=meters[1000],
-        optimizer=model.optimizer,
+    measured, _ = measure_statistics(
+        model, data, layers, [score], meter=meters[1000], optimizer=model.optimizer
     )
 
     def epoch():
@@ -71,7 +65,7 @@ def in_epochs(num_samples: int, xla: bool, rounds: int) -> dict:
     def select():
         choose(
             [Group(layers, 5_000, [layer.num_free for layer in layers])],
-            lambda layer, count: layer.propose_growth(count, score, evidence[layer]),
+            lambda layer, count: layer.growth_candidates(count, score, measured[layer]),
         )
 
     variants = {

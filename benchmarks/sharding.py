@@ -46,7 +46,7 @@ def all_reduce_bytes(numbers: int, workers: int) -> int:
 def activity_bytes(num_inputs: int, samples: int, workers: int) -> int:
     """Bytes that bring all activities of the growth data to all workers, for growth.
 
-    Any input may be the best for a unit; the stimulations of its units a worker has already.
+    Any input may be the best for a unit; the output gradients of its units a worker has already.
     """
     return samples * num_inputs * (workers - 1) * NUMBER
 

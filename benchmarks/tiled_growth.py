@@ -16,14 +16,14 @@ import tensorflow as tf
 import keras_grow
 from benchmarks import harness
 from benchmarks.sparse import make_step
-from keras_grow.search.tiled_gradient import FactoredGradient
+from keras_grow.search.tiled_array import FactoredArray
 from keras_grow.search.tiled_search import best_dormant
 
 COMMAND = "python -m benchmarks.tiled_growth"
 SAMPLES = 1000
 
 
-class CountedGradient(FactoredGradient):
+class CountedGradient(FactoredArray):
     """Counts the tiles that are computed."""
 
     num_tiles = 0
@@ -34,20 +34,20 @@ class CountedGradient(FactoredGradient):
         return super().tiles(blocks)
 
 
-def multiply(gradient: FactoredGradient, tile_shape: tuple[int, int]) -> None:
+def multiply(gradient: FactoredArray, tile_shape: tuple[int, int]) -> None:
     """All of X^T D, tile by tile, and nothing else: what the search is measured by."""
     height, width = tile_shape
     for row in range(0, gradient.shape[0], height):
         x = gradient.inputs[row : row + height]
         for column in range(0, gradient.shape[1], width):
-            d = gradient.stimulations[column : column + width]
+            d = gradient.output_gradients[column : column + width]
             tile = tf.matmul(x, d, transpose_b=True)
     tile.numpy()
 
 
-def measure_search(name: str, inputs, stimulations, count: int, rounds: int) -> dict:
+def measure_search(name: str, inputs, output_gradients, count: int, rounds: int) -> dict:
     """The search's time by that of the product, interleaved, and its share of the tiles."""
-    gradient = CountedGradient(inputs, stimulations)
+    gradient = CountedGradient(inputs, output_gradients)
     search = keras_grow.TiledSearch(verbose=0)
     score = keras_grow.scores.GradientMagnitude()
     active = np.zeros(0, np.int64)
@@ -163,7 +163,11 @@ def main(argv: list[str] | None = None) -> None:
     for step, gradient in trained_factors(width, [20, 234, 702], arguments.data_dir):
         for count in counts:
             found = measure_search(
-                f"MNIST, after {step} steps", gradient.inputs, gradient.stimulations, count, rounds
+                f"MNIST, after {step} steps",
+                gradient.inputs,
+                gradient.output_gradients,
+                count,
+                rounds,
             )
             searches.append(found)
     change = measure_change(width, int(0.01 * width**2), 0.01)

@@ -1,9 +1,9 @@
 """Keras networks that grow to the size they need.
 
-Here are the layers, verbs and callbacks; policies, results and errors stand in modules of their
-own: `scores`, `start_values`, `densities`, `neuron_initializers`, `neuron_scores`, `unit_rules`,
-`storages`; `records`; `errors`. `areas` and `synthesis` are rooms for more of NeST, `plotting` one
-for figures.
+Here are the layers, verbs and callbacks. Policies, results and errors stand in modules of their
+own: `scores`, `statistics`, `start_values`, `densities`, `neuron_initializers`, `neuron_scores`,
+`unit_rules`, `storages`; `records`; `errors`. `areas` and `synthesis` are rooms for more of NeST,
+`plotting` one for figures.
 """
 
 from keras_grow import areas, errors, plotting, records, synthesis
@@ -44,7 +44,7 @@ from keras_grow.neurons.births import grow_neurons
 from keras_grow.neurons.dead import remove_dead_neurons
 from keras_grow.neurons.feature_maps import grow_feature_maps
 from keras_grow.neurons.pruning import prune_neurons
-from keras_grow.policies import densities, scores, start_values
+from keras_grow.policies import densities, scores, start_values, statistics
 from keras_grow.report import report
 from keras_grow.search.tiled_search import TiledSearch
 from keras_grow.structure import rules as unit_rules
@@ -104,6 +104,7 @@ __all__ = [
     "report",
     "scores",
     "start_values",
+    "statistics",
     "storages",
     "synthesis",
     "unit_rules",

@@ -10,7 +10,7 @@ from keras_grow.measuring.gradients import GrowthGradients
 from keras_grow.neurons.feature_maps import FeatureMapRecord
 from keras_grow.neurons.units import NeuronChange, NeuronRecord
 from keras_grow.report import LayerReport, Report
-from keras_grow.search.tiled_gradient import TiledGradient
+from keras_grow.search.tiled_array import TiledArray
 from keras_grow.structure.unit_graph import End, Group
 from keras_grow.synthesis import PhaseRecord, SynthesisRecord
 
@@ -36,5 +36,5 @@ __all__ = [
     "PhaseRecord",
     "Report",
     "SynthesisRecord",
-    "TiledGradient",
+    "TiledArray",
 ]

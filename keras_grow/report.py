@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from keras_grow.layers.growable import Growable, growable_layers
 from keras_grow.layers.paths import paths_of
-from keras_grow.measuring.inputs import InputStatistics, measure_inputs
+from keras_grow.measuring.inputs import InputMeasurement, measure_inputs
+from keras_grow.policies.statistics import InputDensity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,11 +191,9 @@ def report(model: keras.Model, data: Any = None, *, batch_size: int | None = Non
         TypeError, ValueError: for a model without growable layers, and data that does not fit.
     """
     layers = growable_layers(model)
-    measured: dict[Growable, InputStatistics] = {}
+    measured: dict[Growable, InputMeasurement] = {}
     if data is not None:
-        measured = measure_inputs(
-            model, data, layers, lambda x: tf.cast(x != 0, x.dtype), batch_size
-        )
+        measured = measure_inputs(model, data, layers, [InputDensity()], batch_size)
     counted = tuple(
         _count(path, layer, measured.get(layer))
         for path, layer in zip(paths_of(model, layers), layers, strict=True)
@@ -211,7 +210,7 @@ def _number(value: int | float | None) -> str:
     return "-" if value is None else f"{value:,.0f}"
 
 
-def _count(path: str, layer: Growable, measured: InputStatistics | None) -> LayerReport:
+def _count(path: str, layer: Growable, measured: InputMeasurement | None) -> LayerReport:
     indices, _ = layer.active_connections()
     inputs_of = layer.axes.inputs_of(indices)
     living_units = len(tf.unique(layer.axes.units_of(indices)).y)
@@ -226,7 +225,8 @@ def _count(path: str, layer: Growable, measured: InputStatistics | None) -> Laye
             positions = tf.fill(tf.shape(indices), tf.constant(num_positions, tf.float64))
         flops = round(2 * float(tf.reduce_sum(positions)))
         if measured is not None:
-            input_density = tf.cast(tf.gather(measured.means, inputs_of), tf.float64)
+            densities = tf.cast(measured.values[InputDensity()][:, 0], tf.float64)
+            input_density = tf.gather(densities, inputs_of)
             scaled_flops = 2.0 * float(tf.reduce_sum(positions * input_density))
     return LayerReport(
         name=path,

@@ -96,6 +96,24 @@ def classifier():
     return model
 
 
+@pytest.fixture
+def in_precision():
+    """A function that sets the precision of all that is built after it, seeds included."""
+
+    def switch(policy):
+        keras.config.set_floatx("float64" if policy == "float64" else "float32")
+        keras.config.set_dtype_policy(policy)
+        keras.utils.set_random_seed(1)
+
+    yield switch
+    switch("float32")
+
+
+@pytest.fixture
+def float64(in_precision):
+    in_precision("float64")
+
+
 class _Snapshot:
     """Copies of all variables of a model, its metrics and its optimizer."""
 

@@ -9,8 +9,8 @@ import tensorflow as tf
 from keras_grow.callbacks.copyable import CopyableCallback
 from keras_grow.callbacks.moments import Epochs
 from keras_grow.callbacks.quiet import as_quiet_as_fit
-from keras_grow.connections.change import check_policy, gather_evidence
-from keras_grow.layers.growable import Evidence, Growable, growable_layers
+from keras_grow.connections.change import check_policy, measure_statistics
+from keras_grow.layers.growable import Growable, Measurements, growable_layers
 from keras_grow.layers.paths import paths_of
 from keras_grow.layers.pictures import block_densities
 from keras_grow.measuring.gradients import GradientMeter
@@ -129,28 +129,26 @@ class GrowthSummaries(CopyableCallback):
         chosen = list(growing.values())
         if not chosen:
             return {}
-        evidence, _ = gather_evidence(
+        measured, _ = measure_statistics(
             self.model,
             self.data,
             chosen,
-            needs_gradient=self.score.needs_gradient,
-            needs_input_rms=self.score.needs_input_rms,
-            needs_output_scale=self.score.needs_output_scale,
+            [self.score],
             meter=self.meter,
             optimizer=self.model.optimizer,
         )
         return {
-            name: _dormant_scores(layer, self.score, evidence[layer], epoch)
+            name: _dormant_scores(layer, self.score, measured[layer], epoch)
             for name, layer in growing.items()
         }
 
 
-def _dormant_scores(layer: Growable, score: Score, evidence: Evidence, seed: int) -> tf.Tensor:
+def _dormant_scores(layer: Growable, score: Score, measured: Measurements, seed: int) -> tf.Tensor:
     indices = None
     if layer.is_sparse:
         drawn = np.random.default_rng(seed).integers(layer.num_connections, size=_SAMPLE)
         indices = tf.constant(np.unique(drawn))
-    connections = layer.view(evidence, indices)
+    connections = layer.view(measured.seen_by(score), indices)
     return tf.boolean_mask(score(connections), ~connections.active)
 
 

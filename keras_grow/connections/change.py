@@ -1,17 +1,16 @@
 """What growing and pruning share: how many, which, and the record of what was done."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from keras_grow.integers import checked_integer
-from keras_grow.layers.growable import Evidence, Growable, check_finite, growable_layers
+from keras_grow.layers.growable import Growable, Measurements, check_finite, growable_layers
 from keras_grow.layers.paths import find_layers, paths_of
 from keras_grow.measuring.gradients import GradientMeter
-from keras_grow.measuring.inputs import mean_over_inputs
 from keras_grow.optimizer_slots import check_is_elementwise, check_resettable, steps_made
 from keras_grow.policies.densities import (
     DensityDistribution,
@@ -19,9 +18,13 @@ from keras_grow.policies.densities import (
     exact_count,
     exact_counts,
 )
+from keras_grow.policies.scores import Score
+from keras_grow.policies.start_values import StartValue
+from keras_grow.policies.statistics import ModelStatistic, Statistic
 from keras_grow.search import selection
+from keras_grow.search.tiled_array import Values
 from keras_grow.search.tiled_search import TiledSearch
-from keras_grow.structure.normalization import output_scales
+from keras_grow.structure.graph import Graph
 
 
 class NothingToChange(ValueError):
@@ -226,21 +229,25 @@ def counts_to_change(
 
 def choose(
     groups: Sequence[Group],
-    propose: Callable[[Growable, int], selection.Proposal],
+    candidates_of: Callable[[Growable, int], selection.Candidates],
 ) -> tuple[list[tf.Tensor], bool]:
-    """The flat indices to change in each layer, `propose(layer, count)` giving a layer's best.
+    """The flat indices to change in each layer.
+
+    Args:
+        groups: layers whose connections compete.
+        candidates_of: called with a layer and a count, gives that many of its best.
 
     Returns:
-        The indices, and whether all proposals are complete.
+        The indices, and whether all candidates were ranked.
     """
     chosen, is_complete = [], True
     for group in groups:
-        proposals = [
-            propose(layer, min(group.count, limit))
+        candidates = [
+            candidates_of(layer, min(group.count, limit))
             for layer, limit in zip(group.layers, group.limits, strict=True)
         ]
-        is_complete &= all(proposal.is_complete for proposal in proposals)
-        chosen += selection.merge(proposals, group.count)
+        is_complete &= all(of_layer.is_complete for of_layer in candidates)
+        chosen += selection.merge(candidates, group.count)
     return chosen, is_complete
 
 
@@ -291,51 +298,51 @@ def check_policy(policy: Any, kind: type, name: str) -> None:
         )
 
 
-def gather_evidence(
+def measure_statistics(
     model: keras.Model,
     data: Any,
     layers: Sequence[Growable],
+    policies: Iterable[Score | StartValue],
     *,
-    needs_gradient: bool,
-    needs_input_rms: bool,
-    needs_output_scale: bool = False,
     meter: GradientMeter | None,
     optimizer: Any,
     search: TiledSearch | None = None,
-) -> tuple[dict[Growable, Evidence], float | None]:
-    """Measures what the policies need of each layer, and the loss where a gradient was needed.
+) -> tuple[dict[Growable, Measurements], float | None]:
+    """Measures the statistics that policies name, and the loss where one of them hangs on it.
 
     Raises:
+        TypeError: for policies that name something else.
         ValueError: if something must be measured and there is no data, and for stored weights or
             measured numbers that are not finite.
     """
     check_finite(model, layers)
-    if data is None and (needs_gradient or needs_input_rms):
+    statistics = list(dict.fromkeys(each for policy in policies for each in policy.statistics))
+    for statistic in statistics:
+        check_policy(statistic, Statistic, "statistics")
+    of_model = [each for each in statistics if isinstance(each, ModelStatistic)]
+    of_data = [each for each in statistics if each not in of_model]
+    if data is None and of_data:
         raise ValueError(
             "This score, or start value, is measured on data. Received: data=None. Pass "
             "`data=(x, y)`, a dataset or an iterable of batches."
         )
     meter = GradientMeter() if meter is None else meter
     search = TiledSearch() if search is None else search
-    gradients: dict[Growable, Any] = dict.fromkeys(layers)
-    input_rms: dict[Growable, Any] = dict.fromkeys(layers)
+    values: dict[Growable, dict[Statistic, Values]] = {layer: {} for layer in layers}
     loss = None
-    if needs_gradient:
-        measured = meter.measure(model, data, layers, optimizer, search)
-        gradients, loss = measured.gradients, measured.loss
-    if needs_input_rms:
-        mean_squares = mean_over_inputs(
-            model, data, layers, tf.square, meter.batch_size, meter.verbose
-        )
-        input_rms = {layer: tf.sqrt(mean) for layer, mean in mean_squares.items()}
-    scales = output_scales(model, layers) if needs_output_scale else dict.fromkeys(layers)
-    step = steps_made(optimizer)
+    if of_data:
+        found = meter.measure_statistics(model, data, layers, of_data, optimizer, search)
+        values, loss = found.values, found.loss
+    for statistic in of_model:
+        for layer, known in statistic.look_up(model, layers, Graph).items():
+            values[layer][statistic] = known
     num_sparse = sum(layer.is_sparse for layer in layers)
     if search.max_seconds is not None and num_sparse:
         # Sparse layers are searched one after the other; each gets an equal part of the time.
         search = dataclasses.replace(search, max_seconds=search.max_seconds / num_sparse)
-    evidence = {
-        layer: Evidence(index, step, gradients[layer], input_rms[layer], scales[layer], search)
+    step = steps_made(optimizer)
+    measured = {
+        layer: Measurements(index, step, values[layer], search)
         for index, layer in enumerate(layers)
     }
-    return evidence, loss
+    return measured, loss

@@ -1,6 +1,5 @@
 """Growth of connections by NeST's Policy 1, on a whole model."""
 
-import dataclasses
 import time
 import warnings
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from keras_grow.connections.change import (
     check_policy,
     choose,
     counts_to_change,
-    gather_evidence,
+    measure_statistics,
     optimizer_of,
     record,
 )
@@ -26,7 +25,9 @@ from keras_grow.optimizer_slots import reset_slots
 from keras_grow.policies.densities import DensityDistribution
 from keras_grow.policies.scores import GradientMagnitude, Score
 from keras_grow.policies.start_values import StartValue, Zero
+from keras_grow.policies.statistics import Gradient
 from keras_grow.policies.view import Connections
+from keras_grow.search.flat_arrays import taken
 from keras_grow.search.tiled_search import TiledSearch
 
 
@@ -104,36 +105,28 @@ def grow(
     check_policy(start_value, StartValue, "start_value")
     groups = counts_to_change(model, chosen_layers, count, density, per_layer, grows=True)
     optimizer = optimizer_of(model, optimizer, chosen_layers)
-    evidence, loss = gather_evidence(
+    measured, loss = measure_statistics(
         model,
         data,
         chosen_layers,
-        needs_gradient=score.needs_gradient or start_value.needs_gradient,
-        needs_input_rms=score.needs_input_rms,
-        needs_output_scale=score.needs_output_scale,
+        [score, start_value],
         meter=meter,
         optimizer=optimizer,
         search=search,
     )
     chosen, is_complete = choose(
-        groups, lambda layer, count: layer.propose_growth(count, score, evidence[layer])
+        groups, lambda layer, count: layer.growth_candidates(count, score, measured[layer])
     )
-    if not start_value.needs_gradient:
-        # A sparse layer would compute it once more for the connections that grow.
-        evidence = {
-            layer: dataclasses.replace(found, gradient=None) if layer.is_sparse else found
-            for layer, found in evidence.items()
-        }
     grown = [
-        layer.view(evidence[layer], indices)
+        layer.view(measured[layer].seen_by(start_value), indices)
         for layer, indices in zip(chosen_layers, chosen, strict=True)
     ]
     # All values are made and checked before the first layer changes.
     values = [_checked(start_value(connections), connections) for connections in grown]
-    for layer, indices, connections, value in zip(
-        chosen_layers, chosen, grown, values, strict=True
-    ):
-        changes = layer.grow_connections(indices, value, connections.gradient)
+    for layer, indices, value in zip(chosen_layers, chosen, values, strict=True):
+        gradient = measured[layer].statistics.get(Gradient())
+        at_grown = None if gradient is None or layer.is_sparse else taken(gradient, indices)
+        changes = layer.grow_connections(indices, value, at_grown)
         reset_slots(optimizer, changes, start_value.second_moment_starts_at_mean)
     _warn_of_full_layers(model, chosen_layers, chosen)
     return record(model, chosen_layers, chosen, time.perf_counter() - started, loss, is_complete)

@@ -17,7 +17,7 @@ from keras_grow.connections.change import (
     check_policy,
     choose,
     counts_to_change,
-    gather_evidence,
+    measure_statistics,
     optimizer_of,
     record,
 )
@@ -28,7 +28,7 @@ from keras_grow.optimizer_slots import reset_slots
 from keras_grow.policies.densities import DensityDistribution
 from keras_grow.policies.scores import Magnitude, Score
 from keras_grow.search.flat_arrays import in_place, num_true, taken, true_positions
-from keras_grow.search.selection import Proposal
+from keras_grow.search.selection import Candidates
 
 _ADVICE_TOGETHER = (
     "Connections of all layers were ranked together: `per_layer=True` leaves each layer its share, "
@@ -110,24 +110,17 @@ def prune(
     else:
         _check_threshold(threshold, count, density)
     optimizer = optimizer_of(model, optimizer, chosen_layers)
-    evidence, loss = gather_evidence(
-        model,
-        data,
-        chosen_layers,
-        needs_gradient=score.needs_gradient,
-        needs_input_rms=score.needs_input_rms,
-        needs_output_scale=score.needs_output_scale,
-        meter=meter,
-        optimizer=optimizer,
+    measured, loss = measure_statistics(
+        model, data, chosen_layers, [score], meter=meter, optimizer=optimizer
     )
 
-    def propose(layer: Growable, count: int) -> Proposal:
-        return layer.propose_pruning(count, score, evidence[layer])
+    def candidates_of(layer: Growable, count: int) -> Candidates:
+        return layer.pruning_candidates(count, score, measured[layer])
 
     if threshold is None:
-        chosen, _ = choose(groups, propose)
+        chosen, _ = choose(groups, candidates_of)
     else:
-        chosen = _below(threshold, chosen_layers, propose)
+        chosen = _below(threshold, chosen_layers, candidates_of)
     compete = threshold is not None or len(groups) == 1 < len(chosen_layers)
     cut_off = CutOffWarning(model, chosen_layers if compete else [])
     for layer, indices in zip(chosen_layers, chosen, strict=True):
@@ -149,20 +142,22 @@ def _check_threshold(threshold: float, count: Any, density: Any) -> None:
 
 
 def _below(
-    threshold: float, layers: Sequence[Growable], propose: Callable[[Growable, int], Proposal]
+    threshold: float,
+    layers: Sequence[Growable],
+    candidates_of: Callable[[Growable, int], Candidates],
 ) -> list[tf.Tensor]:
     """The active connections of each layer whose score is below the threshold, but its best."""
     chosen, num_below, num_active = [], 0, 0
     for layer in layers:
-        proposal = propose(layer, layer.num_active)
-        # The scores of a proposal for pruning are negated.
-        is_below = in_place(-proposal.scores < threshold)
-        below, count = num_true(is_below), len(proposal.indices)
+        candidates = candidates_of(layer, layer.num_active)
+        # The scores of candidates for pruning are negated.
+        is_below = in_place(-candidates.scores < threshold)
+        below, count = num_true(is_below), len(candidates.indices)
         if below == count > 0:
-            chosen.append(propose(layer, count - 1).indices)
+            chosen.append(candidates_of(layer, count - 1).indices)
         else:
             positions = true_positions(is_below)
-            chosen.append(taken(proposal.indices, positions))
+            chosen.append(taken(candidates.indices, positions))
         num_below, num_active = num_below + below, num_active + count
     if num_below == num_active > 0:
         raise ValueError(

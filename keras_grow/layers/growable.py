@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import keras
 import tensorflow as tf
@@ -13,34 +13,57 @@ from keras_grow.keras_private import layers_in
 from keras_grow.kernel_axes import KernelAxes
 from keras_grow.layers.paths import layer_paths, paths_of
 from keras_grow.policies.scores import Score
+from keras_grow.policies.start_values import StartValue
+from keras_grow.policies.statistics import Statistic
 from keras_grow.policies.view import Connections
-from keras_grow.search.selection import Proposal
-from keras_grow.search.tiled_gradient import TiledGradient
+from keras_grow.search.selection import Candidates
+from keras_grow.search.tiled_array import Values, entries
 from keras_grow.search.tiled_search import TiledSearch
 
 
 @dataclasses.dataclass(frozen=True)
-class Evidence:
+class Measurements:
     """What was measured of one layer, and when; layers make `Connections` of it.
 
     Attributes:
         layer_index: the layer's position among the growable layers of its model.
         step: how many steps the optimizer had made.
-        gradient: mean dL/dW over the growth data, in the kernel's shape, or `None`; of a sparse
-            layer, in a form that gives it tile by tile.
-        input_rms: the root mean square of each input over the data, shape `(inputs,)`; of each
-            input map over data and places, shape `(channels,)`, for a convolution; or `None`.
-        output_scale: what a BatchNormalization behind the layer multiplies each unit by, shape
-            `(units,)`, or `None`.
+        statistics: for each statistic floats that broadcast against the kernel; of a sparse layer
+            they may be a `TiledArray`.
         search: how a sparse layer looks for its best dormant connections, `None` for defaults.
     """
 
     layer_index: int = 0
     step: int = 0
-    gradient: tf.Tensor | TiledGradient | None = None
-    input_rms: tf.Tensor | None = None
-    output_scale: tf.Tensor | None = None
+    statistics: Mapping[Statistic, Values] = dataclasses.field(default_factory=dict)
     search: TiledSearch | None = None
+
+    def seen_by(self, policy: Score | StartValue) -> "Measurements":
+        """What a policy gets to see: the statistics that it names."""
+        named = {each: self.statistics[each] for each in policy.statistics}
+        return dataclasses.replace(self, statistics=named)
+
+    def of(
+        self,
+        layer: "Growable",
+        weight: tf.Tensor,
+        active: tf.Tensor,
+        indices: tf.Tensor | None = None,
+    ) -> Connections:
+        """The connections of a layer, all or those at flat `indices`, as policies see them."""
+        statistics = {}
+        for statistic, values in self.statistics.items():
+            if indices is not None:
+                values = entries(values, layer.kernel_shape, indices)
+            statistics[statistic] = tf.cast(values, weight.dtype)
+        return Connections(
+            weight,
+            active,
+            statistics,
+            l1=layer.l1,
+            layer_index=self.layer_index,
+            step=self.step,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +143,11 @@ class Growable(keras.Layer, abc.ABC):
         """Active connections over all connections, now."""
         return self.num_active / self.num_connections
 
+    @property
+    def l1(self) -> float:
+        """The factor of the kernel's L1 regularizer, 0.0 without one."""
+        return float(getattr(getattr(self, "kernel_regularizer", None), "l1", 0.0))
+
     def positions_of(self, indices: tf.Tensor) -> tf.Tensor | None:
         """At how many places of one sample connections are applied.
 
@@ -164,15 +192,15 @@ class Growable(keras.Layer, abc.ABC):
         """
 
     @abc.abstractmethod
-    def view(self, evidence: Evidence, indices: tf.Tensor | None = None) -> Connections:
+    def view(self, measured: Measurements, indices: tf.Tensor | None = None) -> Connections:
         """What policies see of all connections, or of those at `indices`."""
 
     @abc.abstractmethod
-    def propose_growth(self, count: int, score: Score, evidence: Evidence) -> Proposal:
+    def growth_candidates(self, count: int, score: Score, measured: Measurements) -> Candidates:
         """The `count` dormant connections of largest score, in the order of their indices."""
 
     @abc.abstractmethod
-    def propose_pruning(self, count: int, score: Score, evidence: Evidence) -> Proposal:
+    def pruning_candidates(self, count: int, score: Score, measured: Measurements) -> Candidates:
         """The `count` active connections of smallest score, by index, the scores negated."""
 
     @abc.abstractmethod

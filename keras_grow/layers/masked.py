@@ -10,14 +10,14 @@ import tensorflow as tf
 from keras import ops
 
 from keras_grow.layers.affine import Affine
-from keras_grow.layers.growable import Evidence, StorageChange
+from keras_grow.layers.growable import Measurements, StorageChange
 from keras_grow.layers.initializers import ActiveFanIn
 from keras_grow.layers.observer import current_observer
 from keras_grow.policies.densities import initial_count, seed_mask
 from keras_grow.policies.scores import Score
 from keras_grow.policies.view import Connections
-from keras_grow.search import selection
 from keras_grow.search.flat_arrays import in_place, num_true, replaced, taken
+from keras_grow.search.selection import Candidates, best_candidates
 
 
 def keep_active(kernel, mask):
@@ -183,40 +183,21 @@ class Masked(Affine):
             "has diverged, or weights were assigned by hand; load a sound checkpoint."
         )
 
-    def view(self, evidence: Evidence, indices: tf.Tensor | None = None) -> Connections:
+    def view(self, measured: Measurements, indices: tf.Tensor | None = None) -> Connections:
         weight, active = self.effective_kernel(), self.kernel_mask.value
-        gradient, input_rms = evidence.gradient, evidence.input_rms
-        output_scale = evidence.output_scale
-        if output_scale is not None:
-            output_scale = tf.cast(output_scale, weight.dtype)
-        if input_rms is not None:
-            input_rms = tf.cast(input_rms, weight.dtype)[..., None]
         if indices is not None:
-            if output_scale is not None:
-                output_scale = tf.gather(output_scale, indices % self.kernel_shape[-1])
-            if input_rms is not None:
-                input_rms = taken(tf.broadcast_to(input_rms, tf.shape(weight)), indices)
             weight, active = taken(weight, indices), taken(active, indices)
-            gradient = None if gradient is None else taken(gradient, indices)
-        return Connections(
-            weight=weight,
-            active=active,
-            gradient=gradient,
-            input_rms=input_rms,
-            output_scale=output_scale,
-            l1=float(getattr(self.kernel_regularizer, "l1", 0.0)),
-            layer_index=evidence.layer_index,
-            first_index=0,
-            step=evidence.step,
-        )
+        return measured.of(self, weight, active, indices)
 
-    def propose_growth(self, count: int, score: Score, evidence: Evidence) -> selection.Proposal:
+    def growth_candidates(self, count: int, score: Score, measured: Measurements) -> Candidates:
         count = min(count, self.num_connections - self.num_active)
-        return selection.best_candidates(score(self.view(evidence)), ~self.kernel_mask.value, count)
+        scores = score(self.view(measured.seen_by(score)))
+        return best_candidates(scores, ~self.kernel_mask.value, count)
 
-    def propose_pruning(self, count: int, score: Score, evidence: Evidence) -> selection.Proposal:
+    def pruning_candidates(self, count: int, score: Score, measured: Measurements) -> Candidates:
         count = min(count, self.num_active)
-        return selection.best_candidates(-score(self.view(evidence)), self.kernel_mask.value, count)
+        scores = score(self.view(measured.seen_by(score)))
+        return best_candidates(-scores, self.kernel_mask.value, count)
 
     def grow_connections(
         self, indices: tf.Tensor, values: tf.Tensor | None = None, gradient: tf.Tensor | None = None

@@ -1,5 +1,6 @@
 """What layers that hold their active connections and nothing else share."""
 
+import dataclasses
 import math
 import numbers
 import zlib
@@ -11,15 +12,16 @@ import tensorflow as tf
 from keras import ops
 
 from keras_grow.integers import as_integer
-from keras_grow.layers.growable import Evidence, Growable, StorageChange
+from keras_grow.layers.growable import Growable, Measurements, StorageChange
 from keras_grow.layers.guarded import assign_unguarded, guard
 from keras_grow.layers.initializers import draw
 from keras_grow.layers.sparse_layout import Layout, array_names, why_no_layout
 from keras_grow.layers.used_slots import UsedSlotsConstraint, UsedSlotsRegularizer
 from keras_grow.policies.densities import FanIn, initial_count, seed_connections
 from keras_grow.policies.scores import Score
+from keras_grow.policies.statistics import Gradient
 from keras_grow.policies.view import Connections
-from keras_grow.search import selection
+from keras_grow.search.selection import Candidates, best_candidates
 from keras_grow.search.tiled_search import best_dormant
 
 # Where the weight of a new connection came from.
@@ -173,7 +175,7 @@ class Sparse(Growable):
                 "assigned by hand; load a sound checkpoint."
             )
 
-    def view(self, evidence: Evidence, indices: tf.Tensor | None = None) -> Connections:
+    def view(self, measured: Measurements, indices: tf.Tensor | None = None) -> Connections:
         """What policies see of all active connections, or of those at `indices`."""
         active, values = self.active_connections()
         is_active = tf.ones(tf.shape(active), bool)
@@ -184,34 +186,12 @@ class Sparse(Growable):
             slots, is_active = _find(active, indices)
             weight = tf.where(is_active, tf.gather(values, slots), 0) if len(active) else None
             weight = tf.zeros(tf.shape(indices), values.dtype) if weight is None else weight
-        gradient, input_rms = evidence.gradient, evidence.input_rms
-        if gradient is not None:
-            gradient = tf.cast(gradient.at(indices), weight.dtype)
-            gradient += self._penalty_gradient(weight)
-        if input_rms is not None:
-            input_rms = tf.cast(
-                tf.gather(input_rms, indices // self._kernel_shape[-1]), weight.dtype
-            )
-        output_scale = evidence.output_scale
-        if output_scale is not None:
-            output_scale = tf.cast(
-                tf.gather(output_scale, indices % self._kernel_shape[-1]), weight.dtype
-            )
-        return Connections(
-            weight=weight,
-            active=is_active,
-            gradient=gradient,
-            input_rms=input_rms,
-            output_scale=output_scale,
-            l1=self._l1,
-            layer_index=evidence.layer_index,
-            first_index=0,
-            step=evidence.step,
-        )
-
-    @property
-    def _l1(self) -> float:
-        return float(getattr(self.kernel_regularizer, "l1", 0.0))
+        connections = measured.of(self, weight, is_active, indices)
+        if Gradient() not in connections.statistics:
+            return connections
+        gradient = connections[Gradient()] + self._penalty_gradient(weight)
+        statistics = {**connections.statistics, Gradient(): gradient}
+        return dataclasses.replace(connections, statistics=statistics)
 
     def _penalty_gradient(self, weight):
         """What the regulariser adds to dL/dw, weight by weight; 0 at weights of 0."""
@@ -222,27 +202,25 @@ class Sparse(Growable):
             penalty = self.kernel_regularizer(weight)
         return tape.gradient(penalty, weight, unconnected_gradients="zero")
 
-    def propose_growth(self, count: int, score: Score, evidence: Evidence) -> selection.Proposal:
+    def growth_candidates(self, count: int, score: Score, measured: Measurements) -> Candidates:
         return best_dormant(
             self.kernel_shape,
             self.active_connections()[0],
             min(count, self.num_free),
             score,
-            gradient=evidence.gradient,
-            input_rms=evidence.input_rms,
-            output_scale=evidence.output_scale,
-            l1=self._l1,
-            layer_index=evidence.layer_index,
-            step=evidence.step,
-            search=evidence.search,
+            measured.statistics,
+            l1=self.l1,
+            layer_index=measured.layer_index,
+            step=measured.step,
+            search=measured.search,
         )
 
-    def propose_pruning(self, count: int, score: Score, evidence: Evidence) -> selection.Proposal:
-        connections = self.view(evidence)
+    def pruning_candidates(self, count: int, score: Score, measured: Measurements) -> Candidates:
+        connections = self.view(measured.seen_by(score))
         count = min(count, len(connections.weight))
-        proposal = selection.best_candidates(-score(connections), connections.active, count)
+        found = best_candidates(-score(connections), connections.active, count)
         active, _ = self.active_connections()
-        return proposal._replace(indices=tf.gather(active, proposal.indices))
+        return found._replace(indices=tf.gather(active, found.indices))
 
     def grow_connections(self, indices, values=None, gradient=None):
         indices = self.check_indices(indices)

@@ -54,10 +54,10 @@ def sparse_matmul(
             layout["by_unit_slots"], inputs, values, layout["by_unit_inputs"], *unit_rows
         )
 
-        def gradient(stimulations):
-            stimulations = tf.transpose(stimulations)
-            of_inputs = backward(stimulations, values, layout["units"], *input_rows)
-            of_values = correlate(inputs, stimulations, layout["inputs"], layout["units"])
+        def gradient(output_gradients):
+            output_gradients = tf.transpose(output_gradients)
+            of_inputs = backward(output_gradients, values, layout["units"], *input_rows)
+            of_values = correlate(inputs, output_gradients, layout["inputs"], layout["units"])
             return tf.transpose(of_inputs), of_values
 
         return tf.transpose(outputs), gradient
@@ -152,8 +152,8 @@ def _sum_in_groups(source, neighbours, weights, table, group_size, dtype):
     return tf.reshape(sums.stack(), [num_groups * group_size, batch])
 
 
-def _correlate(shape, count, inputs, stimulations, rows, columns):
-    """The sum over the batch of `inputs[row] * stimulations[column]`, pair by pair.
+def _correlate(shape, count, inputs, output_gradients, rows, columns):
+    """The sum over the batch of `inputs[row] * output_gradients[column]`, pair by pair.
 
     That is the gradient of the weights of these connections (Hebb's rule).
 
@@ -161,7 +161,7 @@ def _correlate(shape, count, inputs, stimulations, rows, columns):
         shape: `(num_inputs, num_units)`.
         count: how many pairs there are.
         inputs: floats of shape `(num_inputs, batch)`.
-        stimulations: floats of shape `(num_units, batch)`, dL/du.
+        output_gradients: floats of shape `(num_units, batch)`, dL/du.
         rows, columns: int64 of shape `(count,)`; `num_inputs` and `num_units` stand for nothing,
             and give 0.
 
@@ -181,7 +181,7 @@ def _correlate(shape, count, inputs, stimulations, rows, columns):
             # Blocks of `width` samples of the same input or unit, one below the other.
             x, d = (
                 tf.reshape(tf.pad(a, [[0, 0], [0, -batch % width]]), [-1, width])
-                for a in (inputs, stimulations)
+                for a in (inputs, output_gradients)
             )
 
             def of_chunk(start, size):

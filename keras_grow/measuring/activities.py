@@ -8,20 +8,21 @@ import tensorflow as tf
 
 from keras_grow.layers.growable import Growable
 from keras_grow.layers.observer import Observer
-from keras_grow.search.tiled_gradient import (
+from keras_grow.policies.statistics import ProductStatistic
+from keras_grow.search.tiled_array import (
     Block,
-    FactoredGradient,
-    TiledGradient,
+    FactoredArray,
+    TiledArray,
     balance,
 )
 from keras_grow.search.tiled_search import TiledSearch
 
 Activities = tuple[tf.Tensor, tf.Tensor]
-"""Inputs x of shape `(rows, fan_in)` and stimulations dL/du of shape `(rows, units)`."""
+"""Inputs x of shape `(rows, fan_in)` and output gradients dL/du of shape `(rows, units)`."""
 
 
 class ActivityTap(Observer):
-    """Keeps the inputs x and the stimulations dL/du of every call of every layer."""
+    """Keeps the inputs x and the output gradients dL/du of every call of every layer."""
 
     def __init__(self, layers: Sequence[Growable], tape: tf.GradientTape):
         self._tape = tape
@@ -49,13 +50,11 @@ class ActivityTap(Observer):
         """What the loss is to be differentiated with respect to, by layer and call."""
         return [[nudge for _, nudge in calls] for calls in self._calls.values()]
 
-    def activities(self, stimulations: Sequence[Sequence[tf.Tensor]]) -> list[list[Activities]]:
-        """Inputs and stimulations by layer and call, given the gradients of `nudges`."""
+    def activities(self, output_gradients: Sequence[Sequence[tf.Tensor]]) -> list[list[Activities]]:
+        """Inputs and output gradients by layer and call, given the gradients of `nudges`."""
         return [
-            [_as_rows(layer, x, d) for (x, _), d in zip(calls, layer_stimulations, strict=True)]
-            for (layer, calls), layer_stimulations in zip(
-                self._calls.items(), stimulations, strict=True
-            )
+            [_as_rows(layer, x, d) for (x, _), d in zip(calls, of_layer, strict=True)]
+            for (layer, calls), of_layer in zip(self._calls.items(), output_gradients, strict=True)
         ]
 
 
@@ -74,38 +73,48 @@ class RowsTap(Observer):
         return outputs
 
 
-def _as_rows(layer, inputs, stimulation):
-    inputs, stimulation = (tf.cast(a, layer.variable_dtype) for a in (inputs, stimulation))
-    return layer.as_rows(inputs), tf.reshape(stimulation, [-1, layer.kernel_shape[-1]])
+def _as_rows(layer, inputs, output_gradients):
+    x, d = (tf.cast(a, layer.variable_dtype) for a in (inputs, output_gradients))
+    return layer.as_rows(x), tf.reshape(d, [-1, layer.kernel_shape[-1]])
 
 
 class ActivityRecord:
-    """The activities of some layers over the growth data, as far as memory allows.
+    """The factors of statistics of some layers over the growth data, as far as memory allows.
 
-    While all of a layer's fit into its share of the memory they are kept. Else only their norms
-    are, and the gradient is computed by further passes over the data.
+    While all of a statistic's fit into its share of the memory they are kept. Else only their
+    norms are, and the statistic is computed by further passes over the data.
 
     Args:
         layers: the layers, in the order in which `add` gets their activities.
-        search: says how much memory all layers together may take.
+        statistics: what is measured of each.
+        search: says how much memory all of them together may take.
     """
 
-    def __init__(self, layers: Sequence[Growable], search: TiledSearch):
+    def __init__(
+        self,
+        layers: Sequence[Growable],
+        statistics: Sequence[ProductStatistic],
+        search: TiledSearch,
+    ):
         self._search = search
-        self._layers = {layer: _LayerRecord(layer) for layer in layers}
+        self._records = [
+            (position, layer, statistic, _FactorRecord(layer))
+            for position, layer in enumerate(layers)
+            for statistic in statistics
+        ]
         # Half of it, because sorting and cutting the factors copies one of them.
-        self._most_bytes = search.max_bytes / (2 * max(1, len(layers)))
+        self._most_bytes = search.max_bytes / (2 * max(1, len(self._records)))
 
     def add(self, activities: Sequence[Sequence[Activities]]) -> None:
         """Takes in the activities of a batch, by layer and call."""
-        for record, calls in zip(self._layers.values(), activities, strict=True):
-            for x, d in calls:
-                record.add(x, d, self._most_bytes)
+        for position, _, statistic, record in self._records:
+            for x, d in activities[position]:
+                record.add(*statistic.factors(x, d), self._most_bytes)
 
-    def gradients(
+    def arrays(
         self, num_samples: int, pass_over_data: Callable[[Callable], Any]
-    ) -> dict[Growable, TiledGradient]:
-        """The mean gradient of each layer.
+    ) -> Iterator[tuple[Growable, ProductStatistic, TiledArray]]:
+        """The statistics of each layer.
 
         Args:
             num_samples: the size of the growth data.
@@ -113,27 +122,27 @@ class ActivityRecord:
                 each batch's activities, as `add` was.
         """
 
-        def replay_of(position: int) -> Callable[[Callable], None]:
+        def replay_of(position: int, statistic: ProductStatistic) -> Callable[[Callable], None]:
             def replay(consume: Callable[[tf.Tensor, tf.Tensor], None]) -> None:
                 def consume_layer(activities):
-                    for x, d in activities[position]:
+                    for activity in activities[position]:
+                        x, d = statistic.factors(*activity)
                         consume(x, d / num_samples)
 
                 pass_over_data(consume_layer)
 
             return replay
 
-        return {
-            layer: record.gradient(num_samples, replay_of(position), self._tiles_at_once(layer))
-            for position, (layer, record) in enumerate(self._layers.items())
-        }
+        for position, layer, statistic, record in self._records:
+            replay = replay_of(position, statistic)
+            yield layer, statistic, record.array(num_samples, replay, self._tiles_at_once(layer))
 
     def _tiles_at_once(self, layer: Growable) -> int:
         tile_bytes = math.prod(self._search.tile_shape) * tf.as_dtype(layer.variable_dtype).size
         return max(1, int(self._most_bytes // tile_bytes))
 
 
-class _LayerRecord:
+class _FactorRecord:
     def __init__(self, layer: Growable):
         self._shape = (layer.fan_in, layer.kernel_shape[-1])
         zeros = [tf.zeros((size,), layer.variable_dtype) for size in self._shape]
@@ -154,12 +163,12 @@ class _LayerRecord:
         if self._kept is not None:
             self._kept.append((tf.transpose(x), tf.transpose(d)))
 
-    def gradient(
+    def array(
         self, num_samples: int, replay: Callable[[Callable], None], tiles_at_once: int
-    ) -> TiledGradient:
+    ) -> TiledArray:
         dtype = self._row_squares.dtype
         if self._kept is None:
-            return RecomputedGradient(
+            return RecomputedArray(
                 tf.sqrt(self._row_squares),
                 tf.sqrt(self._column_squares) / tf.cast(num_samples, dtype),
                 self._num_terms,
@@ -169,13 +178,13 @@ class _LayerRecord:
         kept, self._kept = self._kept, None
         empty = [tf.zeros((size, 0), dtype) for size in self._shape]
         inputs = tf.concat([empty[0], *(x for x, _ in kept)], axis=1)
-        stimulations = [d / tf.cast(num_samples, dtype) for _, d in kept]
+        output_gradients = [d / tf.cast(num_samples, dtype) for _, d in kept]
         del kept  # Both factors would be in memory twice.
-        return FactoredGradient(inputs, tf.concat([empty[1], *stimulations], axis=1))
+        return FactoredArray(inputs, tf.concat([empty[1], *output_gradients], axis=1))
 
 
-class RecomputedGradient(TiledGradient):
-    """A gradient whose factors are computed again whenever parts of it are asked for.
+class RecomputedArray(TiledArray):
+    """A statistic whose factors are computed again whenever parts of it are asked for.
 
     Args:
         row_norms, column_norms: floats of shape `(inputs,)` and `(units,)`, the norms of the
@@ -218,7 +227,7 @@ class RecomputedGradient(TiledGradient):
 
         def add(x, d):
             nonlocal total
-            total += FactoredGradient(tf.transpose(x), tf.transpose(d)).at(indices)
+            total += FactoredArray(tf.transpose(x), tf.transpose(d)).at(indices)
 
         self._replay(add)
         return total

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from keras_grow.layers.growable import Growable, check_finite
 from keras_grow.layers.paths import paths_of
+from keras_grow.measuring.batch_step import Wanted
 from keras_grow.measuring.gradients import GradientMeter
 
 
@@ -71,8 +72,8 @@ def bridging_gradient(
             input_sum += tf.reduce_sum(x, axis=0)
             num_rows += x.shape[0]
 
-    passes = meter.passes(model, data, [], layers, optimizer)
-    (loss, _), num_samples = passes(consume)
+    wanted = Wanted(activities=tuple(layers))
+    (loss, *_), num_samples = meter.passes(model, data, wanted, optimizer)(consume)
     gradient /= tf.cast(num_samples, gradient.dtype)
     if not bool(tf.reduce_all(tf.math.is_finite(gradient))):
         raise ValueError(

@@ -3,21 +3,22 @@
 import copy
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import keras
 import tensorflow as tf
 
 from keras_grow.keras_private import compiled_loss
 from keras_grow.layers.growable import Growable, check_finite, growable_layers
-from keras_grow.layers.observer import observing
 from keras_grow.layers.paths import paths_of
-from keras_grow.measuring.accumulation import accumulate, summed
-from keras_grow.measuring.activities import ActivityRecord, ActivityTap, RowsTap
+from keras_grow.measuring.accumulation import accumulate
+from keras_grow.measuring.activities import ActivityRecord, RowsTap
 from keras_grow.measuring.batch_size import fitting_batch_size
-from keras_grow.measuring.growth_data import batch_size_of
-from keras_grow.measuring.loss import check_loss, total_loss, untouched
-from keras_grow.search.tiled_gradient import TiledGradient
+from keras_grow.measuring.batch_step import Wanted, batch_step
+from keras_grow.measuring.inputs import input_measurement
+from keras_grow.measuring.loss import check_loss
+from keras_grow.policies.statistics import Gradient, ProductStatistic, Statistic
+from keras_grow.search.tiled_array import TiledArray, Values
 from keras_grow.search.tiled_search import TiledSearch
 
 
@@ -27,52 +28,33 @@ class GrowthGradients:
 
     Attributes:
         gradients: for each growable layer, its mean dL/dW: a float tensor of its `kernel_shape`,
-            or, for a sparse layer, a `TiledGradient` of that shape.
+            or, for a sparse layer, a `TiledArray` of that shape.
         loss: float, the mean loss over the growth data.
         num_samples: integer, the samples of the growth data.
         batch_size: integer, how many were measured at a time; `None` for data in batches.
     """
 
-    gradients: dict[Growable, tf.Tensor | TiledGradient]
+    gradients: dict[Growable, tf.Tensor | TiledArray]
     loss: float
     num_samples: int
     batch_size: int | None = None
 
 
-class _GrowthTap(ActivityTap):
-    """Puts a watched copy of each effective kernel in the place of the layer's own.
+@dataclasses.dataclass(frozen=True)
+class MeasuredStatistics:
+    """What one pass over data measured of some layers.
 
-    The gradient with respect to the copy is the growth gradient. That of the stored kernel is
-    useless: behind a mask it is exactly zero at every dormant connection. The copies are made
-    before the forward pass, so that shared layers and layers inside loops use one and the same.
-    Of layers that have no dense kernel, the activities are kept.
+    Attributes:
+        values: of each layer, for each statistic floats that broadcast against its kernel, or a
+            `TiledArray`.
+        loss: float, the mean loss over the data; `None` where nothing asked for hangs on it.
+        num_samples, batch_size: as in `GrowthGradients`.
     """
 
-    def __init__(
-        self,
-        by_kernel: Sequence[Growable],
-        by_activities: Sequence[Growable],
-        tape: tf.GradientTape,
-    ):
-        super().__init__(by_activities, tape)
-        self._kernels = {
-            layer: tf.convert_to_tensor(layer.effective_kernel()) for layer in by_kernel
-        }
-        tape.watch(list(self._kernels.values()))
-
-    def kernel(self, layer):
-        return self._kernels.get(layer)
-
-    def gradients(self, tape: tf.GradientTape, loss: tf.Tensor) -> tuple[list, list]:
-        """dL/dW of the layers by kernel, and the activities of the others, in their order."""
-        kernel_gradients, stimulations = tape.gradient(
-            loss,
-            [list(self._kernels.values()), self.nudges],
-            unconnected_gradients=tf.UnconnectedGradients.ZERO,
-        )
-        for gradient, kernel in zip(kernel_gradients, self._kernels.values(), strict=True):
-            gradient.set_shape(kernel.shape)  # Behind samples of any number it may be unknown.
-        return kernel_gradients, self.activities(stimulations)
+    values: dict[Growable, dict[Statistic, Values]]
+    loss: float | None
+    num_samples: int
+    batch_size: int | None
 
 
 class GradientMeter:
@@ -86,7 +68,7 @@ class GradientMeter:
     the whole. With batch statistics (BatchNormalization in training) G is the mean of
     per-batch gradients. Measuring leaves variables, seeds, metrics and the optimizer as they were.
 
-    Of sparse layers, whose G may be too large to hold, inputs and stimulations are kept instead
+    Of sparse layers, whose G may be too large to hold, inputs and output gradients are kept instead
     (Hebb's rule, see `hebbian_gradients`), as far as the memory that the search may take allows;
     beyond it they are computed again, one pass over the data for as many parts of G as fit.
 
@@ -162,28 +144,54 @@ class GradientMeter:
                 empty, endless or does not fit, and for gradients that are NaN or infinite.
         """
         layers = growable_layers(model) if layers is None else list(layers)
+        found = self.measure_statistics(model, data, layers, [Gradient()], optimizer, search)
+        gradients = {layer: values[Gradient()] for layer, values in found.values.items()}
+        loss = cast(float, found.loss)  # A gradient has one.
+        return GrowthGradients(gradients, loss, found.num_samples, found.batch_size)
+
+    def measure_statistics(
+        self,
+        model: keras.Model,
+        data: Any,
+        layers: Sequence[Growable],
+        statistics: Sequence[Statistic],
+        optimizer: keras.Optimizer | None = None,
+        search: TiledSearch | None = None,
+    ) -> MeasuredStatistics:
+        """Measures statistics of layers, all in one pass over the data.
+
+        Args:
+            model, data, layers, optimizer, search: as in `measure`. Input statistics alone take no
+                loss, and of the data only `x`.
+            statistics: product statistics and input statistics; see `keras_grow.statistics`.
+        """
         check_finite(model, layers)
         if optimizer is None and model.compiled:
             optimizer = model.optimizer
-        search = TiledSearch() if search is None else search
-        by_kernel, by_activities = self._split(layers)
-        pass_over_data = self.passes(model, data, by_kernel, by_activities, optimizer)
-        record = ActivityRecord(by_activities, search)
-        (loss, sums), num_samples = pass_over_data(record.add)
-        gradients: dict[Growable, Any] = {
-            layer: total / tf.cast(num_samples, total.dtype)
-            for layer, total in zip(by_kernel, sums, strict=True)
-        }
-        gradients |= record.gradients(num_samples, pass_over_data)
-        paths = paths_of(model, layers)
-        gradients = {
-            layer: self._finished(layer, gradients[layer], path)
-            for layer, path in zip(layers, paths, strict=True)
-        }
-        batch_size = self._fitting_batch_size(model, data, by_activities)
-        return GrowthGradients(
-            gradients,
-            float(loss) / num_samples,
+        wanted = Wanted.of(layers, statistics)
+        pass_over_data = self.passes(model, data, wanted, optimizer)
+        products = [each for each in statistics if isinstance(each, ProductStatistic)]
+        record = ActivityRecord(
+            wanted.activities, products, TiledSearch() if search is None else search
+        )
+        sums, num_samples = pass_over_data(record.add)
+        loss, gradient_sums, product_sums, input_sums = sums
+        values: dict[Growable, dict[Statistic, Values]] = {layer: {} for layer in layers}
+        summed = [*((layer, Gradient()) for layer in wanted.by_kernel), *wanted.products]
+        for (layer, product), total in zip(summed, [*gradient_sums, *product_sums], strict=True):
+            values[layer][product] = total / tf.cast(num_samples, total.dtype)
+        for layer, product, array in record.arrays(num_samples, pass_over_data):
+            values[layer][product] = array
+        for layer, path in zip(layers, paths_of(model, layers), strict=True):
+            for measured, array in values[layer].items():
+                _check_finite(measured, array, path)
+        of_inputs, input_statistics = wanted.inputs
+        for layer, totals in zip(of_inputs, input_sums, strict=True):
+            values[layer].update(input_measurement(totals, input_statistics).values)
+        batch_size = self._fitting_batch_size(model, data, wanted)
+        return MeasuredStatistics(
+            values,
+            float(loss) / num_samples if wanted.takes_loss else None,
             num_samples,
             min(batch_size, num_samples) if isinstance(data, tuple) else None,
         )
@@ -192,24 +200,22 @@ class GradientMeter:
         self,
         model: keras.Model,
         data: Any,
-        by_kernel: Sequence[Growable],
-        by_activities: Sequence[Growable],
+        wanted: Wanted,
         optimizer: keras.Optimizer | None,
     ) -> Callable[[Callable], tuple[Any, int]]:
         """A function that runs the model over the data each time it is called.
 
         Args:
             model, data, optimizer: see `measure`.
-            by_kernel: the layers whose dense dL/dW is summed.
-            by_activities: the layers whose activities are handed on.
+            wanted: what is measured of which layers.
 
         Returns:
             A function of `consume`, which it calls with the activities of each batch, by layer
-            and call, the stimulations times the batch's size. It returns the sum over samples of
-            the loss and of the dense gradients, in a list, and the number of samples.
+            and call, the output gradients times the batch's size. It returns the sums that
+            `batch_step` makes, and the number of samples.
         """
-        step = self._step(model, by_kernel, by_activities, optimizer)
-        batch_size = self._fitting_batch_size(model, data, by_activities)
+        step = self._step(model, wanted, optimizer)
+        batch_size = self._fitting_batch_size(model, data, wanted)
         scale = 1.0 if optimizer is None else float(optimizer.scale_loss(tf.constant(1.0)))
 
         def pass_over_data(consume):
@@ -228,80 +234,36 @@ class GradientMeter:
 
         return pass_over_data
 
-    def _fitting_batch_size(
-        self, model: keras.Model, data: Any, by_activities: Sequence[Growable]
-    ) -> int:
+    def _fitting_batch_size(self, model: keras.Model, data: Any, wanted: Wanted) -> int:
+        training = self.training and wanted.takes_loss
         return fitting_batch_size(
-            model,
-            data,
-            self.batch_size,
-            self.training,
-            observer=RowsTap,
-            layers=by_activities,
+            model, data, self.batch_size, training, observer=RowsTap, layers=wanted.tapped
         )
 
-    def _split(self, layers: Sequence[Growable]) -> tuple[list[Growable], list[Growable]]:
-        """The layers measured by their kernel, and those measured by their activities."""
-        by_kernel = [layer for layer in layers if not layer.is_sparse]
-        return by_kernel, [layer for layer in layers if layer.is_sparse]
-
-    def _finished(self, layer: Growable, gradient: Any, path: str) -> Any:
-        """The gradient as it is returned, checked."""
-        parts = [gradient]
-        if isinstance(gradient, TiledGradient):
-            parts = [gradient.row_norms, gradient.column_norms]
-        if not all(bool(tf.reduce_all(tf.math.is_finite(part))) for part in parts):
-            raise ValueError(
-                "Growth gradients must be finite. Received: NaN or infinite gradients in layer "
-                f"{path!r}. Look for NaN in the growth data, labels out of range, or a diverged "
-                "training."
-            )
-        return gradient
-
     def _step(
-        self,
-        model: keras.Model,
-        by_kernel: Sequence[Growable],
-        by_activities: Sequence[Growable],
-        optimizer: keras.Optimizer | None,
-    ) -> Any:
-        key = (model, optimizer, compiled_loss(model), *by_kernel, None, *by_activities)
+        self, model: keras.Model, wanted: Wanted, optimizer: keras.Optimizer | None
+    ) -> Callable[..., Any]:
+        key = (model, optimizer, compiled_loss(model), wanted)
         for known, step in self._compiled:
-            if len(key) == len(known) and all(a is b for a, b in zip(key, known, strict=True)):
+            if key == known:
                 return step
-        step = self._compile(model, by_kernel, by_activities, optimizer)
+        loss = check_loss(model, self.loss) if wanted.takes_loss else None
+        step = batch_step(model, wanted, loss, self.training, optimizer)
         # A few, because connections and neurons of one model may grow by turns.
         self._compiled = [*self._compiled[-3:], (key, step)]
         return step
 
-    def _compile(
-        self,
-        model: keras.Model,
-        by_kernel: Sequence[Growable],
-        by_activities: Sequence[Growable],
-        optimizer: keras.Optimizer | None,
-    ) -> Any:
-        loss_function = check_loss(model, self.loss)
 
-        def measure(x, y, sample_weight, draw, scale):
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tap = _GrowthTap(by_kernel, by_activities, tape)
-                with untouched(model, optimizer, draw), observing(tap):
-                    loss = total_loss(model, loss_function, x, y, sample_weight, self.training)
-                scaled_loss = loss * tf.cast(scale, loss.dtype)
-            gradients, activities = tap.gradients(tape, scaled_loss)
-            size = batch_size_of(x)
-            measured = [*gradients, *(d for calls in activities for _, d in calls)]
-            is_finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in measured])
-
-            def unscaled(gradient):
-                return gradient * (tf.cast(size, gradient.dtype) / tf.cast(scale, gradient.dtype))
-
-            loss_sum = tf.cast(loss, tf.float64) * tf.cast(size, tf.float64)
-            activities = [[(x, unscaled(d)) for x, d in calls] for calls in activities]
-            return [loss_sum, [unscaled(g) for g in gradients]], (activities, is_finite)
-
-        return summed(measure, hands_on=True)
+def _check_finite(statistic: Statistic, values: Values, path: str) -> None:
+    parts = [values]
+    if isinstance(values, TiledArray):
+        parts = [values.row_norms, values.column_norms]
+    if not all(bool(tf.reduce_all(tf.math.is_finite(part))) for part in parts):
+        what = "Growth gradients" if statistic == Gradient() else f"Values of {statistic!r}"
+        raise ValueError(
+            f"{what} must be finite. Received: NaN or infinite ones in layer {path!r}. Look for "
+            "NaN in the growth data, labels out of range, or a diverged training."
+        )
 
 
 def growth_gradients(
@@ -312,7 +274,7 @@ def growth_gradients(
     training: bool = True,
     batch_size: int | None = None,
     verbose: str | int = "auto",
-) -> dict[Growable, tf.Tensor | TiledGradient]:
+) -> dict[Growable, tf.Tensor | TiledArray]:
     """The mean dL/dW of every growable layer over the growth data, dormant connections included.
 
     See `GradientMeter` for what exactly is measured.
@@ -328,7 +290,7 @@ def growth_gradients(
 
     Returns:
         A dict from each growable layer to a float tensor of its `kernel_shape`, with sign; of a
-        `SparseDense`, whose gradient may not fit in memory, a `TiledGradient` that gives parts of
+        `SparseDense`, whose gradient may not fit in memory, a `TiledArray` that gives parts of
         it: `gradient.at(indices)`, `gradient.tiles(blocks)`.
 
     Example:

@@ -1,14 +1,14 @@
-"""The Hebbian form of the growth gradient: presynaptic activity times postsynaptic stimulation."""
+"""The Hebbian form of the growth gradient: the input's activity times the output gradient."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from keras_grow.layers.growable import Growable
+from keras_grow.layers.growable import Growable, growable_layers
 from keras_grow.measuring.gradients import GradientMeter
-from keras_grow.search.tiled_gradient import TiledGradient
+from keras_grow.policies.statistics import ProductStatistic
+from keras_grow.search.tiled_array import TiledArray
 
 
 def hebbian_gradients(
@@ -19,7 +19,7 @@ def hebbian_gradients(
     training: bool = True,
     batch_size: int | None = None,
     verbose: str | int = "auto",
-) -> dict[Growable, tf.Tensor | TiledGradient]:
+) -> dict[Growable, tf.Tensor | TiledArray]:
     r"""Growth gradients in the form of Hebb's rule: what fires together, wires together.
 
     $$ \frac{\partial L}{\partial w_{nm}} = \sum_\text{batch} x_n \frac{\partial L}{\partial u_m} $$
@@ -42,17 +42,13 @@ def hebbian_gradients(
     Reference: Dai, Yin, Jha, "NeST", arXiv:1711.02017, Policy 1; Hebb, "The Organization of
     Behavior", 1949.
     """
-    return _HebbianMeter(loss, training, batch_size, verbose).measure(model, data).gradients
+    meter = GradientMeter(loss, training, batch_size, verbose)
+    found = meter.measure_statistics(model, data, growable_layers(model), [_Hebbian()])
+    return {layer: values[_Hebbian()] for layer, values in found.values.items()}
 
 
-class _HebbianMeter(GradientMeter):
-    def _split(self, layers: Sequence[Growable]) -> tuple[list[Growable], list[Growable]]:
-        return [], list(layers)
+class _Hebbian(ProductStatistic):
+    """x dL/du, of layers with a dense kernel too."""
 
-    def _finished(self, layer: Growable, gradient: Any, path: str) -> Any:
-        gradient = super()._finished(layer, gradient, path)
-        if layer.is_sparse:
-            return gradient
-        whole = tuple(tf.range(size, dtype=tf.int64) for size in gradient.shape)
-        (dense,) = gradient.tiles([whole])
-        return tf.reshape(dense, layer.kernel_shape)
+    def factors(self, inputs, output_gradients):
+        return inputs, output_gradients

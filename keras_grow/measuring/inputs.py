@@ -1,7 +1,7 @@
-"""Statistics of what flows into growable layers, and of how often their kernels are applied."""
+"""What flows into growable layers, and how often their kernels are applied."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -12,42 +12,49 @@ from keras_grow.layers.observer import Observer, observing
 from keras_grow.measuring.accumulation import accumulate, summed
 from keras_grow.measuring.batch_size import fitting_batch_size
 from keras_grow.measuring.loss import call_model, untouched
+from keras_grow.policies.statistics import InputStatistic, Statistic
 
 
 @dataclasses.dataclass(frozen=True)
-class InputStatistics:
-    """What one pass over the data measured of one layer.
+class InputMeasurement:
+    """What one pass over the data measured of the inputs of one layer.
 
     Attributes:
-        means: float32 tensor, the mean of a statistic of each input, shape `(inputs,)`; of a
-            convolution, of each input map over all its places, shape `(channels,)`. 0 where the
+        values: for each statistic a float32 tensor of shape `(inputs, 1)`; of a convolution, of
+            each input map over all its places, `(channels, 1)`. That of a mean of 0 where the
             layer is not called.
         num_positions: float, the mean number of vectors that the layer puts out per sample of its
             input; NaN where it is not called.
     """
 
-    means: tf.Tensor
+    values: dict[Statistic, tf.Tensor]
     num_positions: float
 
 
-class _InputSums(Observer):
-    def __init__(self, layers: Sequence[Growable], statistic: Callable):
-        self._statistic = statistic
+class InputSums(Observer):
+    """Sums what statistics make of the inputs of layers, over rows and calls.
+
+    Attributes:
+        totals: for each layer its sums, one for each statistic, how many rows they are of, and
+            numbers of vectors put out and of samples; batch by batch they can be added up.
+    """
+
+    def __init__(self, layers: Sequence[Growable], statistics: Sequence[InputStatistic]):
+        self._statistics = statistics
         self._graph = tf.compat.v1.get_default_graph()
-        self.sums = {layer: tf.zeros(layer.kernel_shape[-2:-1]) for layer in layers}
-        self.counts = {layer: tf.zeros(()) for layer in layers}
-        # In float64: counts beyond 2^24 are no float32.
-        self.positions = {layer: tf.zeros((), tf.float64) for layer in layers}
-        self.samples = {layer: tf.zeros((), tf.float64) for layer in layers}
+        self._totals = {layer: self._nothing_of(layer) for layer in layers}
+
+    def _nothing_of(self, layer: Growable) -> list:
+        sums = [tf.zeros(layer.kernel_shape[-2:-1]) for _ in self._statistics]
+        # Counts of vectors in float64: beyond 2^24 they are no float32.
+        return [sums, tf.zeros(()), tf.zeros((), tf.float64), tf.zeros((), tf.float64)]
 
     @property
-    def all_sums(self) -> list:
-        """Everything that is summed, in one structure."""
-        parts = (self.sums, self.counts, self.positions, self.samples)
-        return [list(part.values()) for part in parts]
+    def totals(self) -> list:
+        return list(self._totals.values())
 
     def inputs(self, layer, inputs):
-        if layer not in self.sums:
+        if layer not in self._totals:
             return
         if tf.compat.v1.get_default_graph() is not self._graph:
             raise ValueError(
@@ -55,46 +62,56 @@ class _InputSums(Observer):
                 f"{layer.name!r} inside a while loop or a vectorised map. Unroll it."
             )
         inputs = tf.sparse.to_dense(inputs) if isinstance(inputs, tf.SparseTensor) else inputs
-        rows = tf.reshape(tf.cast(inputs, tf.float32), [-1, self.sums[layer].shape[0]])
-        self.sums[layer] += tf.reduce_sum(self._statistic(rows), axis=0)
-        self.counts[layer] += tf.cast(tf.shape(rows)[0], tf.float32)
+        rows = tf.reshape(tf.cast(inputs, tf.float32), [-1, layer.kernel_shape[-2]])
+        totals = self._totals[layer]
+        for i, statistic in enumerate(self._statistics):
+            totals[0][i] += tf.reduce_sum(statistic.of_inputs(rows), axis=0)
+        totals[1] += tf.cast(tf.shape(rows)[0], tf.float32)
 
     def pre_activation(self, layer, inputs, outputs):
-        if layer in self.sums:
+        if layer in self._totals:
+            totals = self._totals[layer]
             num_vectors = tf.size(outputs, tf.int64) // layer.kernel_shape[-1]
-            self.positions[layer] += tf.cast(num_vectors, tf.float64)
-            self.samples[layer] += tf.cast(tf.shape(outputs)[0], tf.float64)
+            totals[2] += tf.cast(num_vectors, tf.float64)
+            totals[3] += tf.cast(tf.shape(outputs)[0], tf.float64)
         return outputs
 
 
-def mean_over_inputs(
-    model: keras.Model,
-    data: Any,
-    layers: Sequence[Growable],
-    statistic: Callable[[tf.Tensor], tf.Tensor],
-    batch_size: int | None = None,
-    verbose: str | int = "auto",
-) -> dict[Growable, tf.Tensor]:
-    """The `means` that `measure_inputs` gives, by layer."""
-    statistics = measure_inputs(model, data, layers, statistic, batch_size, verbose)
-    return {layer: measured.means for layer, measured in statistics.items()}
+def input_measurement(totals: Sequence, statistics: Sequence[InputStatistic]) -> InputMeasurement:
+    """What the `InputSums.totals` of a layer, added up over the data, come to."""
+    sums, num_rows, num_vectors, num_samples = totals
+    values: dict[Statistic, tf.Tensor] = {
+        statistic: statistic.of_mean(tf.math.divide_no_nan(total, num_rows))[:, None]
+        for statistic, total in zip(statistics, sums, strict=True)
+    }
+    return InputMeasurement(values, float(num_vectors / num_samples))
+
+
+def input_totals(
+    model: keras.Model, x: Any, layers: Sequence[Growable], statistics: Sequence[InputStatistic]
+) -> list:
+    """The `InputSums.totals` of a batch, at inference."""
+    observer = InputSums(layers, statistics)
+    with untouched(model), observing(observer):
+        call_model(model, x, training=False)
+    return observer.totals
 
 
 def measure_inputs(
     model: keras.Model,
     data: Any,
     layers: Sequence[Growable],
-    statistic: Callable[[tf.Tensor], tf.Tensor],
+    statistics: Sequence[InputStatistic],
     batch_size: int | None = None,
     verbose: str | int = "auto",
-) -> dict[Growable, InputStatistics]:
-    """The mean of `statistic(x)` over samples, of each input of each layer, at inference.
+) -> dict[Growable, InputMeasurement]:
+    """Measures statistics of the inputs of layers, at inference, in one pass over the data.
 
     Args:
         model: a built model.
         data: as for growth; only `x` is used.
         layers: growable layers of the model.
-        statistic: maps float32 `(rows, inputs)` to the same shape, element by element.
+        statistics: what to measure.
         batch_size, verbose: as in `GradientMeter`.
 
     Returns:
@@ -103,14 +120,11 @@ def measure_inputs(
 
     @summed
     def step(x, y, sample_weight, draw):
-        observer = _InputSums(layers, statistic)
-        with untouched(model), observing(observer):
-            call_model(model, x, training=False)
-        return observer.all_sums
+        return input_totals(model, x, layers, statistics)
 
     batch_size = fitting_batch_size(model, data, batch_size)
-    parts, _ = accumulate(step, data, batch_size, verbose)
+    totals, _ = accumulate(step, data, batch_size, verbose)
     return {
-        layer: InputStatistics(tf.math.divide_no_nan(total, count), float(positions / samples))
-        for layer, total, count, positions, samples in zip(layers, *parts, strict=True)
+        layer: input_measurement(of_layer, statistics)
+        for layer, of_layer in zip(layers, totals, strict=True)
     }

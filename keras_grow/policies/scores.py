@@ -5,6 +5,7 @@ import abc
 import tensorflow as tf
 
 from keras_grow.integers import checked_integer
+from keras_grow.policies.statistics import Gradient, InputRMS, OutputScale, Statistic
 from keras_grow.policies.view import Connections
 
 
@@ -12,32 +13,33 @@ class Score(abc.ABC):
     """Ranks connections; write your own by overriding `__call__`.
 
     Attributes:
-        needs_gradient: whether `connections.gradient` must be measured.
-        needs_input_rms: whether `connections.input_rms` must be measured.
-        needs_output_scale: whether `connections.output_scale` must be looked up.
+        statistics: what must be measured for it, read as `connections[statistic]`; see
+            `keras_grow.statistics`. A score that wraps another hands on the other's.
         increases_with_gradient: whether the score of a dormant connection never falls when its
             |gradient| grows and nothing else changes it, so that a bound on |gradient| bounds the
-            score. The search in a sparse layer may then skip what can't be among the best.
+            score. The search in a sparse layer then skips what can't be among the best, if
+            `Gradient()` is all that the score names.
 
     Example:
 
     ```python
+    Gradient = keras_grow.statistics.Gradient
+
+
     class Saliency(keras_grow.scores.Score):
         "|w dL/dw|, the first-order change of the loss when the connection is cut."
 
-        needs_gradient = True
+        statistics = (Gradient(),)
 
         def __call__(self, connections):
-            return tf.abs(connections.weight * connections.gradient)
+            return tf.abs(connections.weight * connections[Gradient()])
 
 
     keras_grow.prune(model, density=0.1, score=Saliency(), data=(x, y))
     ```
     """
 
-    needs_gradient: bool = False
-    needs_input_rms: bool = False
-    needs_output_scale: bool = False
+    statistics: tuple[Statistic, ...] = ()
     increases_with_gradient: bool = False
 
     @abc.abstractmethod
@@ -54,11 +56,11 @@ class GradientMagnitude(Score):
     Reference: Dai, Yin, Jha, "NeST", arXiv:1711.02017, Policy 1.
     """
 
-    needs_gradient = True
+    statistics = (Gradient(),)
     increases_with_gradient = True
 
     def __call__(self, connections: Connections) -> tf.Tensor:
-        magnitude = tf.abs(connections.gradient)
+        magnitude = tf.abs(connections[Gradient()])
         return magnitude - connections.l1 if connections.l1 else magnitude
 
 
@@ -85,10 +87,10 @@ class EffectiveMagnitude(Score):
     Reference: Dai, Yin, Jha, "NeST", arXiv:1711.02017, Policy 4.
     """
 
-    needs_output_scale = True
+    statistics = (OutputScale(),)
 
     def __call__(self, connections: Connections) -> tf.Tensor:
-        return tf.abs(connections.weight * connections.output_scale)
+        return tf.abs(connections.weight * connections[OutputScale()])
 
 
 class ActivationMagnitude(Score):
@@ -99,10 +101,10 @@ class ActivationMagnitude(Score):
     Models" (Wanda), arXiv:2306.11695, equation 1.
     """
 
-    needs_input_rms = True
+    statistics = (InputRMS(),)
 
     def __call__(self, connections: Connections) -> tf.Tensor:
-        return tf.abs(connections.weight) * connections.input_rms
+        return tf.abs(connections.weight) * connections[InputRMS()]
 
 
 class Random(Score):

@@ -4,6 +4,7 @@ import abc
 
 import tensorflow as tf
 
+from keras_grow.policies.statistics import Gradient, Statistic
 from keras_grow.policies.view import Connections
 
 
@@ -16,10 +17,10 @@ class StartValue(abc.ABC):
             the learning rate; True starts it at the mean of the layer's others instead.
 
     Attributes:
-        needs_gradient: whether `connections.gradient` must be measured.
+        statistics: what must be measured for it, as for a score.
     """
 
-    needs_gradient: bool = False
+    statistics: tuple[Statistic, ...] = ()
 
     def __init__(self, *, second_moment_starts_at_mean: bool = False):
         self.second_moment_starts_at_mean = second_moment_starts_at_mean
@@ -48,7 +49,7 @@ class DescentStep(StartValue):
         second_moment_starts_at_mean: see `StartValue`.
     """
 
-    needs_gradient = True
+    statistics = (Gradient(),)
 
     def __init__(self, size: float, *, second_moment_starts_at_mean: bool = False):
         super().__init__(second_moment_starts_at_mean=second_moment_starts_at_mean)
@@ -57,4 +58,4 @@ class DescentStep(StartValue):
         self.size = size
 
     def __call__(self, connections: Connections) -> tf.Tensor:
-        return -self.size * connections.gradient
+        return -self.size * connections[Gradient()]

@@ -1,9 +1,11 @@
 """What a policy gets to see of a layer's connections."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Mapping
 
 import tensorflow as tf
+
+from keras_grow.policies.statistics import Statistic
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,18 +17,13 @@ class Connections:
     tile of the kernel where a layer never holds all of it. A policy that works element by
     element therefore serves all three.
 
+    A statistic that the policy names is read as `connections[statistic]`: floats of the common
+    shape, or of one that broadcasts against it where all units, or all inputs, have the same.
+
     Attributes:
         weight: float, the effective kernel; 0 at dormant connections.
         active: bool, True where the connection takes part.
-        gradient: float, mean dL/dW over the growth data with its sign, or `None` where the
-            policy did not ask for it (`needs_gradient`).
-        input_rms: float, the root mean square of each connection's input over the data, of a
-            shape that broadcasts against `weight`, or `None` where the policy did not ask for
-            it (`needs_input_rms`).
-        output_scale: float, what a BatchNormalization behind the layer multiplies each
-            connection's unit by at inference, `gamma / sqrt(moving_variance + epsilon)`, 1 without
-            one; of a shape that broadcasts against `weight`, or `None` where the policy did not
-            ask for it (`needs_output_scale`).
+        statistics: what was measured for the policy, an array for each statistic.
         l1: the factor of the kernel's L1 regulariser, 0.0 without one.
         layer_index: the layer's position among the growable layers of its model.
         first_index: the flat index of the first of them, which tells a layer's tiles apart.
@@ -35,10 +32,17 @@ class Connections:
 
     weight: tf.Tensor
     active: tf.Tensor
-    gradient: Any
-    input_rms: Any
-    output_scale: Any
-    l1: float
-    layer_index: int
-    first_index: int
-    step: int
+    statistics: Mapping[Statistic, tf.Tensor] = dataclasses.field(default_factory=dict)
+    l1: float = 0.0
+    layer_index: int = 0
+    first_index: int = 0
+    step: int = 0
+
+    def __getitem__(self, statistic: Statistic) -> tf.Tensor:
+        if statistic not in self.statistics:
+            raise ValueError(
+                "A policy sees the statistics that it names. Received: a look at "
+                f"{statistic!r}, expected one of {list(self.statistics)}. Add it to the class: "
+                f"`statistics = ({statistic!r},)`."
+            )
+        return self.statistics[statistic]

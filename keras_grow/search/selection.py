@@ -17,7 +17,7 @@ from keras_grow.search.flat_arrays import (
 from keras_grow.search.ranking import largest, ranked
 
 
-class Proposal(NamedTuple):
+class Candidates(NamedTuple):
     """Some connections of one layer, in the order of their indices.
 
     Attributes:
@@ -31,29 +31,29 @@ class Proposal(NamedTuple):
     is_complete: bool = True
 
 
-def best_candidates(scores: tf.Tensor, candidates: tf.Tensor, count: int) -> Proposal:
+def best_candidates(scores: tf.Tensor, is_candidate: tf.Tensor, count: int) -> Candidates:
     """The `count` candidates of largest score; ties go to the lower index.
 
     Args:
         scores: float tensor of any shape, finite at every candidate.
-        candidates: bool tensor of the same shape, True where a connection may be chosen.
+        is_candidate: bool tensor of the same shape, True where a connection may be chosen.
         count: integer, at most the number of candidates.
 
     Returns:
-        A `Proposal` of flat row-major indices, ascending.
+        `Candidates` of flat row-major indices, ascending.
 
     Raises:
         ValueError: for scores of another shape, and for scores that are NaN or infinite.
     """
     scores = tf.convert_to_tensor(scores)
-    if not scores.shape.is_compatible_with(candidates.shape):
+    if not scores.shape.is_compatible_with(is_candidate.shape):
         raise ValueError(
             "A score must return one number per connection. "
-            f"Received: scores of shape {scores.shape}, expected {candidates.shape}"
+            f"Received: scores of shape {scores.shape}, expected {is_candidate.shape}"
         )
-    scores, candidates = tf.reshape(scores, [-1]), tf.reshape(candidates, [-1])
-    _check_finite(scores, candidates)
-    numbers, mask = ranked(scores), in_place(candidates)
+    scores, is_candidate = tf.reshape(scores, [-1]), tf.reshape(is_candidate, [-1])
+    _check_finite(scores, is_candidate)
+    numbers, mask = ranked(scores), in_place(is_candidate)
     if num_true(mask) == len(numbers):
         indices = chosen = largest(numbers, count)
     else:
@@ -62,14 +62,14 @@ def best_candidates(scores: tf.Tensor, candidates: tf.Tensor, count: int) -> Pro
         numbers = take(numbers, indices)
         chosen = largest(numbers, count)
         indices = take(indices, chosen)
-    return Proposal(as_tensor(take(numbers, chosen)), as_tensor(indices))
+    return Candidates(as_tensor(take(numbers, chosen)), as_tensor(indices))
 
 
-def _check_finite(scores: tf.Tensor, candidates: tf.Tensor) -> None:
+def _check_finite(scores: tf.Tensor, is_candidate: tf.Tensor) -> None:
     # A sum takes a fraction of the time of a test of each, and is finite in all but odd cases.
     if bool(tf.math.is_finite(tf.reduce_sum(scores))):
         return
-    bad = int(tf.math.count_nonzero(candidates & ~tf.math.is_finite(scores)))
+    bad = int(tf.math.count_nonzero(is_candidate & ~tf.math.is_finite(scores)))
     if bad:
         raise ValueError(
             f"Scores must be finite. Received: {bad} of {len(scores)} scores are NaN or infinite. "
@@ -77,11 +77,11 @@ def _check_finite(scores: tf.Tensor, candidates: tf.Tensor) -> None:
         )
 
 
-def merge(proposals: Sequence[Proposal], count: int) -> list[tf.Tensor]:
-    """Chooses the `count` best of what several layers propose.
+def merge(of_layers: Sequence[Candidates], count: int) -> list[tf.Tensor]:
+    """Chooses the `count` best candidates of several layers.
 
     Args:
-        proposals: one per layer, in the order of the layers, each of its layer's best
+        of_layers: one per layer, in the order of the layers, each of its layer's best
             connections, as many as it has or `count`; fewer where a search was cut short.
         count: integer, how many to choose in all.
 
@@ -89,16 +89,16 @@ def merge(proposals: Sequence[Proposal], count: int) -> list[tf.Tensor]:
         The chosen flat indices of each layer, int64, ascending. Ties go to the earlier layer,
         then the lower index.
     """
-    sizes = [len(proposal.indices) for proposal in proposals]
+    sizes = [len(of_layer.indices) for of_layer in of_layers]
     if count >= sum(sizes):
-        return [proposal.indices for proposal in proposals]
+        return [of_layer.indices for of_layer in of_layers]
     # Layers of different precision compete; the widest holds every score exactly.
-    is_double = any(proposal.scores.dtype == tf.float64 for proposal in proposals)
+    is_double = any(of_layer.scores.dtype == tf.float64 for of_layer in of_layers)
     dtype = tf.float64 if is_double else tf.float32
-    scores = tf.concat([tf.cast(proposal.scores, dtype) for proposal in proposals], axis=0)
+    scores = tf.concat([tf.cast(of_layer.scores, dtype) for of_layer in of_layers], axis=0)
     # Positions run by layer, then index.
     chosen = in_parts(largest(ranked(scores), count), sizes)
     return [
-        taken(proposal.indices, positions)
-        for proposal, positions in zip(proposals, chosen, strict=True)
+        taken(of_layer.indices, positions)
+        for of_layer, positions in zip(of_layers, chosen, strict=True)
     ]

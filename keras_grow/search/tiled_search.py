@@ -4,7 +4,8 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,9 +13,10 @@ import tensorflow as tf
 
 from keras_grow.integers import as_integer
 from keras_grow.policies.scores import Score
+from keras_grow.policies.statistics import Gradient, Statistic
 from keras_grow.policies.view import Connections
-from keras_grow.search.selection import Proposal
-from keras_grow.search.tiled_gradient import Block, TiledGradient
+from keras_grow.search.selection import Candidates
+from keras_grow.search.tiled_array import Block, TiledArray, Values, tiles
 
 # A search that takes longer shows its progress.
 _PATIENCE_SECONDS = 2.0
@@ -32,7 +34,7 @@ class TiledSearch:
 
     Scores are computed one tile of the kernel at a time, and the best found so far are kept. No
     entry of the gradient $G = X^T D$ exceeds the product of the norms of its input's activities
-    and its unit's stimulations over the growth data, the samples scaled to make that bound
+    and its unit's output gradients over the growth data, the samples scaled to make that bound
     close. Tiles are visited in the order of the bound, and the search ends at the first that
     can't hold one of the best. What it finds is exact.
 
@@ -83,15 +85,13 @@ def best_dormant(
     active: tf.Tensor,
     count: int,
     score: Score,
+    statistics: Mapping[Statistic, Values] | None = None,
     *,
-    gradient: TiledGradient | None = None,
-    input_rms: tf.Tensor | None = None,
-    output_scale: tf.Tensor | None = None,
     l1: float = 0.0,
     layer_index: int = 0,
     step: int = 0,
     search: TiledSearch | None = None,
-) -> Proposal:
+) -> Candidates:
     """The `count` dormant connections of largest score; ties go to the lower index.
 
     Args:
@@ -101,9 +101,7 @@ def best_dormant(
         score: sees connections whose weight is 0 and none of which is active, as dormant ones
             are; it must judge each by itself. It sees them tile by tile, or, if it increases with
             the gradient, in rows of those whose gradient is large enough.
-        gradient: mean dL/dW, for a score that needs it.
-        input_rms: floats of shape `(inputs,)`, for a score that needs them.
-        output_scale: floats of shape `(units,)`, for a score that needs them.
+        statistics: what was measured; the score sees of it what it names. A gradient is tiled.
         l1, layer_index, step: see `Connections`.
         search: settings, by default `TiledSearch()`.
 
@@ -111,12 +109,16 @@ def best_dormant(
         ValueError: for scores that are NaN or infinite, or of another shape than what they judge.
     """
     search = TiledSearch() if search is None else search
-    # Policies share evidence: a gradient may be there for another's sake.
-    gradient = gradient if score.needs_gradient else None
-    by_gradient = gradient is not None and score.increases_with_gradient
+    # More may be there for another policy's sake.
+    seen = {statistic: (statistics or {})[statistic] for statistic in score.statistics}
+    gradient: Any = seen.get(Gradient())
+    # Where a score sees something else too, the gradient alone does not tell what competes.
+    by_gradient = set(seen) == {Gradient()} and score.increases_with_gradient
     num_units = shape[1]
-    dtype = tf.float32 if gradient is None else gradient.dtype
-    blocks = _Blocks(shape, gradient, search.tile_shape)
+    tiled = [values for values in seen.values() if isinstance(values, TiledArray)]
+    dtype = tiled[0].dtype if tiled else tf.float32
+    at_once = min((values.tiles_at_once for values in tiled), default=1)
+    blocks = _Blocks(shape, gradient, search.tile_shape, at_once)
     best = _BestSoFar(count, math.prod(shape), np.asarray(active))
 
     # Dormant connections all look alike; one array of them serves all tiles of a size.
@@ -124,20 +126,13 @@ def best_dormant(
     def dormant(size: tuple[int, ...]) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.zeros(size, dtype), tf.zeros(size, bool)
 
-    def of_places(numbers: tf.Tensor | None, places: tf.Tensor) -> tf.Tensor | None:
-        return None if numbers is None else tf.gather(tf.cast(numbers, dtype), places)
-
-    def judge(
-        part: tf.Tensor | None, rows: tf.Tensor, columns: tf.Tensor, size: tuple, first_index: int
-    ) -> tf.Tensor:
+    def judge(parts: dict[Statistic, tf.Tensor], size: tuple, first_index: int) -> tf.Tensor:
         weight, is_active = dormant(size)
         scores = score(
             Connections(
                 weight=weight,
                 active=is_active,
-                gradient=part,
-                input_rms=of_places(input_rms, rows),
-                output_scale=of_places(output_scale, columns),
+                statistics={each: tf.cast(part, dtype) for each, part in parts.items()},
                 l1=l1,
                 layer_index=layer_index,
                 first_index=first_index,
@@ -152,13 +147,11 @@ def best_dormant(
         _check_finite(tf.reduce_all(tf.math.is_finite(scores)))
         return scores
 
-    def take(block: Block, tile: tf.Tensor | None) -> None:
+    def take(block: Block, parts: dict[Statistic, tf.Tensor]) -> None:
         rows, columns = block
         size, first_index = (len(rows), len(columns)), int(rows[0] * num_units + columns[0])
         # Few entries of a tile compete, which |gradient| tells as well as the score, and sooner.
-        key = (
-            tf.abs(tile) if by_gradient else judge(tile, rows[:, None], columns, size, first_index)
-        )
+        key = tf.abs(parts[Gradient()]) if by_gradient else judge(parts, size, first_index)
         key = tf.reshape(key, [-1])
         places = tf.where(key > best.floor(blocks.lowest_index(block)))[:, 0]
         key = tf.gather(key, places)
@@ -167,12 +160,11 @@ def best_dormant(
         indices = rows * num_units + columns
         scores = key
         if by_gradient:
-            scores = judge(key, rows, columns, (len(rows),), first_index)
+            scores = judge({Gradient(): key}, (len(rows),), first_index)
         best.add(key.numpy(), scores.numpy(), indices.numpy())
 
     started = time.perf_counter()
     progress, position, is_complete = None, 0, best.count == 0
-    at_once = 1 if gradient is None else gradient.tiles_at_once
     while not is_complete:
         asked: list[Block] = []
         while position < len(blocks) and len(asked) < at_once:
@@ -180,9 +172,9 @@ def best_dormant(
             position += 1
             if block is not None:
                 asked.append(block)
-        tiles: Iterator = iter([None] * len(asked)) if gradient is None else gradient.tiles(asked)
-        for block, tile in zip(asked, tiles, strict=True):
-            take(block, tile)
+        arrays = {statistic: tiles(values, asked) for statistic, values in seen.items()}
+        for block in asked:
+            take(block, {statistic: next(parts) for statistic, parts in arrays.items()})
         seconds = time.perf_counter() - started
         is_complete = position == len(blocks)
         is_long = search.verbose == "auto" and seconds > _PATIENCE_SECONDS
@@ -193,7 +185,7 @@ def best_dormant(
         if search.max_seconds is not None and seconds > search.max_seconds:
             break
     scores, indices = best.by_index()
-    return Proposal(tf.constant(scores), tf.constant(indices, tf.int64), is_complete)
+    return Candidates(tf.constant(scores), tf.constant(indices, tf.int64), is_complete)
 
 
 class _BestSoFar:
@@ -260,7 +252,11 @@ class _Blocks:
     """
 
     def __init__(
-        self, shape: tuple[int, int], gradient: TiledGradient | None, tile_shape: tuple[int, int]
+        self,
+        shape: tuple[int, int],
+        gradient: TiledArray | None,
+        tile_shape: tuple[int, int],
+        at_once: int,
     ):
         self._num_units, self._tile_shape = shape[1], tile_shape
         norms = [np.zeros(size) for size in shape]
@@ -275,7 +271,7 @@ class _Blocks:
             self._set_margin(gradient)
             # The first tile is ranked in full, which in a small kernel would be most of the work.
             # Where tiles are asked for together, each asking costs a pass, and large ones are best.
-            if gradient.tiles_at_once == 1:
+            if at_once == 1:
                 largest = (_round_up(-(-size // _LEAST_ACROSS)) for size in shape)
                 height, width = map(min, tile_shape, largest)
                 self._tile_shape = tile_shape = height, width
@@ -285,7 +281,7 @@ class _Blocks:
         self._num_across = len(of_columns)
         self._visits = np.argsort(-np.outer(of_rows, of_columns).reshape(-1), kind="stable")
 
-    def _set_margin(self, gradient: TiledGradient) -> None:
+    def _set_margin(self, gradient: TiledArray) -> None:
         """Makes the norms bound the gradient as it is computed, with all rounding."""
         # A sum of T terms is rounded by up to T / 2 ulps of the bound, and so were the norms.
         limits = np.finfo(gradient.dtype.as_numpy_dtype)

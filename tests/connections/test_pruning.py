@@ -13,6 +13,7 @@ from keras_grow import (
 )
 from keras_grow.errors import NothingToChange
 from keras_grow.optimizer_slots import slots
+from keras_grow.policies.statistics import Gradient
 
 
 def _network(layer_class=GrowableDense):
@@ -96,10 +97,10 @@ def test_activation_magnitude_prunes_large_weights_on_silent_inputs():
 
 def test_a_score_that_needs_the_gradient_gets_it():
     class Saliency(scores.Score):
-        needs_gradient = True
+        statistics = (Gradient(),)
 
         def __call__(self, connections):
-            return tf.abs(connections.weight * connections.gradient)
+            return tf.abs(connections.weight * connections[Gradient()])
 
     model = _literal([[[1.0], [2.0], [0.5]]])
     model.compile("sgd", "mse")

@@ -8,6 +8,7 @@ import tensorflow as tf
 import keras_grow
 from keras_grow import GrowableDense, SparseDense
 from keras_grow.policies.densities import FanIn
+from keras_grow.policies.statistics import Gradient, InputRMS
 from tests.quick import among
 
 
@@ -126,10 +127,10 @@ def test_regularisers_see_the_connections(twins, data):
 
 
 class Saliency(keras_grow.scores.Score):
-    needs_gradient = needs_input_rms = True
+    statistics = (Gradient(), InputRMS())
 
     def __call__(self, connections):
-        return tf.abs(connections.weight * connections.gradient) + 0 * connections.input_rms
+        return tf.abs(connections.weight * connections[Gradient()]) + 0 * connections[InputRMS()]
 
 
 @pytest.mark.parametrize("needs", ["gradient", "input_rms"])
@@ -224,7 +225,7 @@ def test_hebbian_gradients_of_sparse_layers_are_the_masked_ones(twins, data):
     expected = keras_grow.growth_gradients(masked, data)
     for measure in (keras_grow.growth_gradients, keras_grow.hebbian_gradients):
         for layer, gradient in measure(sparse, data).items():
-            assert isinstance(gradient, keras_grow.records.TiledGradient)
+            assert isinstance(gradient, keras_grow.records.TiledArray)
             everywhere = gradient.at(tf.range(layer.num_connections, dtype=tf.int64))
             twin = masked.get_layer(layer.name)
             np.testing.assert_allclose(

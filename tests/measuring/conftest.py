@@ -17,24 +17,6 @@ from keras_grow import (
 )
 
 
-@pytest.fixture
-def in_precision():
-    """A function that sets the precision of all that is built after it, seeds included."""
-
-    def switch(policy):
-        keras.config.set_floatx("float64" if policy == "float64" else "float32")
-        keras.config.set_dtype_policy(policy)
-        keras.utils.set_random_seed(1)
-
-    yield switch
-    switch("float32")
-
-
-@pytest.fixture
-def float64(in_precision):
-    in_precision("float64")
-
-
 def _compiled(model, **arguments):
     # A rate of 0 lets `train_on_batch` report the loss that it minimises and change nothing.
     arguments = {"optimizer": keras.optimizers.SGD(0.0), "loss": "mse"} | arguments

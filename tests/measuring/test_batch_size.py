@@ -10,13 +10,14 @@ from keras_grow import (
     GrowableConv2D,
     GrowableDense,
     hebbian_gradients,
-    partial_area,
     report,
 )
 from keras_grow.areas import make_partial_area, prune_areas
+from keras_grow.areas import pruning as partial_area
 from keras_grow.measuring import batch_size as chosen
 from keras_grow.measuring import gradients
 from keras_grow.measuring.batch_size import fitting_batch_size
+from keras_grow.measuring.batch_step import Wanted
 
 
 def _dense(units=16):
@@ -148,8 +149,9 @@ def test_patches_count_where_a_measurement_cuts_them(monkeypatch):
     monkeypatch.setattr(
         gradients, "accumulate", lambda step, data, size, verbose: sizes.append(size)
     )
-    for by_kernel, by_activities in ((model.layers[:1], []), ([], model.layers[:1])):
-        GradientMeter().passes(model, data, by_kernel, by_activities, None)(None)
+    layers = tuple(model.layers[:1])
+    for wanted in (Wanted(by_kernel=layers), Wanted(activities=layers)):
+        GradientMeter().passes(model, data, wanted, None)(None)
     assert 1 <= sizes[1] <= 16 < sizes[0]
 
 

@@ -37,7 +37,7 @@ def test_the_hebbian_form_sums_over_all_positions_of_inputs_of_higher_rank(float
     assert_close(hebbian_gradients(model, data), growth_gradients(model, data), 1e-12)
 
 
-def test_the_hebbian_form_is_presynaptic_activity_times_postsynaptic_stimulation(float64):
+def test_the_hebbian_form_is_presynaptic_activity_times_postsynaptic_output_gradient(float64):
     layer = GrowableDense(2, use_bias=False, initial_density=0.0)
     model = keras.Sequential([keras.Input((2,)), layer])
     model.compile("sgd", keras.losses.MeanSquaredError(reduction="sum"))

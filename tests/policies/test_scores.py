@@ -8,13 +8,16 @@ import tensorflow as tf
 
 from keras_grow import scores
 from keras_grow.policies.scores import Connections
+from keras_grow.policies.statistics import Gradient, InputRMS, OutputScale
 
 _CONNECTIONS = Connections(
     weight=tf.constant([[0.5, -2.0, 0.0], [0.0, 1.0, -4.0]]),
     active=tf.constant([[True, True, False], [False, True, True]]),
-    gradient=tf.constant([[1.0, -3.0, 0.25], [-8.0, 0.0, 2.0]]),
-    input_rms=tf.constant([[2.0], [0.5]]),
-    output_scale=tf.constant([2.0, 1.0, -0.5]),
+    statistics={
+        Gradient(): tf.constant([[1.0, -3.0, 0.25], [-8.0, 0.0, 2.0]]),
+        InputRMS(): tf.constant([[2.0], [0.5]]),
+        OutputScale(): tf.constant([2.0, 1.0, -0.5]),
+    },
     l1=0.0,
     layer_index=0,
     first_index=0,
@@ -42,21 +45,16 @@ def test_under_an_l1_penalty_a_connection_promises_its_gradient_less_the_penalty
 
 
 def test_scores_say_what_must_be_measured_for_them():
-    needs = {
-        kind.__name__: (kind().needs_gradient, kind().needs_input_rms)
-        for kind in (
-            scores.GradientMagnitude,
-            scores.Magnitude,
-            scores.ActivationMagnitude,
-            scores.Random,
-        )
-    }
-    assert needs == {
-        "GradientMagnitude": (True, False),
-        "Magnitude": (False, False),
-        "ActivationMagnitude": (False, True),
-        "Random": (False, False),
-    }
+    assert scores.GradientMagnitude().statistics == (Gradient(),)
+    assert scores.ActivationMagnitude().statistics == (InputRMS(),)
+    assert scores.EffectiveMagnitude().statistics == (OutputScale(),)
+    assert scores.Magnitude().statistics == scores.Random().statistics == ()
+
+
+def test_a_look_at_a_statistic_that_is_not_named_says_what_to_name():
+    bare = dataclasses.replace(_CONNECTIONS, statistics={InputRMS(): tf.ones((2, 1))})
+    with pytest.raises(ValueError, match=r"a look at Gradient\(\), expected one of \[InputRMS"):
+        scores.GradientMagnitude()(bare)
 
 
 def _random(seed=0, **changes):
@@ -72,7 +70,7 @@ def test_random_scores_are_uniform_and_look_at_nothing_but_their_place():
     assert abs(drawn.mean() - 0.5) < 0.033
     counts, _ = np.histogram(drawn, bins=10, range=(0, 1))
     assert np.abs(counts - 200).max() < 67
-    np.testing.assert_array_equal(_random(gradient=None, input_rms=None, l1=3.0), drawn)
+    np.testing.assert_array_equal(_random(statistics={}, l1=3.0), drawn)
 
 
 @pytest.mark.parametrize(

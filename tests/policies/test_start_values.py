@@ -6,17 +6,12 @@ import tensorflow as tf
 
 from keras_grow import start_values
 from keras_grow.policies.scores import Connections
+from keras_grow.policies.statistics import Gradient
 
 _GROWN = Connections(
     weight=tf.constant([0.0, 0.0, 0.0], tf.float64),
     active=tf.constant([False, False, False]),
-    gradient=tf.constant([4.0, -0.5, 0.0], tf.float64),
-    input_rms=None,
-    output_scale=None,
-    l1=0.0,
-    layer_index=0,
-    first_index=0,
-    step=0,
+    statistics={Gradient(): tf.constant([4.0, -0.5, 0.0], tf.float64)},
 )
 
 
@@ -24,12 +19,12 @@ def test_zero_is_zero_in_the_precision_of_the_weights():
     values = start_values.Zero()(_GROWN)
     np.testing.assert_array_equal(values, [0.0, 0.0, 0.0])
     assert values.dtype == tf.float64
-    assert not start_values.Zero().needs_gradient
+    assert start_values.Zero().statistics == ()
 
 
 def test_a_descent_step_goes_against_the_gradient():
     step = start_values.DescentStep(0.25)
-    assert step.needs_gradient
+    assert step.statistics == (Gradient(),)
     np.testing.assert_array_equal(step(_GROWN), [-1.0, 0.125, 0.0])
 
 

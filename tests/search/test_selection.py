@@ -63,8 +63,8 @@ def test_away_from_the_host_the_choice_is_the_same(monkeypatch):
     candidates = [tf.constant(random.random(s) < 0.6) for s in (500, 700)]
 
     def choose():
-        proposals = [best_candidates(s, c, 200) for s, c in zip(scores, candidates)]
-        return [indices.numpy().tolist() for indices in merge(proposals, 250)]
+        of_layers = [best_candidates(s, c, 200) for s, c in zip(scores, candidates)]
+        return [indices.numpy().tolist() for indices in merge(of_layers, 250)]
 
     on_host = choose()
     monkeypatch.setattr(flat_arrays, "is_on_host", lambda tensor: False)
@@ -80,23 +80,23 @@ def test_merging_layers_is_a_sort_by_score_then_layer_then_index(layers, data):
         for s, i in _sorted_candidates(*layer)
     )
     count = data.draw(st.integers(0, len(everyone)))
-    proposals = [
+    of_layers = [
         best_candidates(tf.constant(s), tf.constant(c), min(count, int(c.sum()))) for s, c in layers
     ]
     expected = [[] for _ in layers]
     for _, number, index in everyone[:count]:
         expected[number].append(index)
     expected = [sorted(indices) for indices in expected]
-    assert [chosen.numpy().tolist() for chosen in merge(proposals, count)] == expected
+    assert [chosen.numpy().tolist() for chosen in merge(of_layers, count)] == expected
 
 
 def test_ties_go_to_the_earlier_layer_then_the_lower_index():
     scores = [[[1.0, 5.0], [5.0, 1.0]], [[5.0, 5.0, 9.0]]]
-    proposals = [best_candidates(tf.constant(s), tf.ones_like(s, tf.bool), 3) for s in scores]
-    assert [indices.numpy().tolist() for _, indices, _ in proposals] == [[0, 1, 2], [0, 1, 2]]
+    of_layers = [best_candidates(tf.constant(s), tf.ones_like(s, tf.bool), 3) for s in scores]
+    assert [indices.numpy().tolist() for _, indices, _ in of_layers] == [[0, 1, 2], [0, 1, 2]]
     # One 9, then the fives: two of the first layer come before the two of the second.
     merged = {
-        count: [i.numpy().tolist() for i in merge(proposals, count)] for count in (1, 2, 3, 4)
+        count: [i.numpy().tolist() for i in merge(of_layers, count)] for count in (1, 2, 3, 4)
     }
     assert merged == {
         1: [[], [2]],
@@ -126,17 +126,17 @@ def test_scores_of_another_shape_are_refused():
 
 
 def test_scores_of_layers_in_different_precisions_compete():
-    proposals = [
+    of_layers = [
         best_candidates(tf.constant([1.0, 4.0], dtype), tf.constant([True, True]), 2)
         for dtype in ("bfloat16", "float64", "float32")
     ]
-    assert [i.numpy().tolist() for i in merge(proposals, 4)] == [[0, 1], [1], [1]]
+    assert [i.numpy().tolist() for i in merge(of_layers, 4)] == [[0, 1], [1], [1]]
 
 
 def test_close_scores_of_double_precision_are_told_apart():
     scores = tf.constant([1.0, 1.0 + 1e-12, 1.0 - 1e-12], tf.float64)
     candidates = tf.constant([True, True, True])
-    proposal = best_candidates(scores, candidates, 2)
-    assert proposal[1].numpy().tolist() == [0, 1]
+    found = best_candidates(scores, candidates, 2)
+    assert found[1].numpy().tolist() == [0, 1]
     other = best_candidates(tf.constant([1.0 + 5e-13], tf.float64), tf.constant([True]), 1)
-    assert [i.numpy().tolist() for i in merge([proposal, other], 2)] == [[1], [0]]
+    assert [i.numpy().tolist() for i in merge([found, other], 2)] == [[1], [0]]

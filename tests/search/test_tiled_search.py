@@ -7,13 +7,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_grow import TiledSearch, scores
-from keras_grow.measuring.activities import RecomputedGradient
-from keras_grow.search.tiled_gradient import FactoredGradient
-from keras_grow.search.tiled_search import best_dormant
+from keras_grow.measuring.activities import RecomputedArray
+from keras_grow.policies.statistics import Gradient, InputRMS
+from keras_grow.search.tiled_array import FactoredArray
+from keras_grow.search.tiled_search import best_dormant as search_for
+
+
+def best_dormant(shape, active, count, score, *, gradient=None, statistics=(), **settings):
+    statistics = dict(statistics) | ({} if gradient is None else {Gradient(): gradient})
+    return search_for(shape, active, count, score, statistics, **settings)
 
 
 def _factored(x, d):
-    return FactoredGradient(tf.constant(x), tf.constant(d))
+    return FactoredArray(tf.constant(x), tf.constant(d))
 
 
 def _recomputed(x, d, tiles_at_once=3):
@@ -24,7 +30,7 @@ def _recomputed(x, d, tiles_at_once=3):
             consume(*(tf.constant(a[:, start : start + 2].T) for a in (x, d)))
 
     norms = [tf.constant(np.sqrt(np.square(a).sum(axis=1))) for a in (x, d)]
-    return RecomputedGradient(*norms, x.shape[1], replay, tiles_at_once)
+    return RecomputedArray(*norms, x.shape[1], replay, tiles_at_once)
 
 
 def _by_sorting(all_scores, active, count):
@@ -54,7 +60,7 @@ def _problem(draw):
 def test_the_best_dormant_are_those_of_a_sort(problem, tile_shape, recompute):
     x, d, active, count = problem
     gradient = (_recomputed if recompute else _factored)(x, d)
-    proposal = best_dormant(
+    found = best_dormant(
         (len(x), len(d)),
         active,
         count,
@@ -63,9 +69,9 @@ def test_the_best_dormant_are_those_of_a_sort(problem, tile_shape, recompute):
         search=TiledSearch(tile_shape=tile_shape),
     )
     expected = _by_sorting(np.abs(x @ d.T), active, count)
-    np.testing.assert_array_equal(proposal.indices, expected)
-    np.testing.assert_array_equal(proposal.scores, np.abs(x @ d.T).reshape(-1)[expected])
-    assert proposal.is_complete
+    np.testing.assert_array_equal(found.indices, expected)
+    np.testing.assert_array_equal(found.scores, np.abs(x @ d.T).reshape(-1)[expected])
+    assert found.is_complete
 
 
 def _activities(random, skew, shape=(150, 230), samples=40):
@@ -83,18 +89,19 @@ def test_floats_give_the_best_up_to_the_order_of_summation(dtype, skew):
     x, d = (a.astype(dtype) for a in _activities(random, skew))
     active = np.sort(random.choice(150 * 230, 3000, replace=False))
     search = TiledSearch(tile_shape=(16, 32))
-    proposal = best_dormant(
+    found = best_dormant(
         (150, 230), active, 500, scores.GradientMagnitude(), gradient=_factored(x, d), search=search
     )
     magnitudes = np.abs(x.astype("float64") @ d.T.astype("float64"))
     best = np.sort(magnitudes.reshape(-1)[_by_sorting(magnitudes, active, 500)])
-    found = np.sort(proposal.scores)
-    np.testing.assert_allclose(found, best, rtol=1e-4 if dtype == "float32" else 1e-12)
-    assert len(np.unique(proposal.indices)) == 500
-    assert not np.isin(proposal.indices, active).any()
+    np.testing.assert_allclose(
+        np.sort(found.scores), best, rtol=1e-4 if dtype == "float32" else 1e-12
+    )
+    assert len(np.unique(found.indices)) == 500
+    assert not np.isin(found.indices, active).any()
 
 
-class _CountingGradient(FactoredGradient):
+class _CountingGradient(FactoredArray):
     num_tiles = num_entries = 0
 
     def tiles(self, blocks):
@@ -124,23 +131,23 @@ def test_tiles_are_cut_to_what_competes_without_losing_any_of_the_best():
     for search in (TiledSearch(tile_shape=(256, 256)), TiledSearch(tile_shape=(700, 100))):
         gradient = _CountingGradient(tf.constant(x), tf.constant(d))
         active = np.sort(random.choice(700 * 900, 9000, replace=False))
-        proposal = best_dormant(
+        found = best_dormant(
             (700, 900), active, 300, scores.GradientMagnitude(), gradient=gradient, search=search
         )
         expected = _by_sorting(all_scores, active, 300)
-        np.testing.assert_array_equal(proposal.indices, expected)
-        np.testing.assert_array_equal(proposal.scores, all_scores.reshape(-1)[expected])
+        np.testing.assert_array_equal(found.indices, expected)
+        np.testing.assert_array_equal(found.scores, all_scores.reshape(-1)[expected])
         assert gradient.num_entries < 0.4 * 700 * 900
 
 
 class _CappedGradient(scores.Score):
     "Grows with |gradient| in steps, so that different gradients tie."
 
-    needs_gradient = True
+    statistics = (Gradient(),)
     increases_with_gradient = True
 
     def __call__(self, connections):
-        return tf.minimum(tf.floor(tf.abs(connections.gradient) / 2), 3)
+        return tf.minimum(tf.floor(tf.abs(connections[Gradient()]) / 2), 3)
 
 
 @settings(max_examples=100, deadline=None)
@@ -148,13 +155,13 @@ class _CappedGradient(scores.Score):
 def test_different_gradients_of_one_score_are_ties(problem, tile_shape):
     x, d, active, count = problem
     search = TiledSearch(tile_shape=tile_shape)
-    proposal = best_dormant(
+    found = best_dormant(
         (len(x), len(d)), active, count, _CappedGradient(), gradient=_factored(x, d), search=search
     )
     all_scores = np.minimum(np.floor(np.abs(x @ d.T) / 2), 3)
     expected = _by_sorting(all_scores, active, count)
-    np.testing.assert_array_equal(proposal.indices, expected)
-    np.testing.assert_array_equal(proposal.scores, all_scores.reshape(-1)[expected])
+    np.testing.assert_array_equal(found.indices, expected)
+    np.testing.assert_array_equal(found.scores, all_scores.reshape(-1)[expected])
 
 
 def test_the_bound_holds_and_is_close_where_few_samples_carry_the_loss():
@@ -173,7 +180,7 @@ def test_the_bound_holds_for_numbers_whose_squares_float32_cannot_hold():
     random = np.random.default_rng(0)
     x, d = (random.normal(size=(size, 5)).astype("float32") for size in (30, 40))
     gradient = _factored(1e12 * x, 1e-25 * d)
-    proposal = best_dormant(
+    found = best_dormant(
         (30, 40),
         [],
         20,
@@ -182,43 +189,43 @@ def test_the_bound_holds_for_numbers_whose_squares_float32_cannot_hold():
         search=TiledSearch(tile_shape=(4, 4)),
     )
     best = np.sort(np.abs(x.astype("float64") @ d.T.astype("float64")).reshape(-1))[:-21:-1]
-    np.testing.assert_allclose(np.sort(proposal.scores)[::-1], 1e-13 * best, rtol=1e-4)
+    np.testing.assert_allclose(np.sort(found.scores)[::-1], 1e-13 * best, rtol=1e-4)
 
 
 def test_a_score_that_promises_no_bound_sees_every_tile():
     class Eccentric(scores.Score):
-        needs_gradient = True
+        statistics = (Gradient(), InputRMS())
 
         def __call__(self, connections):
-            return -tf.abs(connections.gradient) + connections.input_rms
+            return -tf.abs(connections[Gradient()]) + connections[InputRMS()]
 
     random = np.random.default_rng(0)
     x, d = _activities(random, skew=10)
     rms = np.linspace(0, 5, 150)
-    proposal = best_dormant(
+    found = best_dormant(
         (150, 230),
         [],
         100,
         Eccentric(),
         gradient=_factored(x, d),
-        input_rms=tf.constant(rms),
+        statistics={InputRMS(): tf.constant(rms)[:, None]},
         search=TiledSearch(tile_shape=(16, 32)),
     )
     expected = _by_sorting(rms[:, None] - np.abs(x @ d.T), [], 100)
-    np.testing.assert_array_equal(proposal.indices, expected)
+    np.testing.assert_array_equal(found.indices, expected)
 
 
 def test_random_scores_need_no_gradient_and_differ_between_tiles():
     search = TiledSearch(tile_shape=(7, 11))
-    proposals = [
+    found = [
         best_dormant((40, 50), [5], 400, scores.Random(seed), step=3, search=search)
         for seed in (0, 0, 1)
     ]
-    np.testing.assert_array_equal(proposals[0].indices, proposals[1].indices)
-    assert np.any(proposals[0].indices != proposals[2].indices)
-    assert len(np.unique(proposals[0].scores)) == 400
+    np.testing.assert_array_equal(found[0].indices, found[1].indices)
+    assert np.any(found[0].indices != found[2].indices)
+    assert len(np.unique(found[0].scores)) == 400
     # A fifth of all: about a fifth of each half.
-    assert 150 < np.count_nonzero(proposals[0].indices < 1000) < 250
+    assert 150 < np.count_nonzero(found[0].indices < 1000) < 250
 
 
 def test_a_score_that_needs_no_gradient_has_none_computed():
@@ -245,15 +252,15 @@ def test_an_l1_penalty_lowers_the_scores():
 def test_when_the_time_is_over_the_best_found_so_far_come_back_and_say_so():
     x, d = _activities(np.random.default_rng(0), skew=1)
     search = TiledSearch(max_seconds=1e-9, tile_shape=(16, 16))
-    proposal = best_dormant(
+    found = best_dormant(
         (150, 230), [3], 100, scores.GradientMagnitude(), gradient=_factored(x, d), search=search
     )
-    assert not proposal.is_complete
-    assert len(proposal.indices) == 100
+    assert not found.is_complete
+    assert len(found.indices) == 100
     magnitudes = np.abs(x @ d.T).reshape(-1)
-    np.testing.assert_allclose(proposal.scores, magnitudes[proposal.indices.numpy()])
+    np.testing.assert_allclose(found.scores, magnitudes[found.indices.numpy()])
     # The first tile is the most promising one.
-    best = proposal.indices[np.argmax(proposal.scores)]
+    best = found.indices[np.argmax(found.scores)]
     assert best == np.argmax(np.where(np.arange(150 * 230) == 3, 0, magnitudes))
 
 
@@ -261,10 +268,10 @@ def test_ties_do_not_pile_up():
     """All scores are 0: every tile brings candidates, and the first indices win."""
     gradient = _CountingGradient(tf.zeros((300, 5)), tf.ones((400, 5)))
     search = TiledSearch(tile_shape=(32, 32))
-    proposal = best_dormant(
+    found = best_dormant(
         (300, 400), [0, 2], 7, scores.GradientMagnitude(), gradient=gradient, search=search
     )
-    np.testing.assert_array_equal(proposal.indices, [1, 3, 4, 5, 6, 7, 8])
+    np.testing.assert_array_equal(found.indices, [1, 3, 4, 5, 6, 7, 8])
     assert gradient.num_tiles == 1
 
 

@@ -15,7 +15,8 @@ from keras_grow import (
     prune,
     scores,
 )
-from keras_grow.structure.normalization import output_scales
+from keras_grow.policies.statistics import Gradient, OutputScale
+from keras_grow.structure.graph import Graph
 
 
 def _network(layer_class=GrowableDense, **arguments):
@@ -98,10 +99,10 @@ def test_a_sparse_layer_shows_the_scale_to_scores_when_it_grows(blobs):
     class ScaledGradient(scores.Score):
         """The gradient with respect to the folded weight."""
 
-        needs_gradient = needs_output_scale = True
+        statistics = (Gradient(), OutputScale())
 
         def __call__(self, connections):
-            return tf.abs(connections.gradient / connections.output_scale)
+            return tf.abs(connections[Gradient()] / connections[OutputScale()])
 
     x, labels = blobs
     data = x[:, :6], keras.utils.to_categorical(labels, 4)
@@ -124,10 +125,12 @@ def test_only_a_normalisation_that_reads_the_units_themselves_scales_them():
         ]
     )
     activated.layers[1].moving_variance.assign([4.0, 4.0, 4.0])
-    for scale in output_scales(activated, growable_layers(activated)).values():
+    for scale in OutputScale().look_up(activated, growable_layers(activated), Graph).values():
         assert (scale.numpy() == 1).all()
     unscaled = _network()
     unscaled.get_layer("normalization").gamma = None
     variance = unscaled.get_layer("normalization").moving_variance.numpy()
-    scale = output_scales(unscaled, growable_layers(unscaled))[unscaled.get_layer("first")]
+    scale = OutputScale().look_up(unscaled, growable_layers(unscaled), Graph)[
+        unscaled.get_layer("first")
+    ]
     np.testing.assert_allclose(scale, 1 / np.sqrt(variance + 1e-3), rtol=1e-6)

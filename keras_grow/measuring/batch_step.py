@@ -1,0 +1,146 @@
+"""What is found in a batch: all that is asked of a model, in one compiled step."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_grow.layers.growable import Growable
+from keras_grow.layers.observer import observing
+from keras_grow.measuring.accumulation import summed
+from keras_grow.measuring.activities import ActivityTap
+from keras_grow.measuring.growth_data import batch_size_of
+from keras_grow.measuring.inputs import input_totals
+from keras_grow.measuring.loss import total_loss, untouched
+from keras_grow.policies.statistics import (
+    Gradient,
+    InputStatistic,
+    ProductStatistic,
+    Statistic,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """What is asked, and of which layers.
+
+    Attributes:
+        by_kernel: layers whose dense dL/dW is summed.
+        products: dense layers of which sums of products are made, and the statistics.
+        activities: layers whose activities are handed on, batch by batch.
+        inputs: layers of which input statistics are summed, and the statistics.
+    """
+
+    by_kernel: tuple[Growable, ...] = ()
+    products: tuple[tuple[Growable, ProductStatistic], ...] = ()
+    activities: tuple[Growable, ...] = ()
+    inputs: tuple[tuple[Growable, ...], tuple[InputStatistic, ...]] = ((), ())
+
+    @classmethod
+    def of(cls, layers: Sequence[Growable], statistics: Sequence[Statistic]) -> "Wanted":
+        """What some statistics of some layers take."""
+        products = [each for each in statistics if isinstance(each, ProductStatistic)]
+        inputs = tuple(each for each in statistics if isinstance(each, InputStatistic))
+        dense = [layer for layer in layers if not layer.is_sparse]
+        return cls(
+            tuple(dense) if Gradient() in products else (),
+            tuple((layer, each) for layer in dense for each in products if each != Gradient()),
+            tuple(layer for layer in layers if layer.is_sparse) if products else (),
+            (tuple(layers) if inputs else (), inputs),
+        )
+
+    @property
+    def tapped(self) -> tuple[Growable, ...]:
+        """The layers whose activities are looked at, those handed on first."""
+        return tuple(dict.fromkeys([*self.activities, *(layer for layer, _ in self.products)]))
+
+    @property
+    def takes_loss(self) -> bool:
+        """Whether anything hangs on the loss."""
+        return bool(self.by_kernel or self.tapped)
+
+
+class _GrowthTap(ActivityTap):
+    """Puts a watched copy of each effective kernel in the place of the layer's own.
+
+    The gradient with respect to the copy is the growth gradient. That of the stored kernel is
+    useless: behind a mask it is exactly zero at every dormant connection. The copies are made
+    before the forward pass, so that shared layers and layers inside loops use one and the same.
+    Of other layers the activities are kept.
+    """
+
+    def __init__(self, wanted: Wanted, tape: tf.GradientTape):
+        super().__init__(wanted.tapped, tape)
+        self._kernels = {
+            layer: tf.convert_to_tensor(layer.effective_kernel()) for layer in wanted.by_kernel
+        }
+        tape.watch(list(self._kernels.values()))
+
+    def kernel(self, layer):
+        return self._kernels.get(layer)
+
+    def gradients(self, tape: tf.GradientTape, loss: tf.Tensor) -> tuple[list, list]:
+        """dL/dW of the layers by kernel, and the activities of the others, in their order."""
+        kernel_gradients, output_gradients = tape.gradient(
+            loss,
+            [list(self._kernels.values()), self.nudges],
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+        for gradient, kernel in zip(kernel_gradients, self._kernels.values(), strict=True):
+            gradient.set_shape(kernel.shape)  # Behind samples of any number it may be unknown.
+        return kernel_gradients, self.activities(output_gradients)
+
+
+def batch_step(
+    model: keras.Model,
+    wanted: Wanted,
+    loss_function: Any,
+    training: bool,
+    optimizer: keras.Optimizer | None,
+) -> Callable[..., Any]:
+    """The compiled step that adds up what a batch gives.
+
+    Returns:
+        A function `step(sums, x, y, sample_weight, draw, scale)` with the scale of the loss, as
+        `accumulation.summed` makes it. Its sums are those of the loss, and of what is `wanted`: by
+        kernel, of products, of inputs, all over samples. Beside them it hands on the activities of
+        the batch, by layer and call, output gradients times the batch's size, and whether all
+        gradients are finite.
+    """
+
+    def measure(x, y, sample_weight, draw, scale):
+        inputs = input_totals(model, x, *wanted.inputs) if wanted.inputs[0] else []
+        if not wanted.takes_loss:
+            return (tf.zeros((), tf.float64), [], [], inputs), ([], True)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tap = _GrowthTap(wanted, tape)
+            with untouched(model, optimizer, draw), observing(tap):
+                loss = total_loss(model, loss_function, x, y, sample_weight, training)
+            scaled_loss = loss * tf.cast(scale, loss.dtype)
+        gradients, activities = tap.gradients(tape, scaled_loss)
+        size = batch_size_of(x)
+        measured = [*gradients, *(d for calls in activities for _, d in calls)]
+        is_finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in measured])
+
+        def unscaled(gradient):
+            return gradient * (tf.cast(size, gradient.dtype) / tf.cast(scale, gradient.dtype))
+
+        loss_sum = tf.cast(loss, tf.float64) * tf.cast(size, tf.float64)
+        activities = [[(x, unscaled(d)) for x, d in calls] for calls in activities]
+        calls_of = dict(zip(wanted.tapped, activities, strict=True))
+        products = [_product(layer, each, calls_of[layer]) for layer, each in wanted.products]
+        handed_on = activities[: len(wanted.activities)]
+        sums = loss_sum, [unscaled(g) for g in gradients], products, inputs
+        return sums, (handed_on, is_finite)
+
+    return summed(measure, hands_on=True)
+
+
+def _product(layer: Growable, statistic: ProductStatistic, calls: Sequence) -> tf.Tensor:
+    """What a statistic makes of activities, summed over rows and calls: in the kernel's shape."""
+    total = tf.zeros((layer.fan_in, layer.kernel_shape[-1]), layer.variable_dtype)
+    for activity in calls:
+        total += tf.matmul(*statistic.factors(*activity), transpose_a=True)
+    return tf.reshape(total, layer.kernel_shape)
