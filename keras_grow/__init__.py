@@ -23,7 +23,7 @@ from keras_grow.connections.view import Connections
 from keras_grow.conversion import make_growable, make_plain, make_sparse
 from keras_grow.course import Course, GrowthPhase, PruningStage
 from keras_grow.dead_neurons import remove_dead_neurons
-from keras_grow.export import storages
+from keras_grow.export import formats, storages
 from keras_grow.export.litert import export_litert
 from keras_grow.export.measurement import FormMeasurement, Latency, Measurement, measure
 from keras_grow.export.onnx import export_onnx
@@ -116,6 +116,7 @@ __all__ = [
     "export_litert",
     "export_onnx",
     "export_saved_model",
+    "formats",
     "grow",
     "grow_feature_maps",
     "grow_neurons",
