@@ -198,7 +198,7 @@ def repeated(call: Callable[[], Any]) -> Callable[[], None]:
 
 
 def memory_table(network: keras.Model) -> tuple[str, list[dict]]:
-    """What a process takes more when it loads the compact network's exports and serves 256."""
+    """What the compact network's exports take: memory to load and serve 256, and FLOPs."""
     found = []
     source = keras_grow.compact(network).model
     with tempfile.TemporaryDirectory() as folder:
@@ -206,9 +206,13 @@ def memory_table(network: keras.Model) -> tuple[str, list[dict]]:
             record = kind().export(source, pathlib.Path(folder) / kind.name)
             name, shape = source.inputs[0].name, (256, *source.inputs[0].shape[1:])
             taken = memory_bytes(kind(), record.path, name, shape)
-            found.append({"form": kind.name, "bytes": taken})
-    rows = [[row["form"], f"{row['bytes'] / 1e6:,.1f}"] for row in found]
-    return harness.table(["form", "memory, MB"], rows), found
+            flops = 2 * sum(
+                row.num_active if row.name in record.computed_sparsely else row.num_connections
+                for row in keras_grow.report(source).layers
+            )
+            found.append({"form": kind.name, "bytes": taken, "flops": flops})
+    rows = [[row["form"], f"{row['bytes'] / 1e6:,.1f}", f"{row['flops']:,}"] for row in found]
+    return harness.table(["form", "memory, MB", "FLOPs"], rows), found
 
 
 def files_table(network: keras.Model, data: Any) -> tuple[str, list[dict]]:
@@ -427,7 +431,7 @@ def main(argv: list[str] | None = None) -> None:
         "max|a - b| / max|b| by the masked model's outputs.",
         str(measured),
         "Memory is what a process that has started the runtime takes more when it loads and "
-        "serves the export.",
+        "serves the export; FLOPs are 2 x the connections that it multiplies with, for one sample.",
         memory,
         "## Ratios",
         "Ten calls in a row of each form, in a random order in every round: milliseconds of a "
