@@ -8,6 +8,7 @@ about ten minutes. `--quick` leaves out the large layers and takes an untrained 
 """
 
 import argparse
+import dataclasses
 import math
 import os
 import pathlib
@@ -21,9 +22,8 @@ import tensorflow as tf
 
 import keras_grow
 from benchmarks import harness
-from keras_grow import storages
-from keras_grow.export import serving
-from keras_grow.export.forms import dense_like
+from benchmarks.serving import dense_like, dispatch, memory_bytes
+from keras_grow import formats, storages
 from keras_grow.export.quiet import silent
 from keras_grow.export.writing import num_bytes
 
@@ -93,7 +93,7 @@ def saved_model(path: pathlib.Path, inputs: np.ndarray) -> Callable[[], Any]:
 
 def litert(path: pathlib.Path, inputs: np.ndarray) -> Callable[[], Any]:
     """A call of a LiteRT file's signature, with one thread."""
-    serve = serving.open_litert(str(path))
+    serve = formats.LiteRT().open(str(path))
     import ai_edge_litert.interpreter as runtime
 
     names = runtime.Interpreter(str(path)).get_signature_list()["serving_default"]["inputs"]
@@ -187,14 +187,6 @@ def compare_with_dense(network: keras.Model, images: np.ndarray, seconds: float)
     return found
 
 
-def dispatch(inputs: np.ndarray) -> Callable[[], Any]:
-    """A call of a function of TensorFlow that computes next to nothing."""
-    signature = [tf.TensorSpec([None, *inputs.shape[1:]], tf.float32)]
-    function = tf.function(lambda x: x[:, :1], input_signature=signature).get_concrete_function()
-    tensor = tf.constant(inputs)
-    return lambda: function(tensor).numpy()
-
-
 def repeated(call: Callable[[], Any]) -> Callable[[], None]:
     """Ten calls in a row: in use, too, a call finds its data where the last one left them."""
 
@@ -203,6 +195,24 @@ def repeated(call: Callable[[], Any]) -> Callable[[], None]:
             call()
 
     return calls
+
+
+def memory_table(network: keras.Model) -> tuple[str, list[dict]]:
+    """What the compact network's exports take: memory to load and serve 256, and FLOPs."""
+    found = []
+    source = keras_grow.compact(network).model
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in formats.FORMATS:
+            record = kind().export(source, pathlib.Path(folder) / kind.name)
+            name, shape = source.inputs[0].name, (256, *source.inputs[0].shape[1:])
+            taken = memory_bytes(kind(), record.path, name, shape)
+            flops = 2 * sum(
+                row.num_active if row.name in record.computed_sparsely else row.num_connections
+                for row in keras_grow.report(source).layers
+            )
+            found.append({"form": kind.name, "bytes": taken, "flops": flops})
+    rows = [[row["form"], f"{row['bytes'] / 1e6:,.1f}", f"{row['flops']:,}"] for row in found]
+    return harness.table(["form", "memory, MB", "FLOPs"], rows), found
 
 
 def files_table(network: keras.Model, data: Any) -> tuple[str, list[dict]]:
@@ -396,8 +406,13 @@ def main(argv: list[str] | None = None) -> None:
     network = kept_network(arguments, WEIGHTS)
     data = test_data(arguments)
     images = np.random.default_rng(0).random((256, 784), "float32") if data is None else data[0]
-    measured = keras_grow.measure(network, data, seconds=seconds)
+    calibration = np.asarray(images[:500], "float32")
+    forms = [kind() for kind in formats.FORMATS]
+    forms += [formats.LiteRT("float16"), formats.LiteRT("int8", calibration_data=calibration)]
+    dense = dense_like(network)
+    measured = keras_grow.measure(network, data, dense=dense, formats=forms, seconds=seconds)
     print(measured, flush=True)
+    memory, memory_data = memory_table(network)
     ratios = compare_with_dense(network, images, seconds)
     print(ratios_table(ratios), flush=True)
     fewer = with_fewer_neurons(arguments)
@@ -412,10 +427,12 @@ def main(argv: list[str] | None = None) -> None:
         f"10% of its connections and pruned in stages. Its compact form has {_widths(network)}.",
         "## All forms",
         "From `keras_grow.measure`: turns of about two milliseconds, forms interleaved; medians "
-        "and quartiles. LiteRT has one thread, TensorFlow and ONNX Runtime have all. Memory is "
-        "what a process that has started the runtime takes more when it loads and serves the "
-        "export; the error is max|a - b| / max|b| by the masked model's outputs.",
+        "and quartiles. LiteRT has one thread, TensorFlow and ONNX Runtime have all. The error is "
+        "max|a - b| / max|b| by the masked model's outputs.",
         str(measured),
+        "Memory is what a process that has started the runtime takes more when it loads and "
+        "serves the export; FLOPs are 2 x the connections that it multiplies with, for one sample.",
+        memory,
         "## Ratios",
         "Ten calls in a row of each form, in a random order in every round: milliseconds of a "
         "call, and how many times as fast as the dense original as Keras exports it and as LiteRT "
@@ -436,7 +453,8 @@ def main(argv: list[str] | None = None) -> None:
         layers_table(layers),
     ]
     found = {
-        "measured": measured.as_dict(),
+        "measured": dataclasses.asdict(measured),
+        "memory": memory_data,
         "ratios": ratios,
         "ratios_with_fewer_neurons": fewer_ratios,
         "files": files_data,

@@ -2,8 +2,8 @@
 
 Here are the layers, verbs and callbacks. Policies, results and errors stand in modules of their
 own: `scores`, `statistics`, `start_values`, `densities`, `neuron_initializers`, `neuron_scores`,
-`unit_rules`, `storages`; `records`; `errors`. `areas` and `synthesis` are rooms for more of NeST,
-`plotting` one for figures.
+`unit_rules`, `formats`, `storages`; `records`; `errors`. `areas` and `synthesis` are rooms for more
+of NeST, `plotting` one for figures.
 """
 
 from keras_grow import areas, errors, plotting, records, synthesis
@@ -20,7 +20,7 @@ from keras_grow.conversion.conversion import make_growable, make_plain, make_spa
 from keras_grow.conversion.optimizers import convert_optimizer
 from keras_grow.conversion.reach import plan_conversion
 from keras_grow.conversion.widening import widen
-from keras_grow.export import storages
+from keras_grow.export import formats, storages
 from keras_grow.export.litert import export_litert
 from keras_grow.export.measurement import measure
 from keras_grow.export.onnx import export_onnx
@@ -81,6 +81,7 @@ __all__ = [
     "export_litert",
     "export_onnx",
     "export_saved_model",
+    "formats",
     "groups",
     "grow",
     "grow_feature_maps",

@@ -1,8 +1,10 @@
 """A LiteRT file of the grown network, small on disk and fast for one sample."""
 
+import dataclasses
 import functools
 import importlib
 import os
+import pathlib
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,16 +13,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_grow.compatibility import check_is_keras_model
-from keras_grow.export.litert_format.file import IDENTIFIER, Kernel, LiteRTFile
-from keras_grow.export.litert_format.storage import Storage, choose, choose_integers, store
-from keras_grow.export.quiet import silent
-from keras_grow.export.samples import Batch, batches, expected_outputs, outputs_of
-from keras_grow.export.signature import input_signature as signature_of
-from keras_grow.export.tracing import TracedModel, trace
+from keras_grow.export.inference import Arrays, Inference, Serve, with_constants
+from keras_grow.export.litert_format.constants import (
+    Constant,
+    StoredConstant,
+    choose,
+    choose_integers,
+)
+from keras_grow.export.litert_format.file import IDENTIFIER, LiteRTFile
+from keras_grow.export.litert_format.origin import by_layer
+from keras_grow.export.pipeline import Format, Stored, refused
 from keras_grow.export.verification import ExportRecord, check
-from keras_grow.export.writing import num_bytes, written_beside
-from keras_grow.layers.growable import Growable
 from keras_grow.layers.paths import layer_paths
 
 # The largest error of float32, and of the unpacking of other types.
@@ -94,192 +97,168 @@ def export_litert(
     outputs = run(images=x)
     ```
     """
-    check_is_keras_model(model)
-    _check_arguments(dtype, calibration_data)
-    _check_computes_in_float32(model)
-    if dtype != "float32":
-        _check_has_runtime(dtype)
-    signature = signature_of(model) if input_signature is None else input_signature
-    if tolerance is None:
-        tolerance = _TOLERANCES[dtype]
-    if min_agreement is None:
-        min_agreement = 0.9 if dtype == "int8" else 0.0
-    with written_beside(path, _is_litert, "earlier LiteRT files") as written:
-        traced = trace(model, signature)
-        content = _converted(traced, calibration_data)
-        choice: Callable[[Kernel], Storage] = choose_integers
-        if calibration_data is None:
-            choice = functools.partial(choose, dtype=dtype)
-        stored = [(kernel, choice(kernel)) for kernel in LiteRTFile(content).kernels()]
-        packed = _packed(content, stored)
-        samples = batches(traced, signature, calibration_data if data is None else data)
-        outputs = _run(packed, traced, samples)
-        if dtype != "float32" and calibration_data is None:
-            rounded = [(kernel, Storage(form.unpacked(), None)) for kernel, form in stored]
-            reference = _run(_packed(content, rounded), traced, samples)
-            check(outputs, reference, _FLOAT32_TOLERANCE, 0.0, "unpacking of the LiteRT file")
-        expected = expected_outputs(model, traced, signature, samples)
-        error, agreement = check(outputs, expected, tolerance, min_agreement, "LiteRT file")
-        with open(written, "wb") as file:
-            file.write(packed)
-    by_layer = _forms_by_layer(model, stored)
-    return ExportRecord(
-        path=os.path.abspath(os.fspath(path)),
-        format="LiteRT",
-        num_bytes=num_bytes(path),
-        storages={name: _words(forms) for name, forms in by_layer.items()},
-        error=error,
+    return LiteRT(dtype, calibration_data).export(
+        model,
+        path,
+        data=data,
         tolerance=tolerance,
-        agreement=agreement,
-        computed_sparsely=tuple(
-            name
-            for name, forms in by_layer.items()
-            if forms and all(form.is_computed_sparsely for form in forms)
-        ),
+        min_agreement=min_agreement,
+        input_signature=input_signature,
     )
 
 
-def _check_arguments(dtype: Any, calibration_data: Any) -> None:
-    if dtype not in _TOLERANCES:
-        raise ValueError(f"`dtype` must be one of {list(_TOLERANCES)}. Received: dtype={dtype!r}")
-    if calibration_data is not None and dtype != "int8":
-        raise ValueError(
-            "`calibration_data` measures the ranges of int8 activations. Received: "
-            f"calibration_data with dtype={dtype!r}. Pass dtype='int8', or leave it out."
-        )
+@dataclasses.dataclass(frozen=True)
+class LiteRT(Format):
+    """LiteRT files, made by TensorFlow's converter and packed by hand: `keras_grow.export_litert`.
+
+    Args:
+        dtype: of the stored kernels: "float32", "float16" or "int8".
+        calibration_data: goes with dtype="int8": samples on which the ranges of activations are
+            measured, so that they are multiplied in int8, too.
+
+    Raises:
+        ValueError: for another dtype, and for calibration data that go with none.
+    """
+
+    name = "LiteRT"
+    runtime = "LiteRT's interpreter"
+
+    dtype: str = "float32"
+    calibration_data: Any = dataclasses.field(default=None, repr=False)
+
+    def __post_init__(self):
+        if self.dtype not in _TOLERANCES:
+            raise ValueError(
+                f"`dtype` must be one of {list(_TOLERANCES)}. Received: dtype={self.dtype!r}"
+            )
+        if self.calibration_data is not None and self.dtype != "int8":
+            raise ValueError(
+                "`calibration_data` measures the ranges of int8 activations. Received: "
+                f"calibration_data with dtype={self.dtype!r}. Pass dtype='int8', or leave it out."
+            )
+
+    @property
+    def label(self) -> str:
+        calibrated = "" if self.calibration_data is None else ", calibrated"
+        return "LiteRT" if self.dtype == "float32" else f"LiteRT {self.dtype}{calibrated}"
+
+    def check(self, model: keras.Model) -> None:
+        others = {
+            path: layer.compute_dtype
+            for layer, path in layer_paths(model).items()
+            if layer.compute_dtype not in (None, "float32")
+        }
+        if others:
+            raise ValueError(
+                "LiteRT's operators compute in float32. Received: layers that compute in other "
+                f"types, {others}. Build the model with dtype='float32', and give it these weights "
+                "with `set_weights`."
+            )
+        if self.dtype != "float32":
+            self._check_has_sound_runtime()
+
+    def limits(self, inference: Inference) -> tuple[float | None, float]:
+        return _TOLERANCES[self.dtype], 0.9 if self.dtype == "int8" else 0.0
+
+    def default_data(self) -> Any:
+        return self.calibration_data
+
+    def is_own(self, path: str) -> bool:
+        if not os.path.isfile(path):
+            return False
+        with open(path, "rb") as file:
+            return file.read(8)[4:] == IDENTIFIER
+
+    def convert(self, inference: Inference, path: str, samples: list[Arrays]) -> Stored:
+        content = _converted(inference, self.calibration_data)
+        choice: Callable[[Constant], StoredConstant] = choose_integers
+        if self.calibration_data is None:
+            choice = functools.partial(choose, dtype=self.dtype)
+        constants = LiteRTFile(content).constants()
+        packed = [choice(constant) for constant in constants]
+        pathlib.Path(path).write_bytes(_packed(content, packed))
+        if self.dtype != "float32" and self.calibration_data is None:
+            # What rounding makes of the model has a tolerance of its own; the unpacking has none.
+            rounded = [StoredConstant(kernel.constant, kernel.unpacked()) for kernel in packed]
+            plain = f"{path}.rounded"
+            pathlib.Path(plain).write_bytes(_packed(content, rounded))
+            outputs, reference = self.run(path, samples), self.run(plain, samples)
+            check(outputs, reference, _FLOAT32_TOLERANCE, 0.0, "unpacking of the LiteRT")
+        return by_layer(inference, packed)
+
+    def open(self, path: str) -> Serve:
+        interpreter = _interpreter(path)
+        signature = interpreter.get_signature_list()["serving_default"]
+        runner = interpreter.get_signature_runner("serving_default")
+        inputs_of = {detail["name"]: detail["index"] for detail in interpreter.get_input_details()}
+        details = runner.get_input_details()
+        places = {name: inputs_of[details[name]["name"]] for name in signature["inputs"]}
+        outputs = {name: d["index"] for name, d in runner.get_output_details().items()}
+        shapes: dict[str, tuple[int, ...]] = {}
+
+        def call(inputs: Arrays) -> dict[str, np.ndarray]:
+            # The runner of a signature copies and looks up names at every call; this does not.
+            now = {name: value.shape for name, value in inputs.items()}
+            if now != shapes:
+                for name, shape in now.items():
+                    interpreter.resize_tensor_input(places[name], shape)
+                interpreter.allocate_tensors()
+                shapes.update(now)
+            for name, value in inputs.items():
+                interpreter.set_tensor(places[name], value)
+            interpreter.invoke()
+            return {name: interpreter.get_tensor(index) for name, index in outputs.items()}
+
+        return call
+
+    def _check_has_sound_runtime(self) -> None:
+        try:
+            importlib.import_module("ai_edge_litert.interpreter")
+        except ImportError as error:
+            raise ImportError(
+                "LiteRT files of float16 and int8 kernels are checked with ai-edge-litert, as "
+                "TensorFlow's own interpreter can't be trusted with them. Received: "
+                f"dtype={self.dtype!r}, and no ai-edge-litert. Install it with "
+                '`pip install "keras_grow[litert]"`.'
+            ) from error
 
 
-def _check_computes_in_float32(model: keras.Model) -> None:
-    others = {
-        path: layer.compute_dtype
-        for layer, path in layer_paths(model).items()
-        if layer.compute_dtype not in (None, "float32")
-    }
-    if others:
-        raise ValueError(
-            "LiteRT's operators compute in float32. Received: layers that compute in other types, "
-            f"{others}. Build the model with dtype='float32', and give it these weights with "
-            "`set_weights`."
-        )
-
-
-def _check_has_runtime(dtype: str) -> None:
-    try:
-        importlib.import_module("ai_edge_litert.interpreter")
-    except ImportError as error:
-        raise ImportError(
-            "LiteRT files of float16 and int8 kernels are checked with ai-edge-litert, as "
-            f"TensorFlow's own interpreter can't be trusted with them. Received: dtype={dtype!r}, "
-            'and no ai-edge-litert. Install it with `pip install "keras_grow[litert]"`.'
-        ) from error
-
-
-def _is_litert(path: str) -> bool:
-    if not os.path.isfile(path):
-        return False
-    with open(path, "rb") as file:
-        return file.read(8)[4:] == IDENTIFIER
-
-
-def _converted(traced: TracedModel, calibration_data: Any) -> bytes:
+def _converted(inference: Inference, calibration_data: Any) -> bytes:
     """A LiteRT file with dense kernels."""
     module = tf.Module()
-    module.function = traced.function
-    function = traced.function.get_concrete_function()
-    try:
-        with silent():
-            converter = tf.lite.TFLiteConverter.from_concrete_functions([function], module)
-            if calibration_data is not None:
-                converter.optimizations = [tf.lite.Optimize.DEFAULT]
-                converter.representative_dataset = lambda: _single(traced, calibration_data)
-            return converter.convert()
-    except Exception as error:  # The converter has many errors, and none of its own kind.
-        raise ValueError(
-            "LiteRT can't express the model. Expected layers of which TensorFlow's converter "
-            "makes LiteRT's built-in operators; recurrent layers have `unroll=True`. Received: "
-            # What follows is the converter's view of this file.
-            f"{str(error).splitlines()[0]}"
-        ) from error
+    module.function = with_constants(inference)
+    with refused(
+        "LiteRT can't express the model. Expected layers of which TensorFlow's converter makes "
+        "LiteRT's built-in operators; recurrent layers have `unroll=True`."
+    ):
+        converter = tf.lite.TFLiteConverter.from_concrete_functions(
+            [module.function.get_concrete_function()], module
+        )
+        if calibration_data is not None:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.representative_dataset = lambda: _single(inference, calibration_data)
+        return converter.convert()
 
 
-def _single(traced: TracedModel, inputs: Any) -> Iterator[Batch]:
-    named = traced.named(inputs)
+def _single(inference: Inference, inputs: Any) -> Iterator[Arrays]:
+    named = inference.named(inputs)
     for i in range(min(len(array) for array in named.values())):
         yield {name: array[i : i + 1] for name, array in named.items()}
 
 
-def _packed(content: bytes, stored: list[tuple[Kernel, Storage]]) -> bytes:
+def _packed(content: bytes, kernels: list[StoredConstant]) -> bytes:
     file = LiteRTFile(content)
-    for kernel, form in stored:
-        store(file, kernel, form)
+    for kernel in kernels:
+        file.store(kernel)
     return file.to_bytes()
 
 
-def _run(content: bytes, traced: TracedModel, samples: list[Batch]) -> list[np.ndarray]:
-    """The outputs of a file, in the order of the model's."""
-    try:
-        with silent():
-            runner = _interpreter(content).get_signature_runner()
-
-            def run(batch: Batch) -> list[np.ndarray]:
-                outputs = runner(**batch)
-                return [outputs[name] for name in traced.output_names]
-
-            return outputs_of(run, samples)
-    except (RuntimeError, ValueError) as error:
-        raise ValueError(
-            "LiteRT's interpreter can't run the file that was made of the model, and it was not "
-            f"written. Received: {error}"
-        ) from error
-
-
-def _interpreter(content: bytes) -> Any:
+def _interpreter(path: str) -> Any:
     try:
         module = importlib.import_module("ai_edge_litert.interpreter")
     except ImportError:
         with warnings.catch_warnings():
             # It says that it moves to ai-edge-litert, which is not installed.
             warnings.simplefilter("ignore")
-            return tf.lite.Interpreter(model_content=content)
-    return module.Interpreter(model_content=content)
-
-
-def _forms_by_layer(
-    model: keras.Model, stored: list[tuple[Kernel, Storage]]
-) -> dict[str, list[Storage]]:
-    """The forms of the constants that were made of each growable layer's kernel."""
-    found = {}
-    for layer, path in layer_paths(model).items():
-        if isinstance(layer, Growable):
-            kernel = layer.effective_kernel().numpy()
-            found[path] = [form for made, form in stored if _is_made_of(made, kernel)]
-    return found
-
-
-def _words(forms: list[Storage]) -> str:
-    return ", and ".join(dict.fromkeys(map(str, forms))) or "folded into other constants"
-
-
-def _is_made_of(constant: Kernel, kernel: np.ndarray) -> bool:
-    """Whether a constant of the file is a layer's kernel.
-
-    Its axes are in LiteRT's order. The converter folds a batch normalisation before or behind a
-    layer into its kernel, and multiplies inputs or units with it: zeros stay where they are.
-    """
-    axis, values = constant.unit_axis, constant.values
-    if values.size != kernel.size or values.shape[axis] != kernel.shape[-1]:
-        return False
-    kernel = np.moveaxis(kernel, -1, axis).reshape(values.shape)
-    in_file, in_layer = values != 0, kernel != 0
-    if not in_layer.all():
-        # In int8, the smallest weights become 0.
-        common, either = np.sum(in_file & in_layer), np.sum(in_file | in_layer)
-        return bool(common >= 0.9 * either)
-    return bool(np.max(np.abs(_profile(values, axis) - _profile(kernel, axis))) < 0.01)
-
-
-def _profile(values: np.ndarray, axis: int) -> np.ndarray:
-    """Absolute values relative to the largest of each unit."""
-    magnitudes = np.abs(values.astype(np.float32))
-    others = tuple(i for i in range(values.ndim) if i != axis)
-    return magnitudes / magnitudes.max(axis=others, keepdims=True)
+            return tf.lite.Interpreter(model_path=path, num_threads=1)
+    return module.Interpreter(model_path=path, num_threads=1)

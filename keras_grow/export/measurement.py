@@ -2,38 +2,30 @@
 
 import dataclasses
 import functools
-import json
 import os
-import pathlib
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
-from keras import tree
 
-from keras_grow.export import serving
-from keras_grow.export.forms import (
-    DISPATCH,
-    FORMS,
-    FormMaker,
-    Served,
-    as_serve,
-    compiled_nothing,
-    outputs_of,
-)
-from keras_grow.export.side_by_side import interleaved_seconds
-from keras_grow.export.signature import input_signature, random_inputs
+from keras_grow.conversion.compaction import compact
+from keras_grow.conversion.conversion import make_growable
+from keras_grow.export.formats import FORMATS
+from keras_grow.export.inference import Inference, Serve
+from keras_grow.export.pipeline import Format
+from keras_grow.export.quiet import silent
+from keras_grow.export.samples import cut, outputs_of, random_inputs
+from keras_grow.export.turns import interleaved_seconds
 from keras_grow.export.verification import compare
 from keras_grow.export.writing import num_bytes
-from keras_grow.integers import as_integer
-from keras_grow.layers.growable import growable_layers
+from keras_grow.integers import checked_integer
+from keras_grow.layers.growable import Growable, growable_layers, nested_layers
 
-_SERVING = pathlib.Path(serving.__file__)
+KERAS_MODEL = "Keras model"
+# Samples at a time when outputs are compared.
+_CHUNK = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,25 +50,20 @@ class FormMeasurement:
     """What one form of a network costs.
 
     Attributes:
-        form: one of `measure`'s forms, or "TensorFlow's dispatch", a call that computes nothing.
-        disk_bytes: of all its files; of a model in memory, of its `.keras` file.
-        memory_bytes: by how much the resident memory of a process that has started the runtime
-            grew while it loaded the export and served two of the largest batches; `None` for
-            models in memory, where it was not asked for, and where the system does not say.
-        flops: 2 x the connections that are multiplied with, x positions, for one sample; `None`
-            where positions are not known.
+        form: "Keras model", or the label of a format; "dense ..." of the dense original.
+        disk_bytes: of all its files; of the Keras model, of its `.keras` file.
         latencies: a `Latency` for each batch size.
         error: max|a - b| / max|b| of its outputs a and the model's b; `None` for the dense
             original, which computes something else.
+        agreement: the share of predictions that are the model's, whatever the form.
         accuracy: the share of samples of the right class, `None` without classes.
     """
 
     form: str
-    disk_bytes: int | None
-    memory_bytes: int | None
-    flops: int | None
+    disk_bytes: int
     latencies: tuple[Latency, ...]
     error: float | None
+    agreement: float
     accuracy: float | None
 
 
@@ -101,27 +88,20 @@ class Measurement:
             f"left out: {dict(self.left_out)}"
         )
 
-    def as_dict(self) -> dict:
-        """The measurement as JSON takes it."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
-
     def __str__(self) -> str:
         sizes = [latency.batch_size for latency in self.forms[0].latencies]
-        header = ["form", "disk, kB", "memory, MB", "FLOPs"]
-        header += [f"batch {size}, ms" for size in sizes] + ["error", "accuracy"]
-        rows = [header, ["---", *["---:"] * (len(header) - 1)]]
+        header = ["form", "disk, kB", *(f"batch {size}, ms" for size in sizes)]
+        rows = [[*header, "error", "agreement", "accuracy"]]
+        rows.append(["---", *["---:"] * (len(rows[0]) - 1)])
         for form in self.forms:
+            times = [[1e3 * t for t in (x.median, x.lower, x.upper)] for x in form.latencies]
             rows.append(
                 [
                     form.form,
-                    "-" if form.disk_bytes is None else f"{form.disk_bytes / 1e3:,.1f}",
-                    "-" if form.memory_bytes is None else f"{form.memory_bytes / 1e6:,.1f}",
-                    "-" if form.flops is None else f"{form.flops:,}",
-                    *(
-                        f"{1e3 * x.median:.3g} ({1e3 * x.lower:.3g} to {1e3 * x.upper:.3g})"
-                        for x in form.latencies
-                    ),
+                    f"{form.disk_bytes / 1e3:,.1f}",
+                    *("{:.3g} ({:.3g} to {:.3g})".format(*quartiles) for quartiles in times),
                     "-" if form.error is None else f"{form.error:.0e}",
+                    f"{form.agreement:.2%}",
                     "-" if form.accuracy is None else f"{form.accuracy:.2%}",
                 ]
             )
@@ -134,167 +114,126 @@ def measure(
     data: Any = None,
     *,
     dense: keras.Model | None = None,
+    formats: Sequence[Format] | None = None,
     batch_sizes: Sequence[int] = (1, 32, 256),
-    forms: Sequence[str] = FORMS,
     seconds: float = 3.0,
-    measures_memory: bool = True,
-    verbose: int = 0,
 ) -> Measurement:
     """Measures what a grown network costs in each form in which it can be served.
 
-    The forms are the dense original, as Keras exports it and as LiteRT file; the masked model
-    itself, and the compact one, in compiled functions; and the exports of the compact model. For
-    each batch size the forms are called in turns of about two milliseconds, so that they see the
-    same machine, and the medians and quartiles over the turns are given. TensorFlow and ONNX
-    Runtime have the threads that they take by default, LiteRT has one. TensorFlow takes some time
-    for a call that computes nothing, which is measured beside them.
+    The forms are the model itself, in a compiled function, and the exports of the compact model;
+    of a dense original too, where there is one. For each batch size the forms are called in turns
+    of about two milliseconds, so that they see the same machine. LiteRT has one thread, TensorFlow
+    and ONNX Runtime have what they take by default.
 
     Args:
         model: a built Sequential or functional model with growable layers.
         data: samples x, or a tuple (x, y) of samples and integer classes, which the largest
-            output is to meet; by default random samples. LiteRT's int8 is calibrated on the first
-            500.
-        dense: the dense original; by default a plain copy of `model`, dormant connections at
-            random, so that its outputs mean nothing.
-        batch_sizes: which to time.
-        forms: which of "dense SavedModel", "dense LiteRT", "masked model", "compact model",
-            "SavedModel", "LiteRT", "LiteRT float16", "LiteRT int8" and "ONNX".
+            output is to meet; by default random samples.
+        dense: the dense original, to be measured beside the model in the same formats.
+        formats: objects of `keras_grow.formats`, by default one of each.
+        batch_sizes: positive integers, which to time.
         seconds: how long to time each batch size, all forms together; each always has five turns.
-        measures_memory: whether to measure the memory of exports, in a fresh process each, which
-            takes some seconds.
-        verbose: 1 shows progress.
 
     Returns:
         A `Measurement`. Forms that can't be made, because a runtime is not installed or can't
         express the model, are named in `left_out` with the reason.
 
     Raises:
-        TypeError, ValueError: for a model without growable layers, a subclassed one, unknown forms,
-            batch sizes that are not positive integers and data that does not fit.
+        TypeError, ValueError: for a model without growable layers, a subclassed one, what is no
+            format, batch sizes that are not positive integers and data that does not fit.
 
     Example:
 
     ```python
-    print(keras_grow.measure(model, (x_test, y_test)))
+    litert = keras_grow.formats.LiteRT
+    print(keras_grow.measure(model, (x_test, y_test), formats=[litert(), litert("float16")]))
     ```
     """
     growable_layers(model)
-    unknown = [form for form in forms if form not in FORMS]
-    if unknown or not forms:
-        raise ValueError(f"`forms` must be some of {FORMS}. Received: forms={tuple(forms)!r}")
-    sizes = [as_integer(size) for size in batch_sizes]
-    if not sizes or any(size is None or size <= 0 for size in sizes):
-        raise ValueError(
-            f"`batch_sizes` must be positive integers. Received: batch_sizes={batch_sizes!r}"
+    formats = [form() for form in FORMATS] if formats is None else list(formats)
+    unknown = [form for form in formats if not isinstance(form, Format)]
+    if unknown:
+        raise TypeError(
+            f"`formats` must be objects such as keras_grow.formats.LiteRT(). Received: {unknown!r}"
         )
-    batch_sizes = [size for size in sizes if size]
-    samples, classes = _samples(model, data, max(batch_sizes))
+    sizes = [checked_integer(size, "batch_sizes") for size in batch_sizes]
+    inference = Inference(model)
+    samples, classes = _samples(inference, data, max(sizes, default=1))
+    left_out: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="keras_grow-") as folder:
-        maker = FormMaker(model, dense, samples, batch_sizes[0], folder)
-        served: dict[str, Served] = {}
-        left_out: dict[str, str] = {}
-        progress = keras.utils.Progbar(2 * len(forms) + len(batch_sizes), verbose=verbose)
-        for form in forms:
-            progress.add(1)
-            try:
-                served[form] = maker.make(form)
-            except (ValueError, ImportError) as error:
-                left_out[form] = str(error)
-        expected = maker.expected(samples)
-        serves = [one.serve for one in served.values()]
-        latencies = _latencies(serves, samples, batch_sizes, seconds, progress)
-        largest = _first(samples, max(batch_sizes))
-        measured = []
-        for (form, one), times in zip(served.items(), latencies[:-1], strict=True):
-            progress.add(1)
-            outputs = outputs_of(one.serve, samples, maker.output_names)
-            is_other = form.startswith("dense") and dense is None
-            measured.append(
-                FormMeasurement(
-                    form,
-                    num_bytes(one.path),
-                    _memory_bytes(one, largest) if measures_memory else None,
-                    one.flops,
-                    times,
-                    None if form.startswith("dense") else compare(outputs, expected)[0],
-                    None if classes is None or is_other else _accuracy(outputs[0], classes),
-                )
+        path = os.path.join(folder, "model.keras")
+        model.save(path)
+        made = [(KERAS_MODEL, False, num_bytes(path), inference.serve(is_compiled=True))]
+        for prefix, source in _sources(model, dense):
+            for each in formats:
+                label, path = prefix + each.label, os.path.join(folder, str(len(made)))
+                try:
+                    record = each.export(source, path)
+                    with silent():
+                        serve = each.open(path)
+                except (ValueError, ImportError) as reason:
+                    left_out[label] = str(reason)
+                    continue
+                serve = _by_position(serve, Inference(source))
+                made.append((label, bool(prefix), record.num_bytes, serve))
+        labels, are_dense, disk_bytes, serves = zip(*made, strict=True)
+        latencies: list[list[Latency]] = [[] for _ in serves]
+        for size in sizes:
+            # The first samples, again from the start where there are too few.
+            batch = {k: np.resize(v, (size, *v.shape[1:])) for k, v in samples.items()}
+            calls = [functools.partial(serve, batch) for serve in serves]
+            for found, times in zip(latencies, interleaved_seconds(calls, seconds), strict=True):
+                lower, median, upper = np.quantile(times, [0.25, 0.5, 0.75]).tolist()
+                found.append(Latency(size, median, lower, upper, len(times)))
+        outputs = [outputs_of(serve, cut(samples, _CHUNK)) for serve in serves]
+    expected, measured = outputs[0], []
+    rows = zip(labels, are_dense, disk_bytes, latencies, outputs, strict=True)
+    for label, is_dense, size, found, values in rows:
+        # The dense original may call its outputs by other names.
+        names = expected if set(expected) == set(values) else values
+        arrays = [values[name] for name in names]
+        error, agreement = compare(arrays, list(expected.values()))
+        right = None if classes is None else np.mean(np.argmax(arrays[0], axis=-1) == classes)
+        measured.append(
+            FormMeasurement(
+                form=label,
+                disk_bytes=size,
+                latencies=tuple(found),
+                error=None if is_dense else error,
+                agreement=agreement,
+                accuracy=None if right is None else float(right),
             )
-        progress.update(progress.target, finalize=True)
-    measured.append(FormMeasurement(DISPATCH, None, None, 0, latencies[-1], None, None))
+        )
     return Measurement(tuple(measured), left_out)
 
 
+def _sources(model: keras.Model, dense: keras.Model | None) -> list[tuple[str, keras.Model]]:
+    """What is exported, and how its forms are called."""
+    sources = [("", compact(model).model)]
+    if dense is not None:
+        is_growable = any(isinstance(layer, Growable) for layer in nested_layers(dense))
+        sources.append(("dense ", dense if is_growable else make_growable(dense)))
+    return sources
+
+
+def _by_position(serve: Serve, inference: Inference) -> Serve:
+    """`serve` of another model's inputs: the dense original may call its own by other names."""
+    names = [spec.name for spec in inference.specs]
+    return lambda inputs: serve(dict(zip(names, inputs.values(), strict=True)))
+
+
 def _samples(
-    model: keras.Model, data: Any, count: int
+    inference: Inference, data: Any, count: int
 ) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
     """Samples by input name, at least `count` of them, and their classes, if they have."""
-    signature = input_signature(model)
     x, classes = data if isinstance(data, tuple) and len(data) == 2 else (data, None)
-    if x is None:
-        x = random_inputs(signature, count)
-    specs, arrays = tree.flatten(signature), tree.flatten(x)
-    if len(specs) != len(arrays):
-        raise ValueError(
-            f"`data` must be samples for the model's {len(specs)} inputs, or a tuple of these and "
-            f"their classes. Received: {len(arrays)} arrays"
-        )
-    named = {
-        spec.name: np.asarray(array, tf.as_dtype(spec.dtype).as_numpy_dtype)
-        for spec, array in zip(specs, arrays, strict=True)
-    }
+    named = random_inputs(inference, count) if x is None else inference.named(x)
     if classes is not None:
         classes = np.asarray(classes).reshape(-1)
-        if len(classes) != len(arrays[0]):
+        num_samples = len(next(iter(named.values())))
+        if len(classes) != num_samples:
             raise ValueError(
                 "`data` must hold one class for each sample. Received: "
-                f"{len(classes)} classes for {len(arrays[0])} samples"
+                f"{len(classes)} classes for {num_samples} samples"
             )
     return named, classes
-
-
-def _first(samples: serving.Arrays, count: int) -> dict[str, np.ndarray]:
-    """The first samples, again from the start where there are too few."""
-    return {
-        name: np.ascontiguousarray(np.resize(values, (count, *values.shape[1:])))
-        for name, values in samples.items()
-    }
-
-
-def _latencies(
-    serves: Sequence[serving.Serve],
-    samples: serving.Arrays,
-    batch_sizes: Sequence[int],
-    seconds: float,
-    progress: keras.utils.Progbar,
-) -> list[tuple[Latency, ...]]:
-    """For each form, and at last for a call that computes nothing, a latency of each size."""
-    nothing = as_serve(compiled_nothing(samples))
-    found: list[list[Latency]] = [[] for _ in (*serves, nothing)]
-    for size in batch_sizes:
-        progress.add(1)
-        batch = _first(samples, size)
-        calls = [functools.partial(serve, batch) for serve in (*serves, nothing)]
-        for latencies, times in zip(found, interleaved_seconds(calls, seconds), strict=True):
-            lower, median, upper = np.quantile(times, [0.25, 0.5, 0.75]).tolist()
-            latencies.append(Latency(size, median, lower, upper, len(times)))
-    return [tuple(latencies) for latencies in found]
-
-
-def _accuracy(outputs: np.ndarray, classes: np.ndarray) -> float:
-    return float(np.mean(np.argmax(outputs, axis=-1) == classes))
-
-
-def _memory_bytes(served: Served, inputs: serving.Arrays) -> int | None:
-    if served.runtime is None or not os.path.exists("/proc/self/status"):
-        return None
-    with tempfile.TemporaryDirectory(prefix="keras_grow-") as folder:
-        file = os.path.join(folder, "inputs.npz")
-        np.savez(file, **dict(inputs))  # type: ignore[arg-type]
-        # Without -P, the modules beside the script would hide others of their names.
-        command = [sys.executable, "-P", str(_SERVING), served.runtime, served.path, file]
-        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if done.returncode:
-        raise RuntimeError(f"A process that serves {served.path} failed. {done.stderr[-2000:]}")
-    return int(done.stdout.splitlines()[-1])

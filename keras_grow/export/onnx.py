@@ -1,22 +1,21 @@
 """An ONNX file of the grown network, for runtimes that speak neither TensorFlow nor Keras."""
 
+import dataclasses
 import importlib
 import os
+import pathlib
 from types import ModuleType
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_grow.compatibility import check_is_keras_model
-from keras_grow.export.quiet import silent
-from keras_grow.export.samples import Batch, batches, expected_outputs, outputs_of
-from keras_grow.export.signature import input_signature as signature_of
-from keras_grow.export.tracing import TracedModel, trace
-from keras_grow.export.verification import ExportRecord, check
-from keras_grow.export.writing import num_bytes, written_beside
+from keras_grow.export.inference import Arrays, Inference, Serve, with_constants
+from keras_grow.export.pipeline import Format, Stored, refused
+from keras_grow.export.stored import StoredKernel
+from keras_grow.export.verification import ExportRecord
 from keras_grow.layers.growable import Growable
-from keras_grow.layers.paths import layer_paths
+from keras_grow.layers.paths import paths_of
 
 
 def export_onnx(
@@ -68,35 +67,67 @@ def export_onnx(
     [outputs] = session.run(None, {"images": x})
     ```
     """
-    check_is_keras_model(model)
-    tf2onnx, onnx, onnxruntime = map(_module, ("tf2onnx.convert", "onnx", "onnxruntime"))
-    signature = signature_of(model) if input_signature is None else input_signature
-
-    def is_onnx(path: str) -> bool:
-        return _is_onnx(onnx, path)
-
-    with written_beside(path, is_onnx, "earlier ONNX files") as written:
-        traced = trace(model, signature)
-        content = _converted(tf2onnx, traced, opset)
-        samples = batches(traced, signature, data)
-        outputs = _run(onnxruntime, content, traced, samples)
-        expected = expected_outputs(model, traced, signature, samples)
-        error, agreement = check(outputs, expected, tolerance, 0.0, "ONNX file")
-        with open(written, "wb") as file:
-            file.write(content)
-    return ExportRecord(
-        path=os.path.abspath(os.fspath(path)),
-        format="ONNX",
-        num_bytes=num_bytes(path),
-        storages={
-            path: f"dense {layer.variable_dtype}, with {layer.num_active:,} connections"
-            for layer, path in layer_paths(model).items()
-            if isinstance(layer, Growable)
-        },
-        error=error,
-        tolerance=tolerance,
-        agreement=agreement,
+    return ONNX(opset).export(
+        model, path, data=data, tolerance=tolerance, input_signature=input_signature
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class ONNX(Format):
+    """ONNX files, made by tf2onnx and run by ONNX Runtime: `keras_grow.export_onnx`.
+
+    Args:
+        opset: the version of ONNX's operators; by default the one that tf2onnx prefers.
+    """
+
+    name = "ONNX"
+    runtime = "ONNX Runtime"
+
+    opset: int | None = None
+
+    def check(self, model: keras.Model) -> None:
+        for package in ("tf2onnx.convert", "onnx", "onnxruntime"):
+            _module(package)
+
+    def is_own(self, path: str) -> bool:
+        # The format has no mark of its own: what loads as a graph of operators is one.
+        if not os.path.isfile(path):
+            return False
+        try:
+            loaded = _module("onnx").load(path, load_external_data=False)
+        except Exception:  # Of protobuf, by another name in each version.
+            return False
+        return loaded.ir_version > 0 and len(loaded.graph.node) > 0
+
+    def convert(self, inference: Inference, path: str, samples: list[Arrays]) -> Stored:
+        function = with_constants(inference)
+        layers_of = "Expected layers of which tf2onnx makes ONNX's operators."
+        with refused(f"ONNX can't express the model. {layers_of}"):
+            content = _converted(function, inference, self.opset)
+        pathlib.Path(path).write_bytes(content)
+        paths = paths_of(inference.model, inference.layers)
+        return {
+            path: [_DenseKernel(layer)] for path, layer in zip(paths, inference.layers, strict=True)
+        }
+
+    def open(self, path: str) -> Serve:
+        session = _module("onnxruntime").InferenceSession(path, providers=["CPUExecutionProvider"])
+        names = [output.name for output in session.get_outputs()]
+
+        def call(inputs: Arrays) -> dict[str, np.ndarray]:
+            return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+
+        return call
+
+
+class _DenseKernel(StoredKernel):
+    def __init__(self, layer: Growable):
+        self._layer = layer
+
+    @property
+    def words(self) -> str:
+        layer = self._layer
+        return f"dense {layer.variable_dtype}, with {layer.num_active:,} connections"
 
 
 def _module(name: str) -> ModuleType:
@@ -109,36 +140,18 @@ def _module(name: str) -> ModuleType:
         ) from error
 
 
-def _is_onnx(onnx: ModuleType, path: str) -> bool:
-    # The format has no mark of its own: what loads as a graph of operators is one.
-    if not os.path.isfile(path):
-        return False
-    try:
-        loaded = onnx.load(path, load_external_data=False)
-    except Exception:  # Of protobuf, by another name in each version.
-        return False
-    return loaded.ir_version > 0 and len(loaded.graph.node) > 0
-
-
-def _converted(tf2onnx: ModuleType, traced: TracedModel, opset: int | None) -> bytes:
-    try:
-        with silent():
-            converted, _ = tf2onnx.from_function(
-                traced.function,
-                traced.signature,
-                opset=opset,
-                custom_op_handlers={"Erfc": (_complementary_error_function, [])},
-            )
-            for tensor in [*converted.graph.input, *converted.graph.output]:
-                sizes = tensor.type.tensor_type.shape.dim
-                if len(sizes) and not sizes[0].HasField("dim_value"):
-                    sizes[0].dim_param = "batch"
-            return converted.SerializeToString()
-    except Exception as error:  # The converter has many errors, and none of its own kind.
-        raise ValueError(
-            "ONNX can't express the model. Expected layers of which tf2onnx makes ONNX's "
-            f"operators. Received: {type(error).__name__}: {error}"
-        ) from error
+def _converted(function: Any, inference: Inference, opset: int | None) -> bytes:
+    converted, _ = _module("tf2onnx.convert").from_function(
+        function,
+        inference.specs,
+        opset=opset,
+        custom_op_handlers={"Erfc": (_complementary_error_function, [])},
+    )
+    for tensor in [*converted.graph.input, *converted.graph.output]:
+        sizes = tensor.type.tensor_type.shape.dim
+        if len(sizes) and not sizes[0].HasField("dim_value"):
+            sizes[0].dim_param = "batch"
+    return converted.SerializeToString()
 
 
 def _complementary_error_function(graph: Any, node: Any, name: str, args: Any) -> None:
@@ -156,18 +169,3 @@ def _complementary_error_function(graph: Any, node: Any, name: str, args: Any) -
         shapes=[shape],
         dtypes=[dtype],
     )
-
-
-def _run(
-    onnxruntime: ModuleType, content: bytes, traced: TracedModel, samples: list[Batch]
-) -> list[Any]:
-    """The outputs of a file, in the order of the model's."""
-    try:
-        with silent():
-            session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-            return outputs_of(lambda batch: session.run(traced.output_names, batch), samples)
-    except Exception as error:  # ONNX Runtime's errors share nothing but this.
-        raise ValueError(
-            "ONNX Runtime can't run the file that was made of the model, and it was not written. "
-            f"Received: {error}"
-        ) from error

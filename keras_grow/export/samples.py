@@ -1,66 +1,82 @@
 """Samples on which an export is compared with its model."""
 
-from collections.abc import Callable
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
-from keras import tree
 
-from keras_grow.export.signature import random_inputs
-from keras_grow.export.tracing import TracedModel
-from keras_grow.measuring.loss import call_model
+from keras_grow.export.inference import Arrays, Inference, Serve
+from keras_grow.measuring.samples import OTHER_WORDS, vocabulary
 
 _BATCH_SIZE = 32
 _NUM_SAMPLES = 64
-Batch = dict[str, np.ndarray]
 
 
-def batches(traced: TracedModel, input_signature: Any, data: Any = None) -> list[Batch]:
+def batches(inference: Inference, data: Any = None) -> list[Arrays]:
     """Inputs by name, cut into batches.
 
     Args:
-        traced: what the inputs are for.
-        input_signature: the structure of `tf.TensorSpec` that the model takes.
-        data: samples in that structure; by default 64 of normal numbers.
+        inference: the model that they are for.
+        data: samples in the structure that it takes; by default 64 of `random_inputs`.
 
     Returns:
-        Where the batch size is free, a batch of the first sample alone, and then batches of 32,
-        the last one smaller. Where it is fixed, batches of that size; samples left over are not
-        used.
+        Where the batch size is free, a batch of the first sample alone, which a sparse product
+        treats in its own way, and then batches of 32, the last one smaller. Where it is fixed,
+        batches of that size; samples left over are not used.
+
+    Raises:
+        ValueError: for data of another structure, and for too few of them.
     """
-    if data is None:
-        data = random_inputs(input_signature, _NUM_SAMPLES)
-    named = traced.named(data)
-    fixed = {spec.shape[0] for spec in traced.signature if spec.shape.rank} - {None}
+    named = random_inputs(inference, _NUM_SAMPLES) if data is None else inference.named(data)
+    fixed = {spec.shape[0] for spec in inference.specs if spec.shape.rank} - {None}
     size = min(fixed, default=_BATCH_SIZE)
     count = min((len(array) for array in named.values() if array.ndim), default=1)
-    starts = list(range(0, count - size + 1 if fixed else count, size))
-    if not starts:
+    if fixed:
+        named = {name: array[: count // size * size] for name, array in named.items()}
+    if count < (size if fixed else 1):
         raise ValueError(
             "There is nothing to compare the export on. Expected `data` of at least "
             f"{size if fixed else 1} samples. Received: {count}"
         )
-    cut = [{name: array[i : i + size] for name, array in named.items()} for i in starts]
     first = [] if fixed else [{name: array[:1] for name, array in named.items()}]
-    return first + cut
+    return [*first, *cut(named, size)]
 
 
-def outputs_of(run: Callable[[Batch], list[Any]], samples: list[Batch]) -> list[np.ndarray]:
-    """The outputs of all batches, each output joined over them."""
-    outputs = [[np.asarray(array) for array in run(batch)] for batch in samples]
-    return [np.concatenate(arrays) for arrays in zip(*outputs, strict=True)]
+def cut(named: Arrays, size: int) -> list[Arrays]:
+    """Arrays by name in parts of `size` samples, the last one smaller."""
+    count = min((len(array) for array in named.values() if array.ndim), default=1)
+    return [
+        {name: array[start : start + size] for name, array in named.items()}
+        for start in range(0, count, size)
+    ]
 
 
-def expected_outputs(
-    model: keras.Model, traced: TracedModel, input_signature: Any, samples: list[Batch]
-) -> list[np.ndarray]:
-    """What `model` itself makes of the samples at inference, called as a user calls it."""
+def random_inputs(inference: Inference, count: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Inputs by name: normal numbers, 0 and 1 for whole numbers, words for strings.
 
-    def run(batch: Batch) -> list[Any]:
-        flat = [tf.constant(batch[name]) for name in traced.input_names]
-        inputs = tree.pack_sequence_as(input_signature, flat)
-        return tree.flatten(call_model(model, inputs, training=False))
+    Args:
+        inference: the model that they are for, whose vocabulary strings are drawn from, too.
+        count: samples; it takes the place of the free batch size. Other free sizes become 4.
+        seed: of the numbers.
+    """
+    random = np.random.default_rng(seed)
+    words = [*vocabulary(inference.model), *OTHER_WORDS]
 
-    return outputs_of(run, samples)
+    def draw(spec: tf.TensorSpec) -> np.ndarray:
+        sizes = [4 if size is None else size for size in spec.shape]
+        if spec.shape.rank:
+            sizes[0] = spec.shape[0] or count
+        dtype = tf.as_dtype(spec.dtype)
+        if dtype.is_floating:
+            return random.normal(size=sizes).astype(dtype.as_numpy_dtype)
+        if dtype == tf.string:
+            return random.choice(words, size=sizes).astype(object)
+        return random.integers(0, 2, size=sizes).astype(dtype.as_numpy_dtype)
+
+    return {spec.name: draw(spec) for spec in inference.specs}
+
+
+def outputs_of(serve: Serve, samples: list[Arrays]) -> dict[str, np.ndarray]:
+    """The outputs of all batches by name, each joined over them."""
+    outputs = [serve(batch) for batch in samples]
+    return {name: np.concatenate([batch[name] for batch in outputs]) for name in outputs[0]}

@@ -1,36 +1,31 @@
 """A SavedModel of the grown network, which TensorFlow alone loads and serves."""
 
+import dataclasses
+import functools
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import tree
 
-from keras_grow.export import signature as signatures
-from keras_grow.export.choosing import resolve
-from keras_grow.export.served.kernels import ServedKernel
-from keras_grow.export.served.model import ServedModel, named_outputs
-from keras_grow.export.served.reference import reference
+from keras_grow.export.inference import Arrays, Inference, Serve
+from keras_grow.export.pipeline import Format, Stored
+from keras_grow.export.served.model import ServedModel
+from keras_grow.export.served.rounding import RoundedKernels
 from keras_grow.export.storages import Rule, Storage
-from keras_grow.export.verification import ExportRecord, check
-from keras_grow.export.writing import num_bytes, written_beside
-from keras_grow.layers.growable import Growable, check_finite, growable_layers
-from keras_grow.layers.paths import paths_of
-from keras_grow.measuring.samples import vocabulary
+from keras_grow.export.verification import ExportRecord
+from keras_grow.layers.growable import growable_layers
+from keras_grow.layers.observer import Observer
+from keras_grow.layers.paths import by_layer, paths_of
 from keras_grow.version import __version__
 
 _DTYPES = (None, "float32", "float16", "bfloat16", "float64")
 # Rounding errors of a step in the dtype in which a model computes, with room for some layers.
 _TOLERANCES = {"float16": 1e-2, "bfloat16": 5e-2}
 _TOLERANCE = 1e-5
-# Samples on which an export is compared with its model, besides a single one.
-_SAMPLES = 8
-# Samples of `data` that are computed at a time.
-_CHUNK = 256
 _FORMAT_VERSION = 1
 
 
@@ -65,8 +60,8 @@ def export_saved_model(
         dtype: of the stored kernels of growable layers, `"float16"`, `"bfloat16"`, `"float32"` or
             `"float64"`; `None` stores each in its layer's own. Layers compute as they did.
         batch_size: how many rows are served at a time, for which the rule chooses.
-        data: samples, as the model takes them, on which the export is compared with the model;
-            by default random numbers.
+        data: samples to compare on, in the structure of the model's inputs; by default 64 random
+            ones.
         tolerance: the largest max|a - b| / max|b| of the export's outputs a and the model's b, its
             kernels rounded to `dtype`. By default 1e-5; 1e-2 and 5e-2 where layers compute in
             float16 and bfloat16.
@@ -96,151 +91,116 @@ def export_saved_model(
     outputs = loaded.serve(x)
     ```
     """
-    layers = growable_layers(model)
-    check_finite(model, layers)
-    if dtype not in _DTYPES:
-        raise ValueError(f"`dtype` must be one of {_DTYPES}. Received: dtype={dtype!r}")
-    storages = resolve(model, storage, layers, Rule(batch_size))
-    if input_signature is None:
-        input_signature = signatures.input_signature(model)
-    with written_beside(path, _is_saved_model, "earlier SavedModels") as written:
-        kernels = [choose(layer, dtype) for choose, layer in zip(storages, layers, strict=True)]
-        _write(model, layers, kernels, input_signature, written)
-        if tolerance is None:
-            tolerance = _default_tolerance(layers)
-        compute = reference(model, layers, input_signature, dtype)
-        error, agreement = _compared(model, compute, input_signature, data, tolerance, written)
-        paths = paths_of(model, layers)
-        _describe(written, paths, layers, kernels, error, tolerance)
-        size = num_bytes(written)
-    return ExportRecord(
-        path=os.path.abspath(os.fspath(path)),
-        format="SavedModel",
-        num_bytes=size,
-        storages={path: kernel.words for path, kernel in zip(paths, kernels, strict=True)},
-        error=error,
-        tolerance=tolerance,
-        agreement=agreement,
-        computed_sparsely=tuple(
-            path for path, kernel in zip(paths, kernels, strict=True) if kernel.kind == "sparse"
-        ),
+    return SavedModel(storage, dtype, batch_size).export(
+        model, path, data=data, tolerance=tolerance, input_signature=input_signature
     )
 
 
-def _is_saved_model(path: str) -> bool:
-    return os.path.exists(os.path.join(path, "saved_model.pb"))
+@dataclasses.dataclass(frozen=True)
+class SavedModel(Format):
+    """SavedModels of the active connections alone: `keras_grow.export_saved_model`.
 
+    Args:
+        storage: how kernels are stored, an object of `keras_grow.storages`, or a mapping from
+            layer paths or names to such objects; by default `keras_grow.storages.Rule(batch_size)`.
+        dtype: of the stored kernels; `None` stores each in its layer's own.
+        batch_size: how many rows are served at a time, for which the rule chooses.
 
-def _write(
-    model: keras.Model,
-    layers: Sequence[Growable],
-    kernels: Sequence[ServedKernel],
-    input_signature: Any,
-    path: str,
-) -> None:
-    try:
-        served = ServedModel(model, layers, kernels, input_signature)
-        signature = served.serve.get_concrete_function()
-    except Exception as error:  # Whatever the model's own code raises while it is traced.
-        raise ValueError(
-            "The model can't be exported: TensorFlow could not trace it at inference with the "
-            f"signature {input_signature}. {error}"
-        ) from error
-    try:
-        tf.saved_model.save(served, path, signatures={"serving_default": signature})
-    except AssertionError as error:  # TensorFlow's word for what it can't find from the model.
-        raise ValueError(
-            "The model can't be exported: it uses a table or variable of TensorFlow's that no "
-            "layer keeps as an attribute, so that it would not be saved. Keep it as an attribute "
-            f"of a layer. {error}"
-        ) from error
+    Raises:
+        ValueError: for another dtype, and a batch size that is not a positive integer.
+    """
 
+    name = "SavedModel"
+    runtime = "TensorFlow"
 
-def _default_tolerance(layers: Sequence[Growable]) -> float:
-    return max(_TOLERANCES.get(layer.compute_dtype, _TOLERANCE) for layer in layers)
+    storage: Storage | Mapping[str, Storage] | None = None
+    dtype: str | None = None
+    batch_size: int = 1
 
+    def __post_init__(self):
+        if self.dtype not in _DTYPES:
+            raise ValueError(f"`dtype` must be one of {_DTYPES}. Received: dtype={self.dtype!r}")
+        Rule(self.batch_size)
 
-def _compared(
-    model: keras.Model,
-    compute: Any,
-    input_signature: Any,
-    data: Any,
-    tolerance: float,
-    path: str,
-) -> tuple[float, float]:
-    """Error and agreement of the SavedModel at `path`, on a single sample and on a batch."""
-    loaded = tf.saved_model.load(path)
-    outputs, expected = [], []
-    for inputs in _batches(model, input_signature, data):
-        try:
-            computed = loaded.serve(*inputs)
-            wanted = named_outputs(model, compute(*inputs))
-        except tf.errors.OpError as error:
-            raise ValueError(
-                "The export can't be compared with the model: one of them could not compute the "
-                f"samples. Received: data={'None, so random numbers' if data is None else '...'}. "
-                f"Pass samples that the model takes as `data`. {error.message}"
-            ) from error
-        names = sorted(wanted)
-        outputs += [computed[name] for name in names]
-        expected += [wanted[name] for name in names]
-    return check(outputs, expected, tolerance, 0.0, "SavedModel")
+    @property
+    def label(self) -> str:
+        return "SavedModel" if self.dtype is None else f"SavedModel {self.dtype}"
 
+    def check(self, model: keras.Model) -> None:
+        self._storages(model)
 
-def _batches(model: keras.Model, input_signature: Any, data: Any) -> list[list[tf.Tensor]]:
-    """Flattened inputs: a single sample, which a sparse product treats in its own way, and more."""
-    specs = tree.flatten(input_signature)
-    if data is None:
-        counts = (1, _SAMPLES)
-        words = vocabulary(model)
-        batches = [
-            tree.flatten(signatures.random_inputs(input_signature, n, words=words)) for n in counts
+    def limits(self, inference: Inference) -> tuple[float | None, float]:
+        dtypes = (layer.compute_dtype for layer in inference.layers)
+        return max(_TOLERANCES.get(dtype, _TOLERANCE) for dtype in dtypes), 0.0
+
+    def expected(self, inference: Inference) -> Observer:
+        return Observer() if self.dtype is None else RoundedKernels(inference.layers, self.dtype)
+
+    def is_own(self, path: str) -> bool:
+        return os.path.exists(os.path.join(path, "saved_model.pb"))
+
+    def convert(self, inference: Inference, path: str, samples: list[Arrays]) -> Stored:
+        chosen = self._storages(inference.model)
+        kernels = [
+            storage(layer, self.dtype)
+            for storage, layer in zip(chosen, inference.layers, strict=True)
         ]
-    else:
-        arrays = [np.asarray(array) for array in tree.flatten(data)]
-        if len(arrays) != len(specs):
+        served = ServedModel(inference, kernels)
+        signature = served.serve.get_concrete_function()
+        try:
+            tf.saved_model.save(served, path, signatures={"serving_default": signature})
+        except AssertionError as error:  # TensorFlow's word for what it can't find from the model.
             raise ValueError(
-                "`data` must be samples as the model takes them. Received: "
-                f"{len(arrays)} arrays, expected {len(specs)}: {specs}"
-            )
-        size = specs[0].shape[0] or _CHUNK
-        parts = [slice(i, i + size) for i in range(0, len(arrays[0]), size)]
-        if specs[0].shape[0] is None:
-            parts.insert(0, slice(0, 1))
-        batches = [[array[part] for array in arrays] for part in parts]
-    return [
-        [tf.cast(array, spec.dtype) for array, spec in zip(batch, specs, strict=True)]
-        for batch in batches
-    ]
+                "The model can't be exported: it uses a table or variable of TensorFlow's that no "
+                "layer keeps as an attribute, so that it would not be saved. Keep it as an "
+                f"attribute of a layer. {error}"
+            ) from error
+        paths = paths_of(inference.model, inference.layers)
+        return {path: [kernel] for path, kernel in zip(paths, kernels, strict=True)}
+
+    def open(self, path: str) -> Serve:
+        loaded = tf.saved_model.load(path)
+        # TensorFlow drops the weights with what was loaded, so the function holds on to it.
+        return functools.partial(_served, loaded, loaded.signatures["serving_default"])
+
+    def describe(self, path: str, inference: Inference, stored: Any, facts: dict[str, Any]) -> None:
+        described = {
+            "format_version": _FORMAT_VERSION,
+            "keras_grow_version": __version__,
+            "layers": [
+                {"name": layer_path, **kernel.described(), "active_connections": layer.num_active}
+                for layer, (layer_path, [kernel]) in zip(
+                    inference.layers, stored.items(), strict=True
+                )
+            ],
+            **facts,
+        }
+        # Where TensorFlow wants such files.
+        folder = os.path.join(path, "assets.extra")
+        os.makedirs(folder, exist_ok=True)
+        with open(os.path.join(folder, "keras_grow.json"), "w", encoding="utf-8") as file:
+            json.dump(described, file, indent=1)
+
+    def _storages(self, model: keras.Model) -> list[Storage]:
+        """A storage for each growable layer; refuses what is none, and names of no layer."""
+        layers = growable_layers(model)
+        named: Mapping[str, Storage] = {}
+        chosen: Storage = Rule(self.batch_size)
+        if isinstance(self.storage, Mapping):
+            named = self.storage
+        elif self.storage is not None:
+            chosen = self.storage
+        for value in (chosen, *named.values()):
+            if not isinstance(value, Storage):
+                raise TypeError(
+                    "`storage` must be an object such as keras_grow.storages.Packed(), or a "
+                    f"mapping from layer paths or names to such objects. Received: {value!r}"
+                )
+        need = "`storage` must name growable layers of the model."
+        of_layers = by_layer(model, named, layers, need)
+        return [of_layers.get(layer, chosen) for layer in layers]
 
 
-def _describe(
-    path: str,
-    paths: Sequence[str],
-    layers: Sequence[Growable],
-    kernels: Sequence[ServedKernel],
-    error: float,
-    tolerance: float,
-) -> None:
-    """Writes beside the SavedModel what it holds, where TensorFlow wants such files."""
-    described = {
-        "format_version": _FORMAT_VERSION,
-        "keras_grow_version": __version__,
-        "layers": [
-            {
-                "name": layer_path,
-                "storage": kernel.kind,
-                "dtype": kernel.stored_dtype.name,
-                "shape": list(layer.kernel_shape),
-                "active_connections": layer.num_active,
-                "stored_bytes": kernel.stored_bytes,
-            }
-            for layer_path, layer, kernel in zip(paths, layers, kernels, strict=True)
-        ],
-        "error": error,
-        "tolerance": tolerance,
-    }
-    folder = os.path.join(path, "assets.extra")
-    os.makedirs(folder, exist_ok=True)
-    with open(os.path.join(folder, "keras_grow.json"), "w", encoding="utf-8") as file:
-        json.dump(described, file, indent=1)
+def _served(loaded: Any, signature: Any, inputs: Arrays) -> dict[str, np.ndarray]:
+    outputs = signature(**{name: tf.constant(value) for name, value in inputs.items()})
+    return {name: value.numpy() for name, value in outputs.items()}

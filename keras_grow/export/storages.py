@@ -4,16 +4,13 @@ import abc
 import dataclasses
 import math
 
-import tensorflow as tf
-
 from keras_grow.export.served.kernels import (
     DenseKernel,
     PackedKernel,
     ServedKernel,
     SparseKernel,
 )
-from keras_grow.export.side_by_side import median_seconds
-from keras_grow.integers import as_integer
+from keras_grow.integers import checked_integer
 from keras_grow.layers.conv_like import ConvLike
 from keras_grow.layers.growable import Growable
 
@@ -82,8 +79,8 @@ class Smallest(Storage):
 
     def __call__(self, layer: Growable, dtype: str | None = None) -> ServedKernel:
         packed = Packed()(layer, dtype)
-        dense_bytes = layer.num_connections * packed.stored_dtype.size
-        return packed if packed.stored_bytes < dense_bytes else Dense()(layer, dtype)
+        dense_bytes = layer.num_connections * packed.values.dtype.size
+        return packed if packed.num_bytes < dense_bytes else Dense()(layer, dtype)
 
 
 class Sparse(Storage):
@@ -125,7 +122,7 @@ class Rule(Storage):
     The constants were measured on two cores of an AMD EPYC (Zen 4), TensorFlow 2.21, on kernels
     of 300 x 100 to 4096 x 4096, 65536 x 64 and 64 x 65536 at densities of 1 to 10%: dense ones are
     the lowest, sparse ones the highest, so that a layer that is chosen to be sparse is hardly
-    ever slower for it. `Fastest` measures instead.
+    ever slower for it.
 
     Args:
         batch_size: positive integer, how many rows a layer multiplies at a time when it is
@@ -150,7 +147,7 @@ class Rule(Storage):
     batch_size: int = 1
 
     def __post_init__(self):
-        _check_batch_size(self.batch_size)
+        checked_integer(self.batch_size, "batch_size")
 
     def __call__(self, layer: Growable, dtype: str | None = None) -> ServedKernel:
         if _can_be_sparse(layer):
@@ -173,51 +170,6 @@ class Rule(Storage):
         return 60_000 + (11.5 + (0.07 if is_in_cache else 0.5) * batch_size) * active
 
 
-@dataclasses.dataclass(frozen=True)
-class Fastest(Storage):
-    """Times each dense layer on this machine, dense and sparse, and takes the faster.
-
-    Ties within 5% go to the fewer bytes. A convolution is always computed with a dense kernel:
-    it takes what is smaller on disk, `Packed` or `Dense`. What is measured depends on what else
-    the machine does; `Rule` chooses the same every time.
-
-    Args:
-        batch_size: positive integer, how many rows a layer multiplies at a time when it is served.
-        seconds: how long to time each layer, at most, after one call of each.
-
-    Raises:
-        ValueError: for a batch size that is not a positive integer.
-    """
-
-    batch_size: int = 1
-    seconds: float = 1.0
-
-    def __post_init__(self):
-        _check_batch_size(self.batch_size)
-
-    def __call__(self, layer: Growable, dtype: str | None = None) -> ServedKernel:
-        if not _can_be_sparse(layer):
-            return Smallest()(layer, dtype)
-        if layer.is_sparse and layer.num_connections > _LARGEST_DENSE:
-            return SparseKernel(layer, dtype)
-        candidates = [Smallest()(layer, dtype), SparseKernel(layer, dtype)]
-        products = [_product(kernel, self.batch_size) for kernel in candidates]
-        seconds = median_seconds(products, self.seconds)
-        for kernel in candidates:
-            kernel.empty()
-        near = [k for k, s in zip(candidates, seconds, strict=True) if s <= 1.05 * min(seconds)]
-        return min(near, key=lambda kernel: kernel.stored_bytes)
-
-
-def _check_batch_size(batch_size: int) -> None:
-    size = as_integer(batch_size)
-    if size is None or size <= 0:
-        raise ValueError(
-            "`batch_size` must be a positive integer, the rows that a layer multiplies at a time. "
-            f"Received: batch_size={batch_size!r}"
-        )
-
-
 def _can_be_sparse(layer: Growable) -> bool:
     return not isinstance(layer, ConvLike) and len(layer.kernel_shape) == 2
 
@@ -229,18 +181,3 @@ def _check_fits_dense(layer: Growable, storage: Storage) -> None:
             f"connections at most. Received: layer {layer.name!r} with {layer.num_connections:,}. "
             "Expected keras_grow.storages.Sparse() for it."
         )
-
-
-def _product(kernel: ServedKernel, batch_size: int):
-    """A function that multiplies a batch with `kernel`, as a SavedModel does."""
-    kernel.fill()
-    inputs = tf.random.stateless_normal([batch_size, kernel.num_inputs], [0, 0])
-    inputs = tf.cast(inputs, kernel.compute_dtype)
-    signature = tf.TensorSpec([None, kernel.num_inputs], kernel.compute_dtype)
-
-    @tf.function(input_signature=[signature], autograph=False)
-    def multiply(inputs):
-        product = kernel.product(inputs)
-        return tf.matmul(inputs, kernel.kernel()) if product is None else product
-
-    return lambda: multiply(inputs).numpy()

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from keras import tree
 
 
 class NotVerified(ValueError):
@@ -71,12 +70,16 @@ def compare(outputs: Sequence[Any], expected: Sequence[Any]) -> tuple[float, flo
 
 
 def check(
-    outputs: Any, expected: Any, tolerance: float | None, min_agreement: float, what: str
+    outputs: Mapping[str, Any],
+    expected: Mapping[str, Any],
+    tolerance: float | None,
+    min_agreement: float,
+    what: str,
 ) -> tuple[float, float]:
     """The error and the agreement of `compare`.
 
     Args:
-        outputs, expected: structures of arrays in the same order.
+        outputs, expected: arrays by the same names, in the same order.
         tolerance: the largest error to accept; `None` accepts any.
         min_agreement: the smallest share of equal predictions to accept.
         what: names the export in the error.
@@ -84,12 +87,12 @@ def check(
     Raises:
         NotVerified: where one of them is not accepted.
     """
-    error, agreement = compare(tree.flatten(outputs), tree.flatten(expected))
+    error, agreement = compare(list(outputs.values()), list(expected.values()))
     if (tolerance is not None and not error <= tolerance) or agreement < min_agreement:
         accepted = "any error" if tolerance is None else f"an error of at most {tolerance:.1e}"
         knob = "smaller `min_agreement`" if tolerance is None else "larger `tolerance`"
         raise NotVerified(
-            f"The {what} does not compute what the model does, and was not written. Expected "
+            f"The {what} file does not compute what the model does, and was not written. Expected "
             f"{accepted} and {min_agreement:.0%} of the predictions to be the same. Received: an "
             f"error of {error:.1e} and {agreement:.2%} of the predictions. Pass a {knob}, or other "
             "`data` to compare on, if that is what you expect."

@@ -21,7 +21,7 @@ _OF_COMPUTATIONS = (
 
 @contextlib.contextmanager
 def written_beside(
-    path: str | os.PathLike, may_replace: Callable[[str], bool], replaced: str
+    path: str | os.PathLike, may_replace: Callable[[str], bool], format_name: str
 ) -> Iterator[str]:
     """Gives a path beside `path` to write to; what was written there moves to `path` at the end.
 
@@ -30,7 +30,7 @@ def written_beside(
     Args:
         path: the file or directory to write.
         may_replace: says of what stands at `path`, if anything does, whether it may be replaced.
-        replaced: what may be replaced, for the error's words, such as "earlier SavedModels".
+        format_name: of what may be replaced, for the error's words.
 
     Raises:
         ValueError: where something stands at `path` that may not be replaced.
@@ -40,8 +40,8 @@ def written_beside(
     path = os.path.abspath(os.fspath(path))
     if os.path.lexists(path) and not may_replace(path):
         raise ValueError(
-            f"An export replaces {replaced} only. Received: path={path!r}, where something else "
-            "stands. Choose another, or remove it."
+            f"An export replaces earlier {format_name} files only. Received: path={path!r}, where "
+            "something else stands. Choose another, or remove it."
         )
     folder = os.path.dirname(path)
     try:

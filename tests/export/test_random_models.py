@@ -2,30 +2,26 @@
 
 import pytest
 
-from keras_grow import compact, export_litert, export_onnx, export_saved_model
+from keras_grow import compact, formats
 from keras_grow.areas import PartialAreaConv2D
-from keras_grow.export import serving
 from keras_grow.layers.growable import nested_layers
 from tests.random_models import difference, inputs_of, random_model
-
-_EXPORTS = {"SavedModel": export_saved_model, "LiteRT": export_litert, "ONNX": export_onnx}
 
 
 def _check_exports(model, folder):
     x = inputs_of(model)
     expected = model(x)
     has_partial_areas = any(isinstance(layer, PartialAreaConv2D) for layer in nested_layers(model))
-    for form, export in _EXPORTS.items():
+    for kind in formats.FORMATS:
         for name, source in (("source", model), ("compact", compact(model).model)):
-            is_known = form == "SavedModel" or not has_partial_areas
+            form, is_known = kind(), kind is formats.SavedModel or not has_partial_areas
             if not is_known:
                 with pytest.raises(ValueError, match="LiteRT can't express|ONNX Runtime can't run"):
-                    export(source, folder / name)
+                    form.export(source, folder / name)
                 continue
-            record = export(source, folder / f"{form}-{name}")
+            record = form.export(source, folder / f"{form.name}-{name}")
             assert record.error < 1e-5
-            call = serving.OPEN[form](record.path)
-            outputs = call({model.inputs[0].name: x})
+            outputs = form.open(record.path)({model.inputs[0].name: x})
             ordered = [outputs[name] for name in model.output_names]
             assert difference(ordered, expected) < 1e-5
 

@@ -302,26 +302,11 @@ def test_the_rule_chooses_by_size_density_and_batch(layer_of, shape, density, ba
 
 def test_a_sparse_layer_too_large_for_a_dense_kernel_stays_sparse():
     layer = _layer((65_536, 65_536), FanIn(1), sparse=True)
-    for storage in (storages.Rule(), storages.Rule(2), storages.Fastest()):
+    for storage in (storages.Rule(), storages.Rule(2)):
         assert storage(layer).kind == "sparse"
     for storage in DENSE_ONLY:
         with pytest.raises(ValueError, match=r"2\^31 connections at most"):
             storage(layer)
-
-
-def test_the_fastest_storage_is_measured(monkeypatch):
-    layer = _layer((300, 200), 0.05)
-    module = sys.modules["keras_grow.export.storages"]
-    for seconds, chosen in ([3.0, 1.0], "sparse"), ([1.0, 3.0], "packed"):
-        monkeypatch.setattr(module, "median_seconds", lambda *_, seconds=seconds: seconds)
-        kernel = storages.Fastest(batch_size=4)(layer)
-        assert kernel.kind == chosen
-        # Nothing of what was timed is written.
-        at_load = [v for tensors in kernel.at_load for v in tensors.variables_at_load]
-        assert at_load
-        assert all(tf.size(variable) == 0 for variable in at_load)
-    monkeypatch.undo()
-    assert storages.Fastest(seconds=0.01)(layer).kind in ("packed", "sparse")
 
 
 def test_a_mapping_names_layers_and_the_rule_takes_the_rest(tmp_path):
@@ -377,7 +362,7 @@ def test_storages_that_do_not_fit_are_refused_in_words(tmp_path):
         with pytest.raises(ValueError, match="`batch_size` must be a positive integer"):
             export_saved_model(_model("tenth"), path, batch_size=wrong)
         with pytest.raises(ValueError, match="`batch_size` must be a positive integer"):
-            storages.Fastest(wrong)
+            storages.Rule(wrong)
     assert os.listdir(tmp_path) == []
 
 
@@ -492,6 +477,7 @@ def test_what_is_computed_at_load_is_no_part_of_what_is_stored():
     assert kernel.at_load
     assert all(isinstance(tensor, AtLoad) for tensor in kernel.at_load)
     # 3,000 connections of 4 + 1 bytes, and a gap beyond 255.
-    assert kernel.stored_bytes == 15_001
-    kernel.fill()
-    assert kernel.stored_bytes == 15_001
+    assert kernel.num_bytes == 15_001
+    for tensor in kernel.at_load:
+        tensor.fill()
+    assert kernel.num_bytes == 15_001

@@ -1,13 +1,12 @@
 """A LiteRT file in memory: its constants, its operators, and its bytes."""
 
-import dataclasses
 from typing import Any
 
 import flatbuffers
 import numpy as np
 
+from keras_grow.export.litert_format.constants import Constant, StoredConstant
 from keras_grow.export.litert_format.schema import schema
-from keras_grow.export.litert_format.sparsity import CompressedRows
 
 IDENTIFIER = b"TFL3"  # The bytes 4 to 8 of every LiteRT file.
 _DTYPES: dict[int, np.dtype] = {
@@ -31,24 +30,6 @@ _DENSIFY_VERSION = 1
 _DEQUANTIZE_VERSIONS = {np.dtype("float16"): 3, np.dtype("int8"): 5}
 
 
-@dataclasses.dataclass(frozen=True)
-class Kernel:
-    """A constant by which operators multiply.
-
-    Attributes:
-        tensor: its position among the tensors.
-        values: float32, float16 or int8 array, units first for fully connected operators and
-            convolutions.
-        operators: the `schema.BuiltinOperator`s that use it, a set.
-        unit_axis: the axis of its units.
-    """
-
-    tensor: int
-    values: np.ndarray
-    operators: frozenset[int]
-    unit_axis: int
-
-
 class LiteRTFile:
     """What a LiteRT file holds, to be changed and written again.
 
@@ -62,7 +43,7 @@ class LiteRTFile:
         self._graph = self._model.subgraphs[0]
         self._unpacking: list[Any] = []
 
-    def kernels(self) -> list[Kernel]:
+    def constants(self) -> list[Constant]:
         """The constants that are used as kernels and nothing else."""
         uses: dict[int, list[tuple[int, int]]] = {}
         for operator in self._graph.operators:
@@ -75,37 +56,21 @@ class LiteRTFile:
                 values = self._constant(tensor)
                 if values is not None:
                     codes = frozenset(code for code, _ in used)
-                    found.append(Kernel(tensor, values, codes, _unit_axis(codes, values)))
+                    found.append(Constant(tensor, values, codes, _unit_axis(codes, values)))
         return found
 
-    def store(
-        self,
-        kernel: Kernel,
-        values: np.ndarray,
-        rows: CompressedRows | None,
-        scales: np.ndarray | None = None,
-        is_computed_sparsely: bool = False,
-    ) -> None:
-        """Stores a kernel in another form, and puts operators before its users that undo it.
-
-        Args:
-            kernel: one of `kernels()`.
-            values: what is stored: float32, float16 or int8.
-            rows: the same values compressed, or `None` to store them as they are.
-            scales: of each unit, for int8 that takes the place of float32.
-            is_computed_sparsely: whether its users, fully connected operators, take the sparse
-                kernel as it is.
-        """
-        stored = self._graph.tensors[kernel.tensor]
-        users = [op for op in self._graph.operators if kernel.tensor in op.inputs]
-        position = kernel.tensor
-        stored.type = _TYPES[values.dtype]
-        if scales is not None:
-            stored.quantization = _quantization(scales, kernel.unit_axis)
-        self._set_bytes(stored, values if rows is None else rows.values)
+    def store(self, stored: StoredConstant) -> None:
+        """Stores a constant in another form, and puts operators before its users that undo it."""
+        constant, values, rows = stored.constant, stored.values, stored.rows
+        tensor, position = self._graph.tensors[constant.tensor], constant.tensor
+        users = [op for op in self._graph.operators if position in op.inputs]
+        tensor.type = _TYPES[values.dtype]
+        if stored.scales is not None:
+            tensor.quantization = _quantization(stored.scales, constant.unit_axis)
+        self._set_bytes(tensor, values if rows is None else rows.values)
         if rows is not None:
-            stored.sparsity = rows.parameters()
-            if is_computed_sparsely:
+            tensor.sparsity = rows.parameters()
+            if stored.is_computed_sparsely:
                 code = schema.BuiltinOperator.FULLY_CONNECTED
                 for user in users:
                     user.opcodeIndex = self._opcode(code, _SPARSE_FULLY_CONNECTED_VERSION)
@@ -113,15 +78,15 @@ class LiteRTFile:
                 position = self._computed_from(
                     position, values.dtype, schema.BuiltinOperator.DENSIFY, _DENSIFY_VERSION
                 )
-        if values.dtype != kernel.values.dtype:
+        if values.dtype != constant.values.dtype:
             position = self._computed_from(
                 position,
-                kernel.values.dtype,
+                constant.values.dtype,
                 schema.BuiltinOperator.DEQUANTIZE,
                 _DEQUANTIZE_VERSIONS[values.dtype],
             )
         for user in users:
-            user.inputs = np.where(user.inputs == kernel.tensor, position, user.inputs)
+            user.inputs = np.where(user.inputs == constant.tensor, position, user.inputs)
 
     def to_bytes(self) -> bytes:
         """The file, without names and notes that nothing needs to run it."""

@@ -11,10 +11,11 @@ import tensorflow as tf
 
 from keras_grow.export.served import gaps, row_table
 from keras_grow.export.served.at_load import AtLoad, shared
+from keras_grow.export.stored import StoredKernel
 from keras_grow.layers.growable import Growable
 
 
-class ServedKernel(tf.Module, abc.ABC):
+class ServedKernel(StoredKernel, tf.Module):
     """The kernel of one layer, in TensorFlow variables alone.
 
     Args:
@@ -22,12 +23,13 @@ class ServedKernel(tf.Module, abc.ABC):
         dtype: of the stored values; `None` stores them in the layer's own.
 
     Attributes:
-        words: how the kernel is stored, in words.
-        stored_bytes: of its variables on disk.
+        kind: a word for it: "dense", "packed" or "sparse".
         at_load: what is computed when the SavedModel is loaded.
+        values: what is stored of the kernel.
     """
 
     kind: str
+    values: tf.Variable
 
     def __init__(self, layer: Growable, dtype: str | None):
         super().__init__(name=self.kind)
@@ -43,17 +45,11 @@ class ServedKernel(tf.Module, abc.ABC):
         """Creates the variables."""
 
     @property
-    @abc.abstractmethod
-    def stored_dtype(self) -> tf.DType:
-        """The dtype of the stored values."""
-
-    @property
     def words(self) -> str:
-        """How the kernel is stored, such as "packed, float32"."""
-        return f"{self.kind}, {self.stored_dtype.name}"
+        return f"{self.kind}, {self.values.dtype.name}"
 
     @property
-    def stored_bytes(self) -> int:
+    def num_bytes(self) -> int:
         """Of the variables that stand on disk with values."""
         return sum(
             variable.dtype.size * math.prod(variable.shape)
@@ -61,15 +57,14 @@ class ServedKernel(tf.Module, abc.ABC):
             if None not in variable.shape
         )
 
-    def fill(self) -> None:
-        """Computes what a SavedModel computes when it is loaded, to be called here."""
-        for tensor in self.at_load:
-            tensor.fill()
-
-    def empty(self) -> None:
-        """Undoes `fill`: a SavedModel stores nothing of it."""
-        for tensor in self.at_load:
-            tensor.empty()
+    def described(self) -> dict[str, Any]:
+        """What a SavedModel says of the kernel, for JSON."""
+        return {
+            "storage": self.kind,
+            "dtype": self.values.dtype.name,
+            "shape": list(self.shape),
+            "stored_bytes": self.num_bytes,
+        }
 
     def _computed_at_load(
         self, compute: Callable[[], Sequence[tf.Tensor]], specs: Sequence[tf.TensorSpec]
@@ -113,10 +108,6 @@ class DenseKernel(_WithDenseKernel):
                 [tf.TensorSpec(self.shape, self.compute_dtype)],
             )
 
-    @property
-    def stored_dtype(self):
-        return self.values.dtype
-
     def kernel(self):
         return self.values.read_value() if self._kernel is None else self._kernel.read(0)
 
@@ -140,10 +131,6 @@ class PackedKernel(_WithDenseKernel):
         scatter = shared(_scattered, stream.dtype, values.dtype, tf.int64)
         return [tf.reshape(scatter(stream, values, [math.prod(self.shape)]), self.shape)]
 
-    @property
-    def stored_dtype(self):
-        return self.values.dtype
-
     def kernel(self):
         return self._kernel.read(0)
 
@@ -157,6 +144,7 @@ class SparseKernel(ServedKernel):
     """
 
     kind = "sparse"
+    is_computed_sparsely = True
 
     def _store(self, layer, dtype):
         indices, values = layer.active_connections()
@@ -184,10 +172,6 @@ class SparseKernel(ServedKernel):
                 *(tf.TensorSpec(table, tf.int32) for table in tables),
             ],
         )
-
-    @property
-    def stored_dtype(self):
-        return self.values.dtype
 
     def _values(self):
         # Rounded as the layer rounds its kernel.

@@ -1,22 +1,18 @@
-"""What an export is compared with: the model's own outputs, its kernels rounded as they are stored.
+"""What a SavedModel of rounded kernels is compared with: the model, its kernels rounded alike.
 
-Kernels are rounded here, apart from the export's code, and multiplied in other operations than an
+They are rounded here, apart from the export's code, and multiplied in other operations than an
 export's: a mistake there is not repeated here.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import keras
 import tensorflow as tf
-from keras import tree
 
 from keras_grow.layers.growable import Growable
-from keras_grow.layers.observer import Observer, observing
-from keras_grow.measuring.loss import call_model
+from keras_grow.layers.observer import Observer
 
 
-class _RoundedKernels(Observer):
+class RoundedKernels(Observer):
     """Rounds the effective kernels of layers to a dtype."""
 
     def __init__(self, layers: Sequence[Growable], dtype: str):
@@ -52,31 +48,3 @@ class _RoundedKernels(Observer):
 
 def _rounded(values: tf.Tensor, dtype: str) -> tf.Tensor:
     return tf.cast(tf.cast(values, dtype), values.dtype)
-
-
-def reference(
-    model: keras.Model, layers: Sequence[Growable], input_signature: Any, dtype: str | None
-) -> Callable[..., Any]:
-    """`model` at inference as a compiled function, which leaves the model as it is.
-
-    Compiled, because TensorFlow rounds half precision elsewhere when it does not compile.
-
-    Args:
-        model: a built model.
-        layers: its growable layers.
-        input_signature: the structure of `tf.TensorSpec` that the model takes.
-        dtype: what the kernels of `layers` are rounded to; `None` leaves them.
-
-    Returns:
-        A function of the model's inputs in their flattened order.
-    """
-    observer = Observer() if dtype is None else _RoundedKernels(layers, dtype)
-
-    @tf.function(input_signature=tree.flatten(input_signature))
-    def compute(*inputs):
-        inputs = tree.pack_sequence_as(input_signature, inputs)
-        state = [(variable, variable.value) for variable in model.variables]
-        with keras.StatelessScope(state_mapping=state), observing(observer):
-            return call_model(model, inputs, training=False)
-
-    return compute.get_concrete_function()

@@ -1,6 +1,5 @@
 """Times of functions that do the same, measured side by side."""
 
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -38,8 +37,3 @@ def interleaved_seconds(
                 functions[i]()
             times[i].append((time.perf_counter() - started) / counts[i])
     return times
-
-
-def median_seconds(functions: Sequence[Callable[[], Any]], seconds: float) -> list[float]:
-    """The median time of each function; see `interleaved_seconds`."""
-    return [statistics.median(times) for times in interleaved_seconds(functions, seconds)]
