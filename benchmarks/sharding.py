@@ -59,7 +59,7 @@ class Candidates(NamedTuple):
 
     @classmethod
     def ranked(cls, scores: np.ndarray, indices: np.ndarray) -> "Candidates":
-        """In their order, as `keras_grow.connections.selection` orders them."""
+        """In their order, as `keras_grow.search.selection` orders them."""
         order = np.lexsort((indices, -scores))
         return cls(scores[order], indices[order])
 

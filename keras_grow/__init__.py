@@ -10,7 +10,9 @@ from keras_grow import areas, errors, plotting, records, synthesis
 from keras_grow.callbacks.growth import GrowthCallback
 from keras_grow.callbacks.history import ConnectionHistory
 from keras_grow.callbacks.moments import Epochs, Steps
+from keras_grow.callbacks.neurons import NeuronGrowthCallback
 from keras_grow.callbacks.pruning import PruningCallback
+from keras_grow.callbacks.scheduled import ScheduledChange
 from keras_grow.callbacks.summaries import GrowthSummaries
 from keras_grow.callbacks.tensorboard import TensorBoard
 from keras_grow.connections.growing import grow
@@ -64,7 +66,9 @@ __all__ = [
     "GrowthCallback",
     "GrowthSummaries",
     "MeanOnlyBatchNormalization",
+    "NeuronGrowthCallback",
     "PruningCallback",
+    "ScheduledChange",
     "SparseDense",
     "Steps",
     "TensorBoard",

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from keras_grow.callbacks.connections import ConnectionChange, Schedule
 from keras_grow.callbacks.moments import Epochs, Steps
 from keras_grow.callbacks.quiet import search_as_quiet_as_fit
-from keras_grow.callbacks.scheduled_change import Schedule, ScheduledChange
 from keras_grow.connections.change import ChangeRecord
 from keras_grow.connections.growing import grow
 from keras_grow.layers.growable import Growable
@@ -16,7 +16,7 @@ from keras_grow.policies.start_values import StartValue
 from keras_grow.search.tiled_search import TiledSearch
 
 
-class GrowthCallback(ScheduledChange):
+class GrowthCallback(ConnectionChange):
     """Calls `keras_grow.grow` while `model.fit` trains.
 
     Growth never traces the compiled training step again. Into each epoch's logs go
@@ -76,7 +76,7 @@ class GrowthCallback(ScheduledChange):
         self.meter = GradientMeter() if meter is None else meter
         self.search = search
 
-    def _change(self, **amount) -> ChangeRecord:
+    def _change_by(self, **amount) -> ChangeRecord:
         return grow(
             self.model,
             self.data,
@@ -89,7 +89,8 @@ class GrowthCallback(ScheduledChange):
             search=search_as_quiet_as_fit(self.params, self.search),
         )
 
-    def _add_logs(self, logs):
+    def _log(self, logs):
+        super()._log(logs)
         losses = [record.loss for record in self._records if record.loss is not None]
         self._last_loss = losses[-1] if losses else self._last_loss
         logs["growth_loss"] = self._last_loss

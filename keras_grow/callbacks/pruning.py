@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from keras_grow.callbacks.connections import ConnectionChange, Schedule
 from keras_grow.callbacks.moments import Epochs, Steps
-from keras_grow.callbacks.scheduled_change import Schedule, ScheduledChange
 from keras_grow.connections.change import ChangeRecord
 from keras_grow.connections.pruning import prune
 from keras_grow.layers.growable import Growable
@@ -13,7 +13,7 @@ from keras_grow.policies.densities import DensityDistribution
 from keras_grow.policies.scores import Score
 
 
-class PruningCallback(ScheduledChange):
+class PruningCallback(ConnectionChange):
     """Calls `keras_grow.prune` while `model.fit` trains.
 
     Pruning never traces the compiled training step again. Into each epoch's logs go
@@ -66,7 +66,7 @@ class PruningCallback(ScheduledChange):
         self.data = data
         self.meter = GradientMeter() if meter is None else meter
 
-    def _change(self, **amount) -> ChangeRecord:
+    def _change_by(self, **amount) -> ChangeRecord:
         return prune(
             self.model,
             **amount,

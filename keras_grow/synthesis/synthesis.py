@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -11,11 +11,11 @@ import keras
 from keras_grow.as_it_was import Snapshot
 from keras_grow.callbacks.growth import GrowthCallback
 from keras_grow.callbacks.moments import Epochs
+from keras_grow.callbacks.neurons import NeuronGrowthCallback
 from keras_grow.callbacks.pruning import PruningCallback
 from keras_grow.integers import checked_integer
 from keras_grow.layers.growable import growable_layers
 from keras_grow.measuring.gradients import GradientMeter
-from keras_grow.neurons.births import grow_neurons
 from keras_grow.neurons.dead import remove_dead_neurons
 from keras_grow.synthesis.course import Course, GrowthPhase, Judgement, PruningStage
 
@@ -193,11 +193,11 @@ class _Synthesis:
             meter=self._meter,
         )
         neurons = [
-            _NeuronGrowth(
+            NeuronGrowthCallback(
+                self._growth_data,
                 name,
-                count,
-                range(first + 1, first + 1 + share),
-                data=self._growth_data,
+                _in_parts(count, first + 1, share),
+                when=Epochs(start=first + 1),
                 initializer=phase.neuron_initializer,
                 meter=self._meter,
             )
@@ -253,28 +253,15 @@ class _Synthesis:
         )
 
 
-class _NeuronGrowth(keras.callbacks.Callback):
-    """Lets neurons be born in a layer, in equal parts before some epochs."""
+def _in_parts(count: int, first: int, num_epochs: int) -> Callable[[int], int]:
+    """Equal parts of a count for some epochs, the larger ones first; 0 for others."""
+    part, rest = divmod(count, num_epochs)
 
-    def __init__(self, layer, count, epochs, *, data, initializer, meter):
-        super().__init__()
-        # Parts that add up to the count, the larger ones first.
-        part, rest = divmod(count, len(epochs))
-        self._counts = {epoch: part + (i < rest) for i, epoch in enumerate(epochs)}
-        self._layer, self._data, self._initializer = layer, data, initializer
-        self._meter = meter
+    def in_epoch(epoch: int) -> int:
+        number = epoch - first
+        return part + (number < rest) if 0 <= number < num_epochs else 0
 
-    def on_epoch_begin(self, epoch, logs=None):
-        count = self._counts.get(epoch, 0)
-        if count:
-            grow_neurons(
-                self.model,
-                self._data,
-                self._layer,
-                count,
-                initializer=self._initializer,
-                meter=self._meter,
-            )
+    return in_epoch
 
 
 class _StopWhen(keras.callbacks.Callback):

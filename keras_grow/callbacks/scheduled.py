@@ -1,9 +1,10 @@
-"""What GrowthCallback and PruningCallback share."""
+"""ScheduledChange: any verb inside `model.fit`, at certain moments."""
 
 import abc
 import warnings
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -11,32 +12,17 @@ import tensorflow as tf
 from keras_grow.as_it_was import Snapshot
 from keras_grow.callbacks.copyable import CopyableCallback
 from keras_grow.callbacks.moments import Epochs, Steps
-from keras_grow.callbacks.quiet import as_quiet_as_fit
-from keras_grow.connections.change import (
-    CapacityUsedUp,
-    ChangeRecord,
-    NothingToChange,
-    changeable_layers,
-    optimizer_of,
-)
-from keras_grow.integers import checked_integer
+from keras_grow.connections.change import CapacityUsedUp, NothingToChange
 from keras_grow.keras_private import step_counter
-from keras_grow.layers.growable import growable_layers
-from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.optimizer_slots import steps_made
-from keras_grow.policies.densities import DensityDistribution
-
-Schedule = float | int | Callable[[int], float]
-"""A number, or any callable of the epoch or step, `LearningRateSchedule`s included."""
-
 
 # What models were before the batch that is about to be trained, if something changed before it.
 # One state serves all callbacks of a training: they change the model one after the other.
 _before_batch: weakref.WeakKeyDictionary[keras.Model, Snapshot] = weakref.WeakKeyDictionary()
 
 
-class ScheduledChange(CopyableCallback, abc.ABC):
-    """Changes the model's connections at certain moments, and logs what it did.
+class Scheduled(CopyableCallback, abc.ABC):
+    """Changes the model before certain epochs or steps, and logs what it did.
 
     It acts before epochs or steps, never after: what a checkpoint saves is then the network
     that was measured, and nothing is grown and never trained. It keeps no state that a resumed
@@ -44,56 +30,43 @@ class ScheduledChange(CopyableCallback, abc.ABC):
 
     Of data whose length is not known Keras begins a batch more than there is, and only then finds
     out. A change before such a batch is taken back, and made before the next epoch's first step.
+
+    Args:
+        when: `keras_grow.Epochs(...)` or `keras_grow.Steps(...)`, by default every epoch from the
+            second.
     """
 
     _OF_A_RUN = ("_records", "_records_before", "_last_begin", "_steps_ended")
-    _participle: str
-    _noun: str
-    meter: GradientMeter
 
-    def __init__(
-        self,
-        amounts: dict[str, Schedule | DensityDistribution | None],
-        when: Epochs | Steps | None,
-        layers,
-    ):
-        """Takes how much to change, by the names of arguments of `grow` or `prune`."""
+    def __init__(self, when: Epochs | Steps | None = None):
         super().__init__()
-        given = {name: amount for name, amount in amounts.items() if amount is not None}
-        if len(given) != 1:
-            names = [f"`{name}`" for name in amounts]
-            received = ", ".join(f"{name}={amount}" for name, amount in amounts.items())
-            raise ValueError(
-                f"Pass exactly one of {', '.join(names[:-1])} and {names[-1]}. Received: {received}"
-            )
-        ((self._amount_name, self._amount),) = given.items()
-        if self._amount_name == "count" and not callable(self._amount):
-            self._amount = checked_integer(self._amount, "count")
         self.when = Epochs() if when is None else when
         if not isinstance(self.when, (Epochs, Steps)):
             raise TypeError(
                 f"`when` must be a keras_grow.Epochs or a keras_grow.Steps. Received: when={when!r}"
             )
-        self.layers = layers
-        self._last_loss = float("nan")
         self._has_warned = False
 
     @abc.abstractmethod
-    def _change(self, **amount) -> ChangeRecord:
-        """Grows or prunes; called with `count`, `density` or another of the amounts."""
+    def _change(self, moment: int) -> Any:
+        """Makes the change at an epoch or step; returns its record, if there is one."""
+
+    @abc.abstractmethod
+    def _log(self, logs: dict) -> None:
+        """Adds to an epoch's logs what was done in it."""
 
     def on_train_begin(self, logs=None):
-        self._records: list[ChangeRecord] = []
+        self._records: list[Any] = []
         self._num_due = 0
         self._moments: list[int] = []
         self._last_begin: int | None = None
-        self._records_before: list[ChangeRecord] | None = None
+        self._records_before: list[Any] | None = None
         self._is_in_batch = False
         self._steps_ended: tf.Tensor | None = None
         _before_batch.pop(self.model, None)
         # A subclassed model may be built, and have its layers, only after the first batch.
         if self.model.built:
-            optimizer_of(self.model, None, changeable_layers(self.model, self.layers))
+            self._check()
 
     def on_epoch_begin(self, epoch, logs=None):
         self._records = []
@@ -134,15 +107,8 @@ class ScheduledChange(CopyableCallback, abc.ABC):
 
     def on_epoch_end(self, epoch, logs=None):
         self._take_back()
-        if logs is None:
-            return
-        layers = changeable_layers(self.model, self.layers)
-        num_active = sum(layer.num_active for layer in layers)
-        logs["connections"] = num_active
-        logs["density"] = num_active / sum(layer.num_connections for layer in layers)
-        logs[f"{self._participle}_connections"] = sum(record.count for record in self._records)
-        logs[f"{self._noun}_seconds"] = sum(record.seconds for record in self._records)
-        self._add_logs(logs)
+        if logs is not None:
+            self._log(logs)
 
     def on_train_end(self, logs=None):
         if isinstance(self.when, Steps):
@@ -153,19 +119,13 @@ class ScheduledChange(CopyableCallback, abc.ABC):
         if self._num_due or self._has_warned or is_over or not self._moments:
             return
         self._has_warned = True
-        layers = changeable_layers(self.model, self.layers)
-        num_active = sum(layer.num_active for layer in layers)
-        num_connections = sum(layer.num_connections for layer in layers)
         if isinstance(self.when, Epochs):
             trained = f"epochs {self._moments[0]} to {self._moments[-1]}, counted from 0"
         else:
             trained = f"steps {self._moments[0]} to {self._moments[-1]}"
         warnings.warn(
             f"{type(self).__name__} never fell due. Received: when={self.when}, and a training of "
-            f"{trained}. Asked for {self._amount_name}={self._amount}; {num_active:,} of "
-            f"{num_connections:,} connections are active (density "
-            f"{num_active / num_connections:.4g}), as before. Train for longer, or let `when` "
-            "start earlier.",
+            f"{trained}.{self._asked()} Train for longer, or let `when` start earlier.",
             stacklevel=2,
         )
 
@@ -179,10 +139,16 @@ class ScheduledChange(CopyableCallback, abc.ABC):
             return full
         return steps_per_epoch % full or full
 
+    def _check(self) -> None:
+        """Raises before the first epoch what the change would raise later."""
+
+    def _asked(self) -> str:
+        """What was asked for and reached, for the warning; a sentence with a space before it."""
+        return ""
+
     def _state(self) -> Snapshot:
         """What a change may touch."""
-        layers = growable_layers(self.model)
-        variables = [variable for layer in layers for variable in layer.variables]
+        variables = list(self.model.variables)
         # Numbers such as the learning rate are other callbacks' business.
         if self.model.optimizer is not None:
             variables += [slot for slot in self.model.optimizer.variables if slot.shape]
@@ -203,27 +169,59 @@ class ScheduledChange(CopyableCallback, abc.ABC):
             step_counter(self.model.optimizer).assign(self._steps_ended)
         self._is_in_batch = False
 
-    def _add_logs(self, logs: dict) -> None:
-        """Adds what only one of the callbacks knows."""
-
     def _change_at(self, moment: int) -> None:
         self._num_due += 1
-        amount = _value(self._amount, moment)
-        if self._amount_name == "count":
-            # A schedule computes in floats: 9.999999 means 10.
-            amount = round(amount)
-            if amount == 0:
-                return
         try:
-            with as_quiet_as_fit(self.params, self.meter):
-                self._records.append(self._change(**{self._amount_name: amount}))
+            record = self._change(moment)
         except CapacityUsedUp as error:
             warnings.warn(str(error), stacklevel=2)
         except NothingToChange:
             return
+        else:
+            if record is not None:
+                self._records.append(record)
 
 
-def _value(schedule: Schedule | DensityDistribution, moment: int):
-    if isinstance(schedule, DensityDistribution) or not callable(schedule):
-        return schedule
-    return float(schedule(moment))
+class ScheduledChange(Scheduled):
+    """Any change of a model in `model.fit`, before certain epochs or steps.
+
+    Into each epoch's logs go `changed` and `change_seconds`, how much was changed and how long
+    that took; put this callback before those that read logs. It acts before epochs or steps, so
+    that a checkpoint holds the network that was measured. It can be copied and pickled, if `change`
+    can, and takes no model along.
+
+    Args:
+        change: called as `change(model, moment)` with the epoch, or the optimizer's step; returns
+            what the verb returned, which has a `count` and `seconds`, or `None`. Nothing happens
+            where it raises `keras_grow.errors.NothingToChange`. It keeps the shapes of variables,
+            as `grow`, `prune`, `grow_neurons` and `prune_neurons` do.
+        when: `keras_grow.Epochs(...)` or `keras_grow.Steps(...)`, by default every epoch from the
+            second.
+
+    Example:
+
+    ```python
+    def prune_two(model, epoch):
+        return keras_grow.prune_neurons(model, count=2, data=(x,))
+
+
+    model.fit(x, y, epochs=9, callbacks=[keras_grow.ScheduledChange(prune_two)])
+    ```
+    """
+
+    def __init__(
+        self, change: Callable[[keras.Model, int], Any], when: Epochs | Steps | None = None
+    ):
+        super().__init__(when)
+        if not callable(change):
+            raise TypeError(
+                f"`change` must be a function of the model and the moment. Received: {change!r}"
+            )
+        self.change = change
+
+    def _change(self, moment):
+        return self.change(self.model, moment)
+
+    def _log(self, logs):
+        logs["changed"] = sum(record.count for record in self._records)
+        logs["change_seconds"] = sum(record.seconds for record in self._records)

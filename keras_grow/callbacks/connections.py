@@ -1,0 +1,90 @@
+"""What GrowthCallback and PruningCallback share."""
+
+import abc
+from collections.abc import Callable, Sequence
+
+from keras_grow.callbacks.moments import Epochs, Steps
+from keras_grow.callbacks.quiet import as_quiet_as_fit
+from keras_grow.callbacks.scheduled import Scheduled
+from keras_grow.connections.change import ChangeRecord, changeable_layers, optimizer_of
+from keras_grow.integers import checked_integer
+from keras_grow.layers.growable import Growable
+from keras_grow.measuring.gradients import GradientMeter
+from keras_grow.policies.densities import DensityDistribution
+
+Schedule = float | int | Callable[[int], float]
+"""A number, or any callable of the epoch or step, `LearningRateSchedule`s included."""
+
+
+class ConnectionChange(Scheduled):
+    """Grows or prunes connections by a schedule of one of several amounts."""
+
+    _participle: str
+    _noun: str
+    meter: GradientMeter
+
+    def __init__(
+        self,
+        amounts: dict[str, Schedule | DensityDistribution | None],
+        when: Epochs | Steps | None,
+        layers: Sequence[str | Growable] | None,
+    ):
+        """Takes how much to change, by the names of arguments of `grow` or `prune`."""
+        super().__init__(when)
+        given = {name: amount for name, amount in amounts.items() if amount is not None}
+        if len(given) != 1:
+            names = [f"`{name}`" for name in amounts]
+            received = ", ".join(f"{name}={amount}" for name, amount in amounts.items())
+            raise ValueError(
+                f"Pass exactly one of {', '.join(names[:-1])} and {names[-1]}. Received: {received}"
+            )
+        ((self._amount_name, self._amount),) = given.items()
+        if self._amount_name == "count" and not callable(self._amount):
+            self._amount = checked_integer(self._amount, "count")
+        self.layers = layers
+        self._last_loss = float("nan")
+
+    @abc.abstractmethod
+    def _change_by(self, **amount) -> ChangeRecord:
+        """Grows or prunes; called with `count`, `density` or another of the amounts."""
+
+    def _change(self, moment):
+        amount = _value(self._amount, moment)
+        if self._amount_name == "count":
+            # A schedule computes in floats: 9.999999 means 10.
+            amount = round(amount)
+            if amount == 0:
+                return None
+        with as_quiet_as_fit(self.params, self.meter):
+            return self._change_by(**{self._amount_name: amount})
+
+    def _check(self):
+        optimizer_of(self.model, None, changeable_layers(self.model, self.layers))
+
+    def _log(self, logs):
+        num_active, num_connections = self._counts()
+        logs["connections"] = num_active
+        logs["density"] = num_active / num_connections
+        logs[f"{self._participle}_connections"] = sum(record.count for record in self._records)
+        logs[f"{self._noun}_seconds"] = sum(record.seconds for record in self._records)
+
+    def _asked(self):
+        num_active, num_connections = self._counts()
+        return (
+            f" Asked for {self._amount_name}={self._amount}; {num_active:,} of "
+            f"{num_connections:,} connections are active (density "
+            f"{num_active / num_connections:.4g}), as before."
+        )
+
+    def _counts(self) -> tuple[int, int]:
+        layers = changeable_layers(self.model, self.layers)
+        return (
+            sum(layer.num_active for layer in layers),
+            sum(layer.num_connections for layer in layers),
+        )
+
+
+def _value(schedule: Schedule | DensityDistribution, moment: int):
+    if isinstance(schedule, DensityDistribution) or not callable(schedule):
+        return schedule
+    return float(schedule(moment))
