@@ -22,6 +22,7 @@ from keras_grow.export.verification import compare
 from keras_grow.export.writing import num_bytes
 from keras_grow.integers import checked_integer
 from keras_grow.layers.growable import Growable, growable_layers, nested_layers
+from keras_grow.layers.observer import Observer
 
 KERAS_MODEL = "Keras model"
 # Samples at a time when outputs are compared.
@@ -163,7 +164,9 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="keras_grow-") as folder:
         path = os.path.join(folder, "model.keras")
         model.save(path)
-        made = [(KERAS_MODEL, False, num_bytes(path), inference.serve(is_compiled=True))]
+        made = [
+            (KERAS_MODEL, False, num_bytes(path), inference.serve(Observer(), is_compiled=True))
+        ]
         for prefix, source in _sources(model, dense):
             for each in formats:
                 label, path = prefix + each.label, os.path.join(folder, str(len(made)))
