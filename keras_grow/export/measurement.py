@@ -13,7 +13,7 @@ import numpy as np
 from keras_grow.compaction import compact
 from keras_grow.conversion import make_growable
 from keras_grow.export.formats import FORMATS
-from keras_grow.export.inference import Inference, Serve
+from keras_grow.export.inference import Arrays, Inference, Serve
 from keras_grow.export.pipeline import Format
 from keras_grow.export.quiet import silent
 from keras_grow.export.samples import cut, outputs_of, random_inputs
@@ -164,45 +164,34 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="keras_grow-") as folder:
         path = os.path.join(folder, "model.keras")
         model.save(path)
-        made = [
-            (KERAS_MODEL, False, num_bytes(path), inference.serve(Observer(), is_compiled=True))
-        ]
-        for prefix, source in _sources(model, dense):
+        own = inference.serve(Observer(), is_compiled=True)
+        forms = [_Form(KERAS_MODEL, False, num_bytes(path), own)]
+        sources = {"": compact(model).model}
+        if dense is not None:
+            is_growable = any(isinstance(layer, Growable) for layer in nested_layers(dense))
+            sources["dense "] = dense if is_growable else make_growable(dense)
+        for prefix, source in sources.items():
             for each in formats:
-                label, path = prefix + each.label, os.path.join(folder, str(len(made)))
+                label, path = prefix + each.label, os.path.join(folder, str(len(forms)))
                 try:
-                    record = each.export(source, path)
-                    with silent():
-                        serve = each.open(path)
+                    forms.append(_exported(each, source, path, label, is_dense=bool(prefix)))
                 except (ValueError, ImportError) as reason:
                     left_out[label] = str(reason)
-                    continue
-                serve = _by_position(serve, Inference(source))
-                made.append((label, bool(prefix), record.num_bytes, serve))
-        labels, are_dense, disk_bytes, serves = zip(*made, strict=True)
-        latencies: list[list[Latency]] = [[] for _ in serves]
-        for size in sizes:
-            # The first samples, again from the start where there are too few.
-            batch = {k: np.resize(v, (size, *v.shape[1:])) for k, v in samples.items()}
-            calls = [functools.partial(serve, batch) for serve in serves]
-            for found, times in zip(latencies, interleaved_seconds(calls, seconds), strict=True):
-                lower, median, upper = np.quantile(times, [0.25, 0.5, 0.75]).tolist()
-                found.append(Latency(size, median, lower, upper, len(times)))
-        outputs = [outputs_of(serve, cut(samples, _CHUNK)) for serve in serves]
-    expected, measured = outputs[0], []
-    rows = zip(labels, are_dense, disk_bytes, latencies, outputs, strict=True)
-    for label, is_dense, size, found, values in rows:
+        latencies = [_latencies(forms, samples, size, seconds) for size in sizes]
+        outputs = [outputs_of(form.serve, cut(samples, _CHUNK)) for form in forms]
+    measured = []
+    for i, (form, values) in enumerate(zip(forms, outputs, strict=True)):
         # The dense original may call its outputs by other names.
-        names = expected if set(expected) == set(values) else values
+        names = outputs[0] if set(outputs[0]) == set(values) else values
         arrays = [values[name] for name in names]
-        error, agreement = compare(arrays, list(expected.values()))
+        error, agreement = compare(arrays, list(outputs[0].values()))
         right = None if classes is None else np.mean(np.argmax(arrays[0], axis=-1) == classes)
         measured.append(
             FormMeasurement(
-                form=label,
-                disk_bytes=size,
-                latencies=tuple(found),
-                error=None if is_dense else error,
+                form=form.label,
+                disk_bytes=form.disk_bytes,
+                latencies=tuple(of_size[i] for of_size in latencies),
+                error=None if form.is_dense else error,
                 agreement=agreement,
                 accuracy=None if right is None else float(right),
             )
@@ -210,19 +199,37 @@ def measure(
     return Measurement(tuple(measured), left_out)
 
 
-def _sources(model: keras.Model, dense: keras.Model | None) -> list[tuple[str, keras.Model]]:
-    """What is exported, and how its forms are called."""
-    sources = [("", compact(model).model)]
-    if dense is not None:
-        is_growable = any(isinstance(layer, Growable) for layer in nested_layers(dense))
-        sources.append(("dense ", dense if is_growable else make_growable(dense)))
-    return sources
+@dataclasses.dataclass(frozen=True)
+class _Form:
+    label: str
+    is_dense: bool
+    disk_bytes: int
+    serve: Serve
 
 
-def _by_position(serve: Serve, inference: Inference) -> Serve:
-    """`serve` of another model's inputs: the dense original may call its own by other names."""
-    names = [spec.name for spec in inference.specs]
-    return lambda inputs: serve(dict(zip(names, inputs.values(), strict=True)))
+def _exported(form: Format, source: keras.Model, path: str, label: str, is_dense: bool) -> _Form:
+    record = form.export(source, path)
+    with silent():
+        serve = form.open(path)
+    # The dense original may call its inputs by other names.
+    names = [spec.name for spec in Inference(source).specs]
+    return _Form(
+        label,
+        is_dense,
+        record.num_bytes,
+        lambda inputs: serve(dict(zip(names, inputs.values(), strict=True))),
+    )
+
+
+def _latencies(forms: Sequence[_Form], samples: Arrays, size: int, seconds: float) -> list[Latency]:
+    # The first samples, again from the start where there are too few.
+    batch = {name: np.resize(array, (size, *array.shape[1:])) for name, array in samples.items()}
+    calls = [functools.partial(form.serve, batch) for form in forms]
+    found = []
+    for times in interleaved_seconds(calls, seconds):
+        lower, median, upper = np.quantile(times, [0.25, 0.5, 0.75]).tolist()
+        found.append(Latency(size, median, lower, upper, len(times)))
+    return found
 
 
 def _samples(

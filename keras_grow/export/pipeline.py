@@ -134,8 +134,10 @@ class Format(abc.ABC):
         self.check(model)
         check_finite(model, inference.layers)
         error_limit, agreement_limit = self.limits(inference)
-        tolerance = error_limit if tolerance is None else tolerance
-        min_agreement = agreement_limit if min_agreement is None else min_agreement
+        if tolerance is None:
+            tolerance = error_limit
+        if min_agreement is None:
+            min_agreement = agreement_limit
         with written_beside(path, self.is_own, self.name) as written:
             samples = batches(inference, self.default_data() if data is None else data)
             # First, so that a model that fails by itself is not blamed on the format.
@@ -150,6 +152,11 @@ class Format(abc.ABC):
             layer: ", and ".join(dict.fromkeys(kernel.words for kernel in kernels))
             for layer, kernels in stored.items()
         }
+        sparsely = [
+            layer
+            for layer, kernels in stored.items()
+            if kernels and all(kernel.is_computed_sparsely for kernel in kernels)
+        ]
         return ExportRecord(
             path=os.path.abspath(os.fspath(path)),
             format=self.name,
@@ -158,11 +165,7 @@ class Format(abc.ABC):
             error=error,
             tolerance=tolerance,
             agreement=agreement,
-            computed_sparsely=tuple(
-                layer
-                for layer, kernels in stored.items()
-                if kernels and all(kernel.is_computed_sparsely for kernel in kernels)
-            ),
+            computed_sparsely=tuple(sparsely),
         )
 
 
