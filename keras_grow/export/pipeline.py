@@ -145,6 +145,11 @@ class Format(abc.ABC):
             with silent():
                 stored = self.convert(inference, written, samples)
             outputs = self.run(written, samples)
+            if set(outputs) != set(wanted):
+                raise ValueError(
+                    f"A {self.name} file must name its outputs as the model does. Received: "
+                    f"{sorted(outputs)}, expected {sorted(wanted)}"
+                )
             outputs = {name: outputs[name] for name in wanted}
             error, agreement = check(outputs, wanted, tolerance, min_agreement, self.name)
             self.describe(written, inference, stored, {"error": error, "tolerance": tolerance})

@@ -73,6 +73,17 @@ def test_a_format_of_ones_own_is_compared_and_moved_into_place_as_all_are(tmp_pa
     assert sorted(os.listdir(tmp_path)) == ["m.pickle", "thesis.txt"]
 
 
+def test_a_file_whose_outputs_have_other_names_is_refused_in_words(tmp_path):
+    class Renamed(_Arrays):
+        def open(self, path):
+            serve = super().open(path)
+            return lambda inputs: {"y": serve(inputs)["b"]}
+
+    with pytest.raises(ValueError, match=r"Received: \['y'\], expected \['b'\]"):
+        Renamed().export(_model(), tmp_path / "m.pickle")
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_file_that_does_not_run_is_refused_in_words(tmp_path, monkeypatch):
     monkeypatch.setattr(pickle, "dumps", lambda _: b"\x80no pickle")
     with pytest.raises(ValueError, match="Python can't run the file that was made of the model"):
