@@ -5,7 +5,7 @@ import functools
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -165,22 +165,26 @@ def measure(
         path = os.path.join(folder, "model.keras")
         model.save(path)
         own = inference.serve(Observer(), is_compiled=True)
-        forms = [_Form(KERAS_MODEL, False, num_bytes(path), own)]
+        made = [_Form(KERAS_MODEL, False, num_bytes(path), own)]
         sources = {"": compact(model).model}
         if dense is not None:
             is_growable = any(isinstance(layer, Growable) for layer in nested_layers(dense))
             sources["dense "] = dense if is_growable else make_growable(dense)
         for prefix, source in sources.items():
-            for each in formats:
-                label, path = prefix + each.label, os.path.join(folder, str(len(forms)))
+            for form in formats:
+                label, path = prefix + form.label, os.path.join(folder, str(len(made)))
                 try:
-                    forms.append(_exported(each, source, path, label, is_dense=bool(prefix)))
+                    size = form.export(source, path).num_bytes
+                    with silent():
+                        serve = form.open(path)
+                    made.append(_Form(label, bool(prefix), size, _by_position(serve, source)))
                 except (ValueError, ImportError) as reason:
                     left_out[label] = str(reason)
-        latencies = [_latencies(forms, samples, size, seconds) for size in sizes]
-        outputs = [outputs_of(form.serve, cut(samples, _CHUNK)) for form in forms]
+        serves = [each.serve for each in made]
+        latencies = [_latencies(serves, samples, size, seconds) for size in sizes]
+        outputs = [outputs_of(serve, cut(samples, _CHUNK)) for serve in serves]
     measured = []
-    for i, (form, values) in enumerate(zip(forms, outputs, strict=True)):
+    for i, (each, values) in enumerate(zip(made, outputs, strict=True)):
         # The dense original may call its outputs by other names.
         names = outputs[0] if set(outputs[0]) == set(values) else values
         arrays = [values[name] for name in names]
@@ -188,10 +192,10 @@ def measure(
         right = None if classes is None else np.mean(np.argmax(arrays[0], axis=-1) == classes)
         measured.append(
             FormMeasurement(
-                form=form.label,
-                disk_bytes=form.disk_bytes,
+                form=each.label,
+                disk_bytes=each.size,
                 latencies=tuple(of_size[i] for of_size in latencies),
-                error=None if form.is_dense else error,
+                error=None if each.is_dense else error,
                 agreement=agreement,
                 accuracy=None if right is None else float(right),
             )
@@ -199,34 +203,26 @@ def measure(
     return Measurement(tuple(measured), left_out)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Form:
+class _Form(NamedTuple):
     label: str
     is_dense: bool
-    disk_bytes: int
+    size: int
     serve: Serve
 
 
-def _exported(form: Format, source: keras.Model, path: str, label: str, is_dense: bool) -> _Form:
-    record = form.export(source, path)
-    with silent():
-        serve = form.open(path)
+def _by_position(serve: Serve, model: keras.Model) -> Serve:
     # The dense original may call its inputs by other names.
-    names = [spec.name for spec in Inference(source).specs]
-    return _Form(
-        label,
-        is_dense,
-        record.num_bytes,
-        lambda inputs: serve(dict(zip(names, inputs.values(), strict=True))),
-    )
+    names = [spec.name for spec in Inference(model).specs]
+    return lambda inputs: serve(dict(zip(names, inputs.values(), strict=True)))
 
 
-def _latencies(forms: Sequence[_Form], samples: Arrays, size: int, seconds: float) -> list[Latency]:
+def _latencies(
+    serves: Sequence[Serve], samples: Arrays, size: int, seconds: float
+) -> list[Latency]:
     # The first samples, again from the start where there are too few.
     batch = {name: np.resize(array, (size, *array.shape[1:])) for name, array in samples.items()}
-    calls = [functools.partial(form.serve, batch) for form in forms]
     found = []
-    for times in interleaved_seconds(calls, seconds):
+    for times in interleaved_seconds([functools.partial(s, batch) for s in serves], seconds):
         lower, median, upper = np.quantile(times, [0.25, 0.5, 0.75]).tolist()
         found.append(Latency(size, median, lower, upper, len(times)))
     return found
