@@ -1,4 +1,4 @@
-"""The table of formats: each is one file, and one line here.
+"""The formats of exports as objects with their options; each is one file, and one line here.
 
 `keras_grow.measure` measures what is here, and the tests hold it to the contract.
 """
@@ -13,3 +13,4 @@ FORMATS: tuple[type[Format], ...] = tuple(
     for value in list(globals().values())
     if isinstance(value, type) and issubclass(value, Format) and value is not Format
 )
+__all__ = ["FORMATS", "Format", *(kind.__name__ for kind in FORMATS)]

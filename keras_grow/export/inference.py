@@ -1,5 +1,7 @@
 """A model at inference as functions of its inputs, in names that every format understands."""
 
+import dataclasses
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,6 +17,7 @@ from keras_grow.layers.observer import Observer, observing
 from keras_grow.measuring.loss import call_model
 
 Arrays = Mapping[str, np.ndarray]
+Values = Callable[[], Sequence[tuple[keras.Variable, tf.Tensor]]]
 # Runs a batch of inputs by name; the outputs by name.
 Serve = Callable[[Arrays], Mapping[str, np.ndarray]]
 
@@ -51,10 +54,6 @@ class Inference:
                 "`keras.Input`s."
             )
 
-    def packed(self, flat: Sequence[Any]) -> Any:
-        """One value for each of `specs` in the structure that the model takes."""
-        return tree.pack_sequence_as(self._structure, list(flat))
-
     def named(self, inputs: Any) -> dict[str, np.ndarray]:
         """The arrays of a structure of inputs, in the model's dtypes, by name."""
         arrays = tree.flatten(inputs)
@@ -69,30 +68,12 @@ class Inference:
             for spec, array in zip(self.specs, arrays, strict=True)
         }
 
-    def outputs(
-        self,
-        inputs: Sequence[Any],
-        observer: Observer,
-        values: Sequence[tuple[keras.Variable, tf.Tensor]],
-    ) -> dict[str, tf.Tensor]:
-        """The model's outputs by name; the model stays as it is.
+    def function(self, observer: Observer, values: Values) -> Any:
+        """A `tf.function` of `specs`, traced, which returns the model's outputs by name.
 
         Args:
-            inputs: one tensor for each of `specs`.
             observer: may show layers other kernels than their own.
-            values: of the model's variables, in place of their own.
-        """
-        with keras.StatelessScope(state_mapping=values), observing(observer):
-            return _named_outputs(
-                self.model, call_model(self.model, self.packed(inputs), training=False)
-            )
-
-    def function(
-        self,
-        observer: Observer,
-        values: Callable[[], Sequence[tuple[keras.Variable, tf.Tensor]]],
-    ) -> Any:
-        """`outputs` as a `tf.function` of `specs`, traced.
+            values: returns values of the model's variables, in place of their own.
 
         Raises:
             ValueError: where TensorFlow can't trace the model.
@@ -100,7 +81,7 @@ class Inference:
 
         @tf.function(input_signature=self.specs)
         def compute(*inputs):
-            return self.outputs(inputs, observer, values())
+            return self._outputs(inputs, observer, values)
 
         try:
             compute.get_concrete_function()
@@ -111,42 +92,58 @@ class Inference:
             ) from error
         return compute
 
-    def serve(self, observer: Observer | None = None, is_compiled: bool | None = None) -> Serve:
+    def serve(self, observer: Observer, is_compiled: bool = False) -> Serve:
         """Runs the model itself, as its exports are run.
 
         Args:
             observer: may show layers other kernels than their own.
-            is_compiled: whether as a compiled function, or called as a user calls it. By default
-                compiled where a layer computes in half precision, which TensorFlow rounds
-                elsewhere when it does not compile.
+            is_compiled: whether as a compiled function, or called as a user calls it; compiled
+                anyway where a layer computes in half precision, which TensorFlow rounds elsewhere
+                when it does not compile.
         """
-        observer = observer or Observer()
-        if is_compiled is None:
-            dtypes = {layer.compute_dtype for layer in nested_layers(self.model)}
-            is_compiled = bool(dtypes & {"float16", "bfloat16"})
 
         def own_values():
             return [(variable, variable.value) for variable in self.model.variables]
 
-        compute: Any = self.function(observer, own_values) if is_compiled else None
+        is_half = any(
+            layer.compute_dtype in ("float16", "bfloat16") for layer in nested_layers(self.model)
+        )
+        compute = self.function(observer, own_values) if is_compiled or is_half else None
 
         def call(inputs: Arrays) -> dict[str, np.ndarray]:
-            tensors = [tf.constant(inputs[spec.name], spec.dtype) for spec in self.specs]
-            if compute is None:
-                outputs = self.outputs(tensors, observer, own_values())
-            else:
-                outputs = compute(*tensors)
+            flat = [tf.constant(inputs[spec.name], spec.dtype) for spec in self.specs]
+            outputs = compute(*flat) if compute else self._outputs(flat, observer, own_values)
             return {name: np.asarray(value) for name, value in outputs.items()}
 
         return call
+
+    def _outputs(
+        self, inputs: Sequence[Any], observer: Observer, values: Values
+    ) -> dict[str, tf.Tensor]:
+        packed = tree.pack_sequence_as(self._structure, list(inputs))
+        # The scope leaves the model as it is.
+        with keras.StatelessScope(state_mapping=values()), observing(observer):
+            return _named(self.model, call_model(self.model, packed, training=False))
+
+
+@dataclasses.dataclass(frozen=True)
+class ShownKernel:
+    """A kernel in place of a layer's own.
+
+    Attributes:
+        kernel: returns a dense one, or `None` where there is only a product.
+        product: applies it to inputs, or returns `None` where the dense kernel shall be applied.
+    """
+
+    kernel: Callable[[], tf.Tensor | None]
+    product: Callable[[Any], tf.Tensor | None] = lambda inputs: None
 
 
 class ShownKernels(Observer):
     """Shows layers other kernels in place of their own.
 
     Args:
-        kernels: by layer; each has `kernel()`, a dense kernel or `None`, and `product(inputs)`,
-            the kernel applied, or `None` where the layer shall apply it.
+        kernels: by layer, each a `ShownKernel` or what has the same two functions.
     """
 
     def __init__(self, kernels: Mapping[Growable, Any]):
@@ -158,21 +155,19 @@ class ShownKernels(Observer):
 
     def product(self, layer, inputs):
         shown = self._kernels.get(id(layer))
-        return None if shown is None else shown.product(inputs)
+        if shown is None:
+            return None
+        product = shown.product(inputs)
+        if product is None and layer.is_sparse:  # Masked layers know best how to apply a kernel.
+            dtype = layer.compute_dtype
+            product = tf.matmul(dense_inputs(inputs, dtype), tf.cast(shown.kernel(), dtype))
+        return product
 
 
-class _ConstantKernel:
-    def __init__(self, layer: Growable):
-        self._values = layer.effective_kernel().numpy()
-        self._is_sparse, self._dtype = layer.is_sparse, layer.compute_dtype
-
-    def kernel(self):
-        return tf.constant(self._values)
-
-    def product(self, inputs):
-        if not self._is_sparse:
-            return None  # Masked layers know best how to apply a kernel.
-        return tf.matmul(tf.cast(inputs, self._dtype), tf.cast(self.kernel(), self._dtype))
+def dense_inputs(inputs: Any, dtype: str) -> tf.Tensor:
+    """Inputs of a layer as a dense tensor in `dtype`."""
+    inputs = tf.sparse.to_dense(inputs) if isinstance(inputs, tf.SparseTensor) else inputs
+    return tf.cast(inputs, dtype)
 
 
 def with_constants(inference: Inference) -> Any:
@@ -184,7 +179,10 @@ def with_constants(inference: Inference) -> Any:
     Raises:
         ValueError: where TensorFlow can't trace the model.
     """
-    kernels = {layer: _ConstantKernel(layer) for layer in inference.layers}
+    kernels = {
+        layer: ShownKernel(functools.partial(tf.constant, layer.effective_kernel().numpy()))
+        for layer in inference.layers
+    }
     values = [(variable, variable.numpy()) for variable in plain_variables(inference)]
     return inference.function(
         ShownKernels(kernels),
@@ -213,7 +211,7 @@ def _signature_of(model: keras.Model) -> Any:
     )
 
 
-def _named_outputs(model: keras.Model, outputs: Any) -> dict[str, tf.Tensor]:
+def _named(model: keras.Model, outputs: Any) -> dict[str, tf.Tensor]:
     flat = tree.flatten(outputs)
     if isinstance(outputs, dict) and len(outputs) == len(flat):
         names = sorted(outputs)  # As `keras.tree` flattens them.

@@ -52,13 +52,12 @@ def export_litert(
     interpreter has been seen to compute wrong numbers from them. Names of inputs and outputs in the
     signature are the model's. The batch size stays free. The model runs at inference.
 
-    Before it is written, the file is run by LiteRT's own interpreter (of `ai-edge-litert` if that
-    is installed, else of TensorFlow) and compared with the model.
+    Before it stands at its path, the file is run by LiteRT's own interpreter (of `ai-edge-litert`
+    if that is installed, else of TensorFlow) and compared with the model.
 
     Args:
         model: a built model.
-        path: the file to write, such as "grown.tflite". An earlier LiteRT file there is replaced,
-            in one step at the end.
+        path: the file to write, such as "grown.tflite"; an earlier LiteRT file is replaced.
         dtype: of the stored kernels: "float32"; "float16"; or "int8", with a scale for each unit
             (float16 where that is smaller). The product is float32 in each case. Kernels in
             float16 and int8 are made dense float32 when loaded: smaller files, not faster ones.
@@ -66,27 +65,20 @@ def export_litert(
             on which the ranges of activations are measured. With it, kernels and activations are
             multiplied in int8; inputs and outputs stay float32. Fast on integer hardware, but
             kernels of dense layers are stored dense, as LiteRT can't load them otherwise.
-        data: samples to compare on, in the structure of the model's inputs; by default the
-            `calibration_data`, or 64 samples of normal numbers.
-        tolerance: the largest error to accept, max|a - b| / max|b| over the outputs; by default
-            1e-5 for float32, 5e-3 for float16, and any for int8.
-        min_agreement: the share of predictions that must be the same; by default 0.9 for int8,
-            and 0 for others.
-        input_signature: for subclassed models, which do not know their inputs: the structure of
-            `tf.TensorSpec` that the model takes, each with a name.
+        data: samples to compare on; by default the `calibration_data`, or 64 random ones.
+        tolerance: the largest error to accept; by default 1e-5 for float32, 5e-3 for float16, and
+            any for int8.
+        min_agreement: the share of predictions that must be the same; by default 0.9 for int8.
+        input_signature: the `tf.TensorSpec`s of a subclassed model's inputs.
 
     Returns:
         What was written, and how near its outputs are to the model's.
 
     Raises:
-        TypeError: if `model` is not a Keras 3 model.
         ImportError: for float16 and int8, where ai-edge-litert is not installed to check them.
-        NotVerified: where the file does not compute what the model does. It is not written.
-        ValueError: for a model that TensorFlow can't trace or LiteRT can't express, such as one
-            with recurrent layers that are not unrolled, partial-area convolutions, or layers that
-            compute in another type than float32; weights that are NaN or infinite; and a `path`
-            at which something else than a LiteRT file stands.
-        OSError: where `path` can't be written.
+        ValueError: for what LiteRT can't express: recurrent layers that are not unrolled,
+            partial-area convolutions, layers that compute in another type than float32. Here and
+            else as `keras_grow.formats.Format.export` says.
 
     Example:
 
@@ -109,22 +101,17 @@ def export_litert(
 
 @dataclasses.dataclass(frozen=True)
 class LiteRT(Format):
-    """LiteRT files, made by TensorFlow's converter and packed by hand: `keras_grow.export_litert`.
+    """LiteRT files, made by TensorFlow's converter and packed by hand.
 
     Args:
-        dtype: of the stored kernels: "float32", "float16" or "int8".
-        calibration_data: goes with dtype="int8": samples on which the ranges of activations are
-            measured, so that they are multiplied in int8, too.
-
-    Raises:
-        ValueError: for another dtype, and for calibration data that go with none.
+        dtype, calibration_data: as `keras_grow.export_litert` takes them.
     """
 
     name = "LiteRT"
     runtime = "LiteRT's interpreter"
 
     dtype: str = "float32"
-    calibration_data: Any = dataclasses.field(default=None, repr=False)
+    calibration_data: Any = dataclasses.field(default=None, repr=False, compare=False)
 
     def __post_init__(self):
         if self.dtype not in _TOLERANCES:
@@ -154,8 +141,13 @@ class LiteRT(Format):
                 f"types, {others}. Build the model with dtype='float32', and give it these weights "
                 "with `set_weights`."
             )
-        if self.dtype != "float32":
-            self._check_has_sound_runtime()
+        if self.dtype != "float32" and not _has_own_interpreter():
+            raise ImportError(
+                "LiteRT files of float16 and int8 kernels are checked with ai-edge-litert, as "
+                "TensorFlow's own interpreter can't be trusted with them. Received: "
+                f"dtype={self.dtype!r}, and no ai-edge-litert. Install it with "
+                '`pip install "keras_grow[litert]"`.'
+            )
 
     def limits(self, inference: Inference) -> tuple[float | None, float]:
         return _TOLERANCES[self.dtype], 0.9 if self.dtype == "int8" else 0.0
@@ -188,12 +180,9 @@ class LiteRT(Format):
 
     def open(self, path: str) -> Serve:
         interpreter = _interpreter(path)
-        signature = interpreter.get_signature_list()["serving_default"]
         runner = interpreter.get_signature_runner("serving_default")
-        inputs_of = {detail["name"]: detail["index"] for detail in interpreter.get_input_details()}
-        details = runner.get_input_details()
-        places = {name: inputs_of[details[name]["name"]] for name in signature["inputs"]}
-        outputs = {name: d["index"] for name, d in runner.get_output_details().items()}
+        places = {name: each["index"] for name, each in runner.get_input_details().items()}
+        outputs = {name: each["index"] for name, each in runner.get_output_details().items()}
         shapes: dict[str, tuple[int, ...]] = {}
 
         def call(inputs: Arrays) -> dict[str, np.ndarray]:
@@ -210,17 +199,6 @@ class LiteRT(Format):
             return {name: interpreter.get_tensor(index) for name, index in outputs.items()}
 
         return call
-
-    def _check_has_sound_runtime(self) -> None:
-        try:
-            importlib.import_module("ai_edge_litert.interpreter")
-        except ImportError as error:
-            raise ImportError(
-                "LiteRT files of float16 and int8 kernels are checked with ai-edge-litert, as "
-                "TensorFlow's own interpreter can't be trusted with them. Received: "
-                f"dtype={self.dtype!r}, and no ai-edge-litert. Install it with "
-                '`pip install "keras_grow[litert]"`.'
-            ) from error
 
 
 def _converted(inference: Inference, calibration_data: Any) -> bytes:
@@ -254,11 +232,18 @@ def _packed(content: bytes, kernels: list[StoredConstant]) -> bytes:
 
 
 def _interpreter(path: str) -> Any:
-    try:
+    if _has_own_interpreter():
         module = importlib.import_module("ai_edge_litert.interpreter")
+        return module.Interpreter(model_path=path, num_threads=1)
+    with warnings.catch_warnings():
+        # It says that it moves to ai-edge-litert, which is not installed.
+        warnings.simplefilter("ignore")
+        return tf.lite.Interpreter(model_path=path, num_threads=1)
+
+
+def _has_own_interpreter() -> bool:
+    try:
+        importlib.import_module("ai_edge_litert.interpreter")
     except ImportError:
-        with warnings.catch_warnings():
-            # It says that it moves to ai-edge-litert, which is not installed.
-            warnings.simplefilter("ignore")
-            return tf.lite.Interpreter(model_path=path, num_threads=1)
-    return module.Interpreter(model_path=path, num_threads=1)
+        return False
+    return True

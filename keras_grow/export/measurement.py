@@ -5,7 +5,7 @@ import functools
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from keras_grow.conversion.compaction import compact
 from keras_grow.conversion.conversion import make_growable
 from keras_grow.export.formats import FORMATS
-from keras_grow.export.inference import Inference, Serve
+from keras_grow.export.inference import Arrays, Inference, Serve
 from keras_grow.export.pipeline import Format
 from keras_grow.export.quiet import silent
 from keras_grow.export.samples import cut, outputs_of, random_inputs
@@ -22,6 +22,7 @@ from keras_grow.export.verification import compare
 from keras_grow.export.writing import num_bytes
 from keras_grow.integers import checked_integer
 from keras_grow.layers.growable import Growable, growable_layers, nested_layers
+from keras_grow.layers.observer import Observer
 
 KERAS_MODEL = "Keras model"
 # Samples at a time when outputs are compared.
@@ -163,43 +164,38 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="keras_grow-") as folder:
         path = os.path.join(folder, "model.keras")
         model.save(path)
-        made = [(KERAS_MODEL, False, num_bytes(path), inference.serve(is_compiled=True))]
-        for prefix, source in _sources(model, dense):
-            for each in formats:
-                label, path = prefix + each.label, os.path.join(folder, str(len(made)))
+        own = inference.serve(Observer(), is_compiled=True)
+        made = [_Form(KERAS_MODEL, False, num_bytes(path), own)]
+        sources = {"": compact(model).model}
+        if dense is not None:
+            is_growable = any(isinstance(layer, Growable) for layer in nested_layers(dense))
+            sources["dense "] = dense if is_growable else make_growable(dense)
+        for prefix, source in sources.items():
+            for form in formats:
+                label, path = prefix + form.label, os.path.join(folder, str(len(made)))
                 try:
-                    record = each.export(source, path)
+                    size = form.export(source, path).num_bytes
                     with silent():
-                        serve = each.open(path)
+                        serve = form.open(path)
+                    made.append(_Form(label, bool(prefix), size, _by_position(serve, source)))
                 except (ValueError, ImportError) as reason:
                     left_out[label] = str(reason)
-                    continue
-                serve = _by_position(serve, Inference(source))
-                made.append((label, bool(prefix), record.num_bytes, serve))
-        labels, are_dense, disk_bytes, serves = zip(*made, strict=True)
-        latencies: list[list[Latency]] = [[] for _ in serves]
-        for size in sizes:
-            # The first samples, again from the start where there are too few.
-            batch = {k: np.resize(v, (size, *v.shape[1:])) for k, v in samples.items()}
-            calls = [functools.partial(serve, batch) for serve in serves]
-            for found, times in zip(latencies, interleaved_seconds(calls, seconds), strict=True):
-                lower, median, upper = np.quantile(times, [0.25, 0.5, 0.75]).tolist()
-                found.append(Latency(size, median, lower, upper, len(times)))
+        serves = [each.serve for each in made]
+        latencies = [_latencies(serves, samples, size, seconds) for size in sizes]
         outputs = [outputs_of(serve, cut(samples, _CHUNK)) for serve in serves]
-    expected, measured = outputs[0], []
-    rows = zip(labels, are_dense, disk_bytes, latencies, outputs, strict=True)
-    for label, is_dense, size, found, values in rows:
+    measured = []
+    for i, (each, values) in enumerate(zip(made, outputs, strict=True)):
         # The dense original may call its outputs by other names.
-        names = expected if set(expected) == set(values) else values
+        names = outputs[0] if set(outputs[0]) == set(values) else values
         arrays = [values[name] for name in names]
-        error, agreement = compare(arrays, list(expected.values()))
+        error, agreement = compare(arrays, list(outputs[0].values()))
         right = None if classes is None else np.mean(np.argmax(arrays[0], axis=-1) == classes)
         measured.append(
             FormMeasurement(
-                form=label,
-                disk_bytes=size,
-                latencies=tuple(found),
-                error=None if is_dense else error,
+                form=each.label,
+                disk_bytes=each.size,
+                latencies=tuple(of_size[i] for of_size in latencies),
+                error=None if each.is_dense else error,
                 agreement=agreement,
                 accuracy=None if right is None else float(right),
             )
@@ -207,19 +203,29 @@ def measure(
     return Measurement(tuple(measured), left_out)
 
 
-def _sources(model: keras.Model, dense: keras.Model | None) -> list[tuple[str, keras.Model]]:
-    """What is exported, and how its forms are called."""
-    sources = [("", compact(model).model)]
-    if dense is not None:
-        is_growable = any(isinstance(layer, Growable) for layer in nested_layers(dense))
-        sources.append(("dense ", dense if is_growable else make_growable(dense)))
-    return sources
+class _Form(NamedTuple):
+    label: str
+    is_dense: bool
+    size: int
+    serve: Serve
 
 
-def _by_position(serve: Serve, inference: Inference) -> Serve:
-    """`serve` of another model's inputs: the dense original may call its own by other names."""
-    names = [spec.name for spec in inference.specs]
+def _by_position(serve: Serve, model: keras.Model) -> Serve:
+    # The dense original may call its inputs by other names.
+    names = [spec.name for spec in Inference(model).specs]
     return lambda inputs: serve(dict(zip(names, inputs.values(), strict=True)))
+
+
+def _latencies(
+    serves: Sequence[Serve], samples: Arrays, size: int, seconds: float
+) -> list[Latency]:
+    # The first samples, again from the start where there are too few.
+    batch = {name: np.resize(array, (size, *array.shape[1:])) for name, array in samples.items()}
+    found = []
+    for times in interleaved_seconds([functools.partial(s, batch) for s in serves], seconds):
+        lower, median, upper = np.quantile(times, [0.25, 0.5, 0.75]).tolist()
+        found.append(Latency(size, median, lower, upper, len(times)))
+    return found
 
 
 def _samples(

@@ -30,33 +30,26 @@ def export_onnx(
     """Writes an ONNX file of the grown network; needs `pip install "keras_grow[onnx]"`.
 
     Kernels are stored and computed dense, with zeros at dormant connections: ONNX has sparse
-    initialisers, but its runtimes hardly load them. The file is for reach, not for size; it
+    initializers, but its runtimes hardly load them. The file is for reach, not for size; it
     compresses well (zip, gzip). Inputs and outputs are named after the model's. The batch size
-    stays free, and is called "batch". The model runs at inference.
-
-    Before it is written, the file is run by ONNX Runtime and compared with the model.
+    stays free, and is called "batch". The model runs at inference. Before it stands at its path,
+    the file is run by ONNX Runtime and compared with the model.
 
     Args:
         model: a built model.
-        path: the file to write, such as "grown.onnx". An earlier ONNX file there is replaced, in
-            one step at the end.
-        data: samples to compare on, in the structure of the model's inputs; by default 64 of
-            normal numbers.
-        tolerance: the largest error to accept, max|a - b| / max|b| over the outputs.
+        path: the file to write, such as "grown.onnx"; an earlier ONNX file is replaced.
+        data: samples to compare on; by default 64 random ones.
+        tolerance: the largest error to accept.
         opset: the version of ONNX's operators; by default the one that tf2onnx prefers.
-        input_signature: for subclassed models, which do not know their inputs: the structure of
-            `tf.TensorSpec` that the model takes, each with a name.
+        input_signature: the `tf.TensorSpec`s of a subclassed model's inputs.
 
     Returns:
         What was written, and how near its outputs are to the model's.
 
     Raises:
-        TypeError: if `model` is not a Keras 3 model.
         ImportError: where tf2onnx, onnx or onnxruntime is not installed.
-        NotVerified: where the file does not compute what the model does. It is not written.
-        ValueError: for a model that TensorFlow can't trace or ONNX can't express, weights that
-            are NaN or infinite, and a `path` at which something else than an ONNX file stands.
-        OSError: where `path` can't be written.
+        ValueError: for what ONNX can't express. Here and else as
+            `keras_grow.formats.Format.export` says.
 
     Example:
 
@@ -74,10 +67,10 @@ def export_onnx(
 
 @dataclasses.dataclass(frozen=True)
 class ONNX(Format):
-    """ONNX files, made by tf2onnx and run by ONNX Runtime: `keras_grow.export_onnx`.
+    """ONNX files, made by tf2onnx and run by ONNX Runtime.
 
     Args:
-        opset: the version of ONNX's operators; by default the one that tf2onnx prefers.
+        opset: as `keras_grow.export_onnx` takes it.
     """
 
     name = "ONNX"

@@ -134,8 +134,10 @@ class Format(abc.ABC):
         self.check(model)
         check_finite(model, inference.layers)
         error_limit, agreement_limit = self.limits(inference)
-        tolerance = error_limit if tolerance is None else tolerance
-        min_agreement = agreement_limit if min_agreement is None else min_agreement
+        if tolerance is None:
+            tolerance = error_limit
+        if min_agreement is None:
+            min_agreement = agreement_limit
         with written_beside(path, self.is_own, self.name) as written:
             samples = batches(inference, self.default_data() if data is None else data)
             # First, so that a model that fails by itself is not blamed on the format.
@@ -143,6 +145,11 @@ class Format(abc.ABC):
             with silent():
                 stored = self.convert(inference, written, samples)
             outputs = self.run(written, samples)
+            if set(outputs) != set(wanted):
+                raise ValueError(
+                    f"A {self.name} file must name its outputs as the model does. Received: "
+                    f"{sorted(outputs)}, expected {sorted(wanted)}"
+                )
             outputs = {name: outputs[name] for name in wanted}
             error, agreement = check(outputs, wanted, tolerance, min_agreement, self.name)
             self.describe(written, inference, stored, {"error": error, "tolerance": tolerance})
@@ -150,6 +157,11 @@ class Format(abc.ABC):
             layer: ", and ".join(dict.fromkeys(kernel.words for kernel in kernels))
             for layer, kernels in stored.items()
         }
+        sparsely = [
+            layer
+            for layer, kernels in stored.items()
+            if kernels and all(kernel.is_computed_sparsely for kernel in kernels)
+        ]
         return ExportRecord(
             path=os.path.abspath(os.fspath(path)),
             format=self.name,
@@ -158,11 +170,7 @@ class Format(abc.ABC):
             error=error,
             tolerance=tolerance,
             agreement=agreement,
-            computed_sparsely=tuple(
-                layer
-                for layer, kernels in stored.items()
-                if kernels and all(kernel.is_computed_sparsely for kernel in kernels)
-            ),
+            computed_sparsely=tuple(sparsely),
         )
 
 

@@ -28,27 +28,28 @@ def batches(inference: Inference, data: Any = None) -> list[Arrays]:
         ValueError: for data of another structure, and for too few of them.
     """
     named = random_inputs(inference, _NUM_SAMPLES) if data is None else inference.named(data)
-    fixed = {spec.shape[0] for spec in inference.specs if spec.shape.rank} - {None}
-    size = min(fixed, default=_BATCH_SIZE)
-    count = min((len(array) for array in named.values() if array.ndim), default=1)
-    if fixed:
-        named = {name: array[: count // size * size] for name, array in named.items()}
-    if count < (size if fixed else 1):
+    fixed = min((s.shape[0] for s in inference.specs if s.shape.rank and s.shape[0]), default=None)
+    count, least = _count(named), fixed or 1
+    if count < least:
         raise ValueError(
             "There is nothing to compare the export on. Expected `data` of at least "
-            f"{size if fixed else 1} samples. Received: {count}"
+            f"{least} samples. Received: {count}"
         )
-    first = [] if fixed else [{name: array[:1] for name, array in named.items()}]
-    return [*first, *cut(named, size)]
+    if fixed:
+        return cut(named, fixed)[: count // fixed]
+    return [{name: array[:1] for name, array in named.items()}, *cut(named, _BATCH_SIZE)]
 
 
 def cut(named: Arrays, size: int) -> list[Arrays]:
     """Arrays by name in parts of `size` samples, the last one smaller."""
-    count = min((len(array) for array in named.values() if array.ndim), default=1)
     return [
         {name: array[start : start + size] for name, array in named.items()}
-        for start in range(0, count, size)
+        for start in range(0, _count(named), size)
     ]
+
+
+def _count(named: Arrays) -> int:
+    return min((len(array) for array in named.values() if array.ndim), default=1)
 
 
 def random_inputs(inference: Inference, count: int, seed: int = 0) -> dict[str, np.ndarray]:

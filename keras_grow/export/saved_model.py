@@ -14,7 +14,7 @@ import tensorflow as tf
 from keras_grow.export.inference import Arrays, Inference, Serve
 from keras_grow.export.pipeline import Format, Stored
 from keras_grow.export.served.model import ServedModel
-from keras_grow.export.served.rounding import RoundedKernels
+from keras_grow.export.served.rounding import rounded_kernels
 from keras_grow.export.storages import Rule, Storage
 from keras_grow.export.verification import ExportRecord
 from keras_grow.layers.growable import growable_layers
@@ -52,35 +52,26 @@ def export_saved_model(
 
     Args:
         model: a built model with growable layers.
-        path: the directory to write. An earlier SavedModel there is replaced, in one step at the
-            end: a half-written export never stands at `path`.
+        path: the directory to write; an earlier SavedModel is replaced.
         storage: how kernels are stored, an object of `keras_grow.storages`, or a mapping from
             layer paths or names to such objects; by default, and for layers that the mapping does
             not name, `keras_grow.storages.Rule(batch_size)`.
         dtype: of the stored kernels of growable layers, `"float16"`, `"bfloat16"`, `"float32"` or
             `"float64"`; `None` stores each in its layer's own. Layers compute as they did.
         batch_size: how many rows are served at a time, for which the rule chooses.
-        data: samples to compare on, in the structure of the model's inputs; by default 64 random
-            ones.
-        tolerance: the largest max|a - b| / max|b| of the export's outputs a and the model's b, its
-            kernels rounded to `dtype`. By default 1e-5; 1e-2 and 5e-2 where layers compute in
-            float16 and bfloat16.
-        input_signature: for subclassed models, which do not know their inputs: the structure of
-            `tf.TensorSpec` that the model takes, each with a name.
+        data: samples to compare on; by default 64 random ones.
+        tolerance: the largest error to accept by the model's outputs, its kernels rounded to
+            `dtype`; by default 1e-5, and 1e-2 and 5e-2 where layers compute in float16 and
+            bfloat16.
+        input_signature: the `tf.TensorSpec`s of a subclassed model's inputs.
 
     Returns:
         An `ExportRecord`: the storage of each layer, the size, the error.
 
     Raises:
-        TypeError: if `model` is not a Keras 3 model, or `storage` no storage.
-        ValueError: for a model without growable layers, one whose inputs are not known, weights
-            that are NaN or infinite, a model that TensorFlow can't trace, storages that do not fit
-            their layers or name none, and a `path` at which something else than a SavedModel
-            stands.
-        NotVerified: a `ValueError`, where the outputs differ by more than the tolerance.
-        OSError: where `path` can't be written.
-
-        Nothing is written then, and an earlier export stays as it was.
+        TypeError: if `storage` is no storage.
+        ValueError: for a model without growable layers, and for storages that do not fit their
+            layers or name none. Here and else as `keras_grow.formats.Format.export` says.
 
     Example:
 
@@ -98,16 +89,10 @@ def export_saved_model(
 
 @dataclasses.dataclass(frozen=True)
 class SavedModel(Format):
-    """SavedModels of the active connections alone: `keras_grow.export_saved_model`.
+    """SavedModels of the active connections alone.
 
     Args:
-        storage: how kernels are stored, an object of `keras_grow.storages`, or a mapping from
-            layer paths or names to such objects; by default `keras_grow.storages.Rule(batch_size)`.
-        dtype: of the stored kernels; `None` stores each in its layer's own.
-        batch_size: how many rows are served at a time, for which the rule chooses.
-
-    Raises:
-        ValueError: for another dtype, and a batch size that is not a positive integer.
+        storage, dtype, batch_size: as `keras_grow.export_saved_model` takes them.
     """
 
     name = "SavedModel"
@@ -134,7 +119,7 @@ class SavedModel(Format):
         return max(_TOLERANCES.get(dtype, _TOLERANCE) for dtype in dtypes), 0.0
 
     def expected(self, inference: Inference) -> Observer:
-        return Observer() if self.dtype is None else RoundedKernels(inference.layers, self.dtype)
+        return Observer() if self.dtype is None else rounded_kernels(inference.layers, self.dtype)
 
     def is_own(self, path: str) -> bool:
         return os.path.exists(os.path.join(path, "saved_model.pb"))
@@ -168,10 +153,15 @@ class SavedModel(Format):
             "format_version": _FORMAT_VERSION,
             "keras_grow_version": __version__,
             "layers": [
-                {"name": layer_path, **kernel.described(), "active_connections": layer.num_active}
-                for layer, (layer_path, [kernel]) in zip(
-                    inference.layers, stored.items(), strict=True
-                )
+                {
+                    "name": name,
+                    "storage": kernel.kind,
+                    "dtype": kernel.values.dtype.name,
+                    "shape": list(layer.kernel_shape),
+                    "active_connections": layer.num_active,
+                    "stored_bytes": kernel.num_bytes,
+                }
+                for layer, (name, [kernel]) in zip(inference.layers, stored.items(), strict=True)
             ],
             **facts,
         }

@@ -55,7 +55,8 @@ def compare(outputs: Sequence[Any], expected: Sequence[Any]) -> tuple[float, flo
     The prediction of a sample is the position of the largest entry, or the sign of a single one.
     """
     error, agreements = 0.0, []
-    for a, b in zip(map(_array, outputs), map(_array, expected), strict=True):
+    for output, wanted in zip(outputs, expected, strict=True):
+        a, b = np.asarray(output, np.float64), np.asarray(wanted, np.float64)
         if a.shape != b.shape:
             return np.inf, 0.0
         same = (a == b) | (np.isnan(a) & np.isnan(b))
@@ -76,7 +77,7 @@ def check(
     min_agreement: float,
     what: str,
 ) -> tuple[float, float]:
-    """The error and the agreement of `compare`.
+    """The error and the agreement of `compare`, where they are accepted.
 
     Args:
         outputs, expected: arrays by the same names, in the same order.
@@ -98,10 +99,6 @@ def check(
             "`data` to compare on, if that is what you expect."
         )
     return error, agreement
-
-
-def _array(values: Any) -> np.ndarray:
-    return np.asarray(values, np.float64)
 
 
 def _prediction(values: np.ndarray) -> np.ndarray:

@@ -47,7 +47,7 @@ class LiteRTFile:
         """The constants that are used as kernels and nothing else."""
         uses: dict[int, list[tuple[int, int]]] = {}
         for operator in self._graph.operators:
-            code = self._code(operator)
+            code = _builtin(self._model.operatorCodes[operator.opcodeIndex])
             for position, tensor in enumerate(operator.inputs):
                 uses.setdefault(int(tensor), []).append((code, position))
         found = []
@@ -100,17 +100,10 @@ class LiteRTFile:
         builder.Finish(self._model.Pack(builder), file_identifier=IDENTIFIER)
         return bytes(builder.Output())
 
-    def _code(self, operator: Any) -> int:
-        code = self._model.operatorCodes[operator.opcodeIndex]
-        return max(code.builtinCode, code.deprecatedBuiltinCode)
-
     def _opcode(self, code: int, version: int) -> int:
         """The position of an operator's code, which is added where it is not there yet."""
         for position, known in enumerate(self._model.operatorCodes):
-            if (max(known.builtinCode, known.deprecatedBuiltinCode), known.version) == (
-                code,
-                version,
-            ):
+            if _builtin(known) == code and known.version == version:
                 return position
         added = schema.OperatorCodeT()
         added.builtinCode = code
@@ -188,6 +181,10 @@ class _AlignedBuffer(schema.BufferT):
     def Pack(self, builder):  # noqa: N802
         builder.Prep(16, len(self.data))
         return super().Pack(builder)
+
+
+def _builtin(code: Any) -> int:
+    return max(code.builtinCode, code.deprecatedBuiltinCode)
 
 
 def _unit_axis(codes: frozenset[int], values: np.ndarray) -> int:

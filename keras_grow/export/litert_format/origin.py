@@ -12,13 +12,12 @@ def by_layer(inference: Inference, packed: list[StoredConstant]) -> dict[str, li
 
     Recognized by their values: the converter leaves no name that could be trusted.
     """
-    found = {}
-    for path, layer in zip(
-        paths_of(inference.model, inference.layers), inference.layers, strict=True
-    ):
-        kernel = layer.effective_kernel().numpy()
-        found[path] = [each for each in packed if _is_made_of(each.constant, kernel)]
-    return found
+    paths = paths_of(inference.model, inference.layers)
+    kernels = [layer.effective_kernel().numpy() for layer in inference.layers]
+    return {
+        path: [each for each in packed if _is_made_of(each.constant, kernel)]
+        for path, kernel in zip(paths, kernels, strict=True)
+    }
 
 
 def _is_made_of(constant: Constant, kernel: np.ndarray) -> bool:

@@ -1,4 +1,4 @@
-"""How LiteRT stores a sparse kernel, and when that is smaller or faster than a dense one."""
+"""How LiteRT stores a sparse kernel, and when that is smaller than a dense one."""
 
 import dataclasses
 from typing import Any
@@ -7,11 +7,6 @@ import numpy as np
 
 from keras_grow.export.litert_format.schema import schema
 
-# A fully connected operator of LiteRT takes about 0.9 ns for each stored connection at batch 1,
-# and 0.04 to 0.13 ns for each of a dense kernel (ai-edge-litert 2.3.0 with XNNPACK, one thread of
-# an x86-64). Both cost alike at densities between 3% and 12%; at 5%, seven shapes from 64 x 64 to
-# 4096 x 4096 took 0.4 to 1.1 times what they take dense.
-LARGEST_DENSITY_COMPUTED_SPARSELY = 0.05
 # Bytes of the tables around a sparse tensor, and of the operator that makes it dense.
 _OVERHEAD = 200
 _VECTORS: list[tuple[Any, int, Any]] = [
@@ -96,12 +91,6 @@ def smallest(tensor: np.ndarray) -> CompressedRows | None:
     axes = reversed(range(tensor.ndim))
     best = min((compress(tensor, axis) for axis in axes), key=lambda rows: rows.num_bytes)
     return best if best.num_bytes < tensor.nbytes else None
-
-
-def is_faster_sparse(tensor: np.ndarray) -> bool:
-    """Whether a fully connected operator is expected to be faster on the sparse kernel."""
-    largest_count = int(LARGEST_DENSITY_COMPUTED_SPARSELY * tensor.size)
-    return int(np.count_nonzero(tensor)) <= largest_count
 
 
 def _smallest(values: np.ndarray) -> tuple[Any, int, Any]:

@@ -22,7 +22,11 @@ class AtLoad(tf.Module):
         self._compute, self._specs = compute, list(specs)
         # Of any shape: on disk they have none of their entries.
         self.variables_at_load = [
-            tf.Variable(_empty(spec), trainable=False, shape=[None] * spec.shape.rank)
+            tf.Variable(
+                tf.zeros([0] * spec.shape.rank, spec.dtype),
+                trainable=False,
+                shape=[None] * spec.shape.rank,
+            )
             for spec in specs
         ]
 
@@ -31,30 +35,19 @@ class AtLoad(tf.Module):
         for variable, tensor in zip(self.variables_at_load, self._compute(), strict=True):
             variable.assign(tensor)
 
-    def empty(self) -> None:
-        """Undoes `fill`."""
-        for variable, spec in zip(self.variables_at_load, self._specs, strict=True):
-            variable.assign(_empty(spec))
-
     def read(self, position: int) -> tf.Tensor:
         """One of the tensors, of known shape; after `fill`."""
         tensor = self.variables_at_load[position].read_value()
-        return tensor if tf.executing_eagerly() else _of_shape(tensor, self._specs[position])
-
-
-def _empty(spec: tf.TensorSpec) -> tf.Tensor:
-    return tf.zeros([0] * spec.shape.rank, spec.dtype)
-
-
-def _of_shape(tensor: tf.Tensor, spec: tf.TensorSpec) -> tf.Tensor:
-    tensor.set_shape(spec.shape)  # Said to TensorFlow, which need not check it in every call.
-    return tensor
+        if not tf.executing_eagerly():
+            # Said to TensorFlow, which need not check it in every call.
+            tensor.set_shape(self._specs[position].shape)
+        return tensor
 
 
 class Initializer(tf.saved_model.experimental.TrackableResource):
     """Lets TensorFlow fill tensors whenever the SavedModel that holds it is loaded.
 
-    TensorFlow initialises resources, such as tables, after it has restored variables. This one
+    TensorFlow initializes resources, such as tables, after it has restored variables. This one
     holds nothing itself.
 
     Args:

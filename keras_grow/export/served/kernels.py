@@ -3,12 +3,11 @@
 import abc
 import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from keras_grow.export.inference import dense_inputs
 from keras_grow.export.served import gaps, row_table
 from keras_grow.export.served.at_load import AtLoad, shared
 from keras_grow.export.stored import StoredKernel
@@ -24,8 +23,8 @@ class ServedKernel(StoredKernel, tf.Module):
 
     Attributes:
         kind: a word for it: "dense", "packed" or "sparse".
-        at_load: what is computed when the SavedModel is loaded.
         values: what is stored of the kernel.
+        at_load: what is computed when the SavedModel is loaded.
     """
 
     kind: str
@@ -36,7 +35,6 @@ class ServedKernel(StoredKernel, tf.Module):
         self.num_inputs, self.num_units = layer.fan_in, layer.kernel_shape[-1]
         self.shape = layer.kernel_shape
         self.compute_dtype = layer.compute_dtype
-        self._layer_is_sparse = layer.is_sparse
         self.at_load: list[AtLoad] = []
         self._store(layer, dtype)
 
@@ -57,62 +55,28 @@ class ServedKernel(StoredKernel, tf.Module):
             if None not in variable.shape
         )
 
-    def described(self) -> dict[str, Any]:
-        """What a SavedModel says of the kernel, for JSON."""
-        return {
-            "storage": self.kind,
-            "dtype": self.values.dtype.name,
-            "shape": list(self.shape),
-            "stored_bytes": self.num_bytes,
-        }
-
-    def _computed_at_load(
-        self, compute: Callable[[], Sequence[tf.Tensor]], specs: Sequence[tf.TensorSpec]
-    ) -> AtLoad:
-        self.at_load.append(AtLoad(compute, specs))
-        return self.at_load[-1]
-
     def kernel(self) -> tf.Tensor | None:
         """The dense kernel in the compute dtype, or `None` where there is none."""
-        return None
+        return self.at_load[0].read(0) if self.at_load else self.values.read_value()
 
     def product(self, inputs: tf.Tensor) -> tf.Tensor | None:
-        """`inputs @ kernel` for inputs `(..., inputs)`; `None` where the layer multiplies itself.
-
-        The layer then multiplies with `kernel`.
-        """
+        """`inputs @ kernel`; `None` where the layer shall multiply with `kernel` itself."""
         return None
 
 
-class _WithDenseKernel(ServedKernel):
-    """Serves with a dense kernel, whatever is stored."""
-
-    def product(self, inputs):
-        if not self._layer_is_sparse:
-            return None  # Masked layers know best how to apply a kernel.
-        return tf.matmul(_dense(inputs, self.compute_dtype), self.kernel())
-
-
-class DenseKernel(_WithDenseKernel):
+class DenseKernel(ServedKernel):
     """The effective kernel as one variable."""
 
     kind = "dense"
 
     def _store(self, layer, dtype):
-        kernel = layer.effective_kernel()
-        self.values = _variable(kernel, dtype, f"{layer.name}/kernel")
-        self._kernel = None
+        self.values = _variable(layer.effective_kernel(), dtype, f"{layer.name}/kernel")
         if self.values.dtype != self.compute_dtype:
-            self._kernel = self._computed_at_load(
-                lambda: [tf.cast(self.values.read_value(), self.compute_dtype)],
-                [tf.TensorSpec(self.shape, self.compute_dtype)],
-            )
-
-    def kernel(self):
-        return self.values.read_value() if self._kernel is None else self._kernel.read(0)
+            spec = tf.TensorSpec(self.shape, self.compute_dtype)
+            self.at_load = [AtLoad(lambda: [_computed(self)], [spec])]
 
 
-class PackedKernel(_WithDenseKernel):
+class PackedKernel(ServedKernel):
     """Active connections on disk, scattered into a dense kernel when the model is loaded."""
 
     kind = "packed"
@@ -121,18 +85,13 @@ class PackedKernel(_WithDenseKernel):
         indices, values = layer.active_connections()
         self.gaps = _gaps_variable(indices.numpy(), layer.name)
         self.values = _variable(values, dtype, f"{layer.name}/values")
-        self._kernel = self._computed_at_load(
-            self._scattered, [tf.TensorSpec(self.shape, self.compute_dtype)]
-        )
+        spec = tf.TensorSpec(self.shape, self.compute_dtype)
+        self.at_load = [AtLoad(self._scattered, [spec])]
 
     def _scattered(self):
-        stream, values = self.gaps.read_value(), self.values.read_value()
-        values = tf.cast(values, self.compute_dtype)
+        stream, values = self.gaps.read_value(), _computed(self)
         scatter = shared(_scattered, stream.dtype, values.dtype, tf.int64)
         return [tf.reshape(scatter(stream, values, [math.prod(self.shape)]), self.shape)]
-
-    def kernel(self):
-        return self._kernel.read(0)
 
 
 class SparseKernel(ServedKernel):
@@ -164,19 +123,18 @@ class SparseKernel(ServedKernel):
         fan_in = np.bincount(indices // self.num_inputs, minlength=self.num_units)
         self._plan = plan = row_table.RowPlan.of(fan_in)
         values, *tables = row_table.table_shapes(plan)
-        self._connections = self._computed_at_load(
-            self._places_and_tables,
-            [
-                tf.TensorSpec([count, 2], tf.int64),
-                tf.TensorSpec(values, self._dtype),
-                *(tf.TensorSpec(table, tf.int32) for table in tables),
-            ],
-        )
+        specs = [
+            tf.TensorSpec([count, 2], tf.int64),
+            tf.TensorSpec(values, self._dtype),
+            *(tf.TensorSpec(table, tf.int32) for table in tables),
+        ]
+        self.at_load = [AtLoad(self._places_and_tables, specs)]
+
+    def kernel(self):
+        return None
 
     def _values(self):
-        # Rounded as the layer rounds its kernel.
-        values = tf.cast(self.values.read_value(), self.compute_dtype)
-        return tf.cast(values, self._dtype)
+        return tf.cast(_computed(self), self._dtype)
 
     def _places_and_tables(self):
         stream = self.gaps.read_value()
@@ -186,7 +144,7 @@ class SparseKernel(ServedKernel):
         return [tf.stack([units, inputs], axis=1), *tables]
 
     def product(self, inputs):
-        inputs = _dense(inputs, self.compute_dtype)
+        inputs = dense_inputs(inputs, self.compute_dtype)
         if inputs.shape.rank == 2:  # Of a single row, each operation more is felt.
             return tf.cast(self._product(tf.cast(inputs, self._dtype)), self.compute_dtype)
         rows = tf.reshape(tf.cast(inputs, self._dtype), [-1, self.num_inputs])
@@ -211,14 +169,14 @@ class SparseKernel(ServedKernel):
         product = functools.partial(row_table.row_product, self._plan)
         compiled = tf.function(product, jit_compile=True, autograph=False)
         # All but the first are the tables.
-        tables = [self._connections.read(i + 1) for i in range(len(self._plan.levels) + 2)]
+        tables = [self.at_load[0].read(i + 1) for i in range(len(self._plan.levels) + 2)]
         # Not a reshape: TensorFlow would conclude from it that there is always one row, outside
         # of this branch too.
         return compiled(rows[0], *tables)[None]
 
     def _of_rows(self, rows):
         kernel = tf.raw_ops.SparseTensorToCSRSparseMatrix(
-            indices=self._connections.read(0),
+            indices=self.at_load[0].read(0),
             values=self._values(),
             dense_shape=[self.num_units, self.num_inputs],
         )
@@ -229,9 +187,9 @@ def _scattered(stream: tf.Tensor, values: tf.Tensor, size: tf.Tensor) -> tf.Tens
     return tf.scatter_nd(gaps.decode(stream)[:, None], values, size)
 
 
-def _dense(inputs: Any, dtype: str) -> tf.Tensor:
-    inputs = tf.sparse.to_dense(inputs) if isinstance(inputs, tf.SparseTensor) else inputs
-    return tf.cast(inputs, dtype)
+def _computed(kernel: ServedKernel) -> tf.Tensor:
+    """The stored values, rounded as the layer rounds its kernel."""
+    return tf.cast(kernel.values.read_value(), kernel.compute_dtype)
 
 
 def _variable(values: tf.Tensor, dtype: str | None, name: str) -> tf.Variable:
