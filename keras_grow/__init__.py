@@ -45,7 +45,7 @@ from keras_grow.layers.weight_norm import (
     WeightNormDense,
 )
 from keras_grow.measuring.agreement import CopyDiffers
-from keras_grow.measuring.gradients import GradientMeter, GrowthGradients, growth_gradients
+from keras_grow.measuring.gradients import GradientMeter, MeasuredStatistics, growth_gradients
 from keras_grow.measuring.hebbian import hebbian_gradients
 from keras_grow.neuron_pruning import prune_neurons
 from keras_grow.neurons import grow_neurons
@@ -83,7 +83,6 @@ __all__ = [
     "GrowableConv2D",
     "GrowableDense",
     "GrowthCallback",
-    "GrowthGradients",
     "GrowthPhase",
     "GrowthSummaries",
     "Latency",
@@ -91,6 +90,7 @@ __all__ = [
     "LayerCompaction",
     "LayerReport",
     "MeanOnlyBatchNormalization",
+    "MeasuredStatistics",
     "Measurement",
     "NeuronChange",
     "NeuronRecord",

@@ -10,9 +10,10 @@ from keras_grow.callbacks.copyable import CopyableCallback
 from keras_grow.callbacks.moments import Epochs
 from keras_grow.callbacks.quiet import as_quiet_as_fit
 from keras_grow.change import check_policy, measure_statistics
+from keras_grow.connections.measurements import Measurements
 from keras_grow.connections.pictures import block_densities
 from keras_grow.connections.scores import GradientMagnitude, Score
-from keras_grow.layers.growable import Growable, Measurements, growable_layers
+from keras_grow.layers.growable import Growable, growable_layers
 from keras_grow.layers.paths import paths_of
 from keras_grow.measuring.gradients import GradientMeter
 
