@@ -31,12 +31,14 @@ class Wanted:
         products: dense layers of which sums of products are made, and the statistics.
         activities: layers whose activities are handed on, batch by batch.
         inputs: layers of which input statistics are summed, and the statistics.
+        loss: whether the loss is wanted even where nothing else hangs on it.
     """
 
     by_kernel: tuple[Growable, ...] = ()
     products: tuple[tuple[Growable, ProductStatistic], ...] = ()
     activities: tuple[Growable, ...] = ()
     inputs: tuple[tuple[Growable, ...], tuple[InputStatistic, ...]] = ((), ())
+    loss: bool = False
 
     @classmethod
     def of(cls, layers: Sequence[Growable], statistics: Sequence[Statistic]) -> "Wanted":
@@ -58,8 +60,8 @@ class Wanted:
 
     @property
     def takes_loss(self) -> bool:
-        """Whether anything hangs on the loss."""
-        return bool(self.by_kernel or self.tapped)
+        """Whether the loss must be computed."""
+        return bool(self.loss or self.by_kernel or self.tapped)
 
 
 def batch_step(
@@ -91,7 +93,7 @@ def batch_step(
         gradients, activities = tap.gradients(scaled_loss)
         size = batch_size_of(x)
         measured = [*gradients, *(d for calls in activities for _, d in calls)]
-        is_finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in measured])
+        is_finite = tf.reduce_all([True, *(tf.reduce_all(tf.math.is_finite(g)) for g in measured)])
 
         def unscaled(gradient):
             return gradient * (tf.cast(size, gradient.dtype) / tf.cast(scale, gradient.dtype))

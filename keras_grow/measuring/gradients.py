@@ -173,6 +173,18 @@ class GradientMeter:
             num_positions,
         )
 
+    def mean_loss(
+        self, model: keras.Model, data: Any, optimizer: keras.Optimizer | None = None
+    ) -> float:
+        """The mean loss over growth data, by forward passes.
+
+        Args:
+            model, data, optimizer: as in `measure`.
+        """
+        pass_over_data = self.passes(model, data, Wanted(loss=True), optimizer)
+        (loss, *_), num_samples = pass_over_data(lambda activities: None)
+        return float(loss) / num_samples
+
     def passes(
         self,
         model: keras.Model,
