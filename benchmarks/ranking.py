@@ -165,7 +165,7 @@ def main(argv: list[str] | None = None) -> None:
         "## The largest of many, exactly",
         "Random scores and the positions of the largest, interleaved. Both leave them unsorted by "
         "score; keras_grow's ascend, and of equals it takes the first. The last column is what a "
-        "layer proposes: positions and scores as new tensors, whose memory costs as much again.",
+        "layer finds: positions and scores as new tensors, whose memory costs as much again.",
         harness.table(header, [line(row) for row in rows]),
         "## Whole changes",
         f"A compiled {'-'.join(map(str, widths))} of masked layers, {connections:,} connections, "

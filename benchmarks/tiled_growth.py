@@ -51,9 +51,10 @@ def measure_search(name: str, inputs, output_gradients, count: int, rounds: int)
     search = keras_grow.TiledSearch(verbose=0)
     score = keras_grow.scores.GradientMagnitude()
     active = np.zeros(0, np.int64)
+    statistics = {keras_grow.statistics.Gradient(): gradient}
 
     def run():
-        best_dormant(gradient.shape, active, count, score, gradient=gradient, search=search)
+        best_dormant(gradient.shape, active, count, score, statistics, search=search)
 
     run()
     tiles = [-(-side // step) for side, step in zip(gradient.shape, search.tile_shape, strict=True)]

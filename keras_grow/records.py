@@ -6,7 +6,7 @@ from keras_grow.conversion.compaction import Compaction, LayerCompaction
 from keras_grow.conversion.reach import Conversion
 from keras_grow.export.measurement import FormMeasurement, Latency, Measurement
 from keras_grow.export.verification import ExportRecord
-from keras_grow.measuring.gradients import GrowthGradients
+from keras_grow.measuring.gradients import MeasuredStatistics
 from keras_grow.neurons.feature_maps import FeatureMapRecord
 from keras_grow.neurons.units import NeuronChange, NeuronRecord
 from keras_grow.report import LayerReport, Report
@@ -25,11 +25,11 @@ __all__ = [
     "FeatureMapRecord",
     "FormMeasurement",
     "Group",
-    "GrowthGradients",
     "Latency",
     "LayerChange",
     "LayerCompaction",
     "LayerReport",
+    "MeasuredStatistics",
     "Measurement",
     "NeuronChange",
     "NeuronRecord",

@@ -9,8 +9,9 @@ import tensorflow as tf
 
 from keras_grow.layers.growable import Growable, growable_layers
 from keras_grow.layers.paths import paths_of
-from keras_grow.measuring.inputs import InputMeasurement, measure_inputs
+from keras_grow.measuring.gradients import GradientMeter, MeasuredStatistics
 from keras_grow.policies.statistics import InputDensity
+from keras_grow.search.tiled_array import entries
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,11 +192,12 @@ def report(model: keras.Model, data: Any = None, *, batch_size: int | None = Non
         TypeError, ValueError: for a model without growable layers, and data that does not fit.
     """
     layers = growable_layers(model)
-    measured: dict[Growable, InputMeasurement] = {}
+    measured = None
     if data is not None:
-        measured = measure_inputs(model, data, layers, [InputDensity()], batch_size)
+        meter = GradientMeter(batch_size=batch_size)
+        measured = meter.measure(model, data, layers, statistics=[InputDensity()])
     counted = tuple(
-        _count(path, layer, measured.get(layer))
+        _count(path, layer, measured)
         for path, layer in zip(paths_of(model, layers), layers, strict=True)
     )
     growable_variables = {id(v) for layer in layers for v in layer.variables}
@@ -210,14 +212,15 @@ def _number(value: int | float | None) -> str:
     return "-" if value is None else f"{value:,.0f}"
 
 
-def _count(path: str, layer: Growable, measured: InputMeasurement | None) -> LayerReport:
+def _count(path: str, layer: Growable, measured: MeasuredStatistics | None) -> LayerReport:
     indices, _ = layer.active_connections()
     inputs_of = layer.axes.inputs_of(indices)
     living_units = len(tf.unique(layer.axes.units_of(indices)).y)
     num_positions: int | float | None = layer.num_positions
-    if num_positions is None and measured is not None and math.isfinite(measured.num_positions):
-        mean = measured.num_positions
-        num_positions = int(mean) if mean.is_integer() else mean
+    if num_positions is None and measured is not None:
+        mean = measured.num_positions[layer]
+        if math.isfinite(mean):
+            num_positions = int(mean) if mean.is_integer() else mean
     flops = scaled_flops = None
     if num_positions is not None:
         positions = layer.positions_of(indices)
@@ -225,8 +228,8 @@ def _count(path: str, layer: Growable, measured: InputMeasurement | None) -> Lay
             positions = tf.fill(tf.shape(indices), tf.constant(num_positions, tf.float64))
         flops = round(2 * float(tf.reduce_sum(positions)))
         if measured is not None:
-            densities = tf.cast(measured.values[InputDensity()][:, 0], tf.float64)
-            input_density = tf.gather(densities, inputs_of)
+            densities = measured.values[layer][InputDensity()]
+            input_density = tf.cast(entries(densities, layer.kernel_shape, indices), tf.float64)
             scaled_flops = 2.0 * float(tf.reduce_sum(positions * input_density))
     return LayerReport(
         name=path,

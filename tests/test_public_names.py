@@ -20,7 +20,8 @@ def _public_objects():
                 is_own = str(getattr(inner, "__module__", "")).startswith(thing.__name__)
                 is_public = is_own or inner_name in getattr(thing, "__all__", ())
                 is_error = inspect.isclass(inner) and issubclass(inner, Exception)
-                if is_public and not is_error and not inner_name.startswith("_"):
+                is_named = callable(inner) and not is_error and not inner_name.startswith("_")
+                if is_public and is_named:
                     yield f"{name}.{inner_name}", inner
         elif name != "__version__":
             yield name, thing

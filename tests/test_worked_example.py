@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_grow import GradientMeter, GrowableDense
-from keras_grow.records import GrowthGradients
+from keras_grow import GradientMeter, GrowableDense, MeasuredStatistics
 
 # The last row of each kernel is the bias: the weight of a constant input of 1.
 _HIDDEN = np.array([[-0.07, 0.94], [0.22, 0.46], [-0.46, 0.11]])
@@ -28,7 +27,7 @@ def _half_squared_error(y_true, y_pred):
 
 
 @pytest.fixture
-def measured() -> GrowthGradients:
+def measured() -> MeasuredStatistics:
     keras.config.set_dtype_policy("float64")
     inputs = keras.Input((3,))
     hidden = GrowableDense(2, "sigmoid", use_bias=False)

@@ -10,11 +10,12 @@ from keras_grow.callbacks.copyable import CopyableCallback
 from keras_grow.callbacks.moments import Epochs
 from keras_grow.callbacks.quiet import as_quiet_as_fit
 from keras_grow.connections.change import check_policy, measure_statistics
-from keras_grow.layers.growable import Growable, Measurements, growable_layers
+from keras_grow.layers.growable import Growable, growable_layers
 from keras_grow.layers.paths import paths_of
 from keras_grow.layers.pictures import block_densities
 from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.policies.scores import GradientMagnitude, Score
+from keras_grow.search.measurements import Measurements
 
 # Of a sparse layer, which may have billions of dormant connections, as many are drawn at random.
 _SAMPLE = 2**14

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from keras_grow.integers import checked_integer
-from keras_grow.layers.growable import Growable, Measurements, check_finite, growable_layers
+from keras_grow.layers.growable import Growable, check_finite, growable_layers
 from keras_grow.layers.paths import find_layers, paths_of
 from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.optimizer_slots import check_is_elementwise, check_resettable, steps_made
@@ -22,6 +22,7 @@ from keras_grow.policies.scores import Score
 from keras_grow.policies.start_values import StartValue
 from keras_grow.policies.statistics import ModelStatistic, Statistic
 from keras_grow.search import selection
+from keras_grow.search.measurements import Measurements
 from keras_grow.search.tiled_array import Values
 from keras_grow.search.tiled_search import TiledSearch
 from keras_grow.structure.graph import Graph
@@ -331,7 +332,7 @@ def measure_statistics(
     values: dict[Growable, dict[Statistic, Values]] = {layer: {} for layer in layers}
     loss = None
     if of_data:
-        found = meter.measure_statistics(model, data, layers, of_data, optimizer, search)
+        found = meter.measure(model, data, layers, optimizer, search, of_data)
         values, loss = found.values, found.loss
     for statistic in of_model:
         for layer, known in statistic.look_up(model, layers, Graph).items():

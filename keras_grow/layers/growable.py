@@ -3,67 +3,18 @@
 import abc
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import keras
 import tensorflow as tf
 
 from keras_grow.compatibility import check_is_keras_model
-from keras_grow.keras_private import layers_in
 from keras_grow.kernel_axes import KernelAxes
-from keras_grow.layers.paths import layer_paths, paths_of
+from keras_grow.layers.paths import layer_paths, layers_in, paths_of
 from keras_grow.policies.scores import Score
-from keras_grow.policies.start_values import StartValue
-from keras_grow.policies.statistics import Statistic
 from keras_grow.policies.view import Connections
+from keras_grow.search.measurements import Measurements
 from keras_grow.search.selection import Candidates
-from keras_grow.search.tiled_array import Values, entries
-from keras_grow.search.tiled_search import TiledSearch
-
-
-@dataclasses.dataclass(frozen=True)
-class Measurements:
-    """What was measured of one layer, and when; layers make `Connections` of it.
-
-    Attributes:
-        layer_index: the layer's position among the growable layers of its model.
-        step: how many steps the optimizer had made.
-        statistics: for each statistic floats that broadcast against the kernel; of a sparse layer
-            they may be a `TiledArray`.
-        search: how a sparse layer looks for its best dormant connections, `None` for defaults.
-    """
-
-    layer_index: int = 0
-    step: int = 0
-    statistics: Mapping[Statistic, Values] = dataclasses.field(default_factory=dict)
-    search: TiledSearch | None = None
-
-    def seen_by(self, policy: Score | StartValue) -> "Measurements":
-        """What a policy gets to see: the statistics that it names."""
-        named = {each: self.statistics[each] for each in policy.statistics}
-        return dataclasses.replace(self, statistics=named)
-
-    def of(
-        self,
-        layer: "Growable",
-        weight: tf.Tensor,
-        active: tf.Tensor,
-        indices: tf.Tensor | None = None,
-    ) -> Connections:
-        """The connections of a layer, all or those at flat `indices`, as policies see them."""
-        statistics = {}
-        for statistic, values in self.statistics.items():
-            if indices is not None:
-                values = entries(values, layer.kernel_shape, indices)
-            statistics[statistic] = tf.cast(values, weight.dtype)
-        return Connections(
-            weight,
-            active,
-            statistics,
-            l1=layer.l1,
-            layer_index=self.layer_index,
-            step=self.step,
-        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,13 +10,14 @@ import tensorflow as tf
 from keras import ops
 
 from keras_grow.layers.affine import Affine
-from keras_grow.layers.growable import Measurements, StorageChange
+from keras_grow.layers.growable import StorageChange
 from keras_grow.layers.initializers import ActiveFanIn
 from keras_grow.layers.observer import current_observer
 from keras_grow.policies.densities import initial_count, seed_mask
 from keras_grow.policies.scores import Score
 from keras_grow.policies.view import Connections
 from keras_grow.search.flat_arrays import in_place, num_true, replaced, taken
+from keras_grow.search.measurements import Measurements
 from keras_grow.search.selection import Candidates, best_candidates
 
 
@@ -187,7 +188,7 @@ class Masked(Affine):
         weight, active = self.effective_kernel(), self.kernel_mask.value
         if indices is not None:
             weight, active = taken(weight, indices), taken(active, indices)
-        return measured.of(self, weight, active, indices)
+        return measured.connections(weight, active, self.kernel_shape, self.l1, indices)
 
     def growth_candidates(self, count: int, score: Score, measured: Measurements) -> Candidates:
         count = min(count, self.num_connections - self.num_active)

@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_grow.integers import as_integer
-from keras_grow.layers.growable import Growable, Measurements, StorageChange
+from keras_grow.layers.growable import Growable, StorageChange
 from keras_grow.layers.guarded import assign_unguarded, guard
 from keras_grow.layers.initializers import draw
 from keras_grow.layers.sparse_layout import Layout, array_names, why_no_layout
@@ -21,6 +21,7 @@ from keras_grow.policies.densities import FanIn, initial_count, seed_connections
 from keras_grow.policies.scores import Score
 from keras_grow.policies.statistics import Gradient
 from keras_grow.policies.view import Connections
+from keras_grow.search.measurements import Measurements
 from keras_grow.search.selection import Candidates, best_candidates
 from keras_grow.search.tiled_search import best_dormant
 
@@ -186,7 +187,8 @@ class Sparse(Growable):
             slots, is_active = _find(active, indices)
             weight = tf.where(is_active, tf.gather(values, slots), 0) if len(active) else None
             weight = tf.zeros(tf.shape(indices), values.dtype) if weight is None else weight
-        connections = measured.of(self, weight, is_active, indices)
+        shape = self.kernel_shape
+        connections = measured.connections(weight, is_active, shape, self.l1, indices)
         if Gradient() not in connections.statistics:
             return connections
         gradient = connections[Gradient()] + self._penalty_gradient(weight)

@@ -21,15 +21,38 @@ Activities = tuple[tf.Tensor, tf.Tensor]
 """Inputs x of shape `(rows, fan_in)` and output gradients dL/du of shape `(rows, units)`."""
 
 
-class ActivityTap(Observer):
-    """Keeps the inputs x and the output gradients dL/du of every call of every layer."""
+class GradientTap(Observer):
+    """Looks where the loss is to be differentiated: at kernels, and at calls of layers.
 
-    def __init__(self, layers: Sequence[Growable], tape: tf.GradientTape):
+    It puts a watched copy of each effective kernel in the place of the layer's own. The gradient
+    with respect to the copy is the growth gradient. That of the stored kernel is useless: behind a
+    mask it is exactly zero at every dormant connection. The copies are made before the forward
+    pass, so that shared layers and layers inside loops use one and the same.
+
+    Args:
+        by_kernel: the layers whose kernels it watches.
+        by_activities: the layers of which it keeps the inputs x and output gradients dL/du.
+        tape: what watches.
+    """
+
+    def __init__(
+        self,
+        by_kernel: Sequence[Growable],
+        by_activities: Sequence[Growable],
+        tape: tf.GradientTape,
+    ):
         self._tape = tape
         self._graph = tf.compat.v1.get_default_graph()
-        self._calls: dict[Growable, list[tuple[tf.Tensor, tf.Tensor]]] = {
-            layer: [] for layer in layers
+        self._kernels = {
+            layer: tf.convert_to_tensor(layer.effective_kernel()) for layer in by_kernel
         }
+        tape.watch(list(self._kernels.values()))
+        self._calls: dict[Growable, list[tuple[tf.Tensor, tf.Tensor]]] = {
+            layer: [] for layer in by_activities
+        }
+
+    def kernel(self, layer):
+        return self._kernels.get(layer)
 
     def pre_activation(self, layer, inputs, outputs):
         if layer not in self._calls:
@@ -45,21 +68,25 @@ class ActivityTap(Observer):
         self._calls[layer].append((inputs, nudge))
         return outputs + nudge
 
-    @property
-    def nudges(self) -> list[list[tf.Tensor]]:
-        """What the loss is to be differentiated with respect to, by layer and call."""
-        return [[nudge for _, nudge in calls] for calls in self._calls.values()]
-
-    def activities(self, output_gradients: Sequence[Sequence[tf.Tensor]]) -> list[list[Activities]]:
-        """Inputs and output gradients by layer and call, given the gradients of `nudges`."""
-        return [
+    def gradients(self, loss: tf.Tensor) -> tuple[list[tf.Tensor], list[list[Activities]]]:
+        """dL/dW of the layers by kernel, and the activities of the others, call by call."""
+        kernels = list(self._kernels.values())
+        kernel_gradients, output_gradients = self._tape.gradient(
+            loss,
+            [kernels, [[nudge for _, nudge in calls] for calls in self._calls.values()]],
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+        for gradient, kernel in zip(kernel_gradients, kernels, strict=True):
+            gradient.set_shape(kernel.shape)  # Behind samples of any number it may be unknown.
+        activities = [
             [_as_rows(layer, x, d) for (x, _), d in zip(calls, of_layer, strict=True)]
             for (layer, calls), of_layer in zip(self._calls.items(), output_gradients, strict=True)
         ]
+        return kernel_gradients, activities
 
 
 class RowsTap(Observer):
-    """Cuts the inputs of layers into rows as `ActivityTap` does, to count what they take.
+    """Cuts the inputs of layers into rows as `GradientTap` does, to count what they take.
 
     The rows of a convolution whose window is 3 x 3 hold nine times as many numbers as its inputs.
     """

@@ -10,7 +10,7 @@ import tensorflow as tf
 from keras_grow.layers.growable import Growable
 from keras_grow.layers.observer import observing
 from keras_grow.measuring.accumulation import summed
-from keras_grow.measuring.activities import ActivityTap
+from keras_grow.measuring.activities import GradientTap
 from keras_grow.measuring.growth_data import batch_size_of
 from keras_grow.measuring.inputs import input_totals
 from keras_grow.measuring.loss import total_loss, untouched
@@ -31,12 +31,14 @@ class Wanted:
         products: dense layers of which sums of products are made, and the statistics.
         activities: layers whose activities are handed on, batch by batch.
         inputs: layers of which input statistics are summed, and the statistics.
+        loss: whether the loss is wanted even where nothing else hangs on it.
     """
 
     by_kernel: tuple[Growable, ...] = ()
     products: tuple[tuple[Growable, ProductStatistic], ...] = ()
     activities: tuple[Growable, ...] = ()
     inputs: tuple[tuple[Growable, ...], tuple[InputStatistic, ...]] = ((), ())
+    loss: bool = False
 
     @classmethod
     def of(cls, layers: Sequence[Growable], statistics: Sequence[Statistic]) -> "Wanted":
@@ -58,39 +60,8 @@ class Wanted:
 
     @property
     def takes_loss(self) -> bool:
-        """Whether anything hangs on the loss."""
-        return bool(self.by_kernel or self.tapped)
-
-
-class _GrowthTap(ActivityTap):
-    """Puts a watched copy of each effective kernel in the place of the layer's own.
-
-    The gradient with respect to the copy is the growth gradient. That of the stored kernel is
-    useless: behind a mask it is exactly zero at every dormant connection. The copies are made
-    before the forward pass, so that shared layers and layers inside loops use one and the same.
-    Of other layers the activities are kept.
-    """
-
-    def __init__(self, wanted: Wanted, tape: tf.GradientTape):
-        super().__init__(wanted.tapped, tape)
-        self._kernels = {
-            layer: tf.convert_to_tensor(layer.effective_kernel()) for layer in wanted.by_kernel
-        }
-        tape.watch(list(self._kernels.values()))
-
-    def kernel(self, layer):
-        return self._kernels.get(layer)
-
-    def gradients(self, tape: tf.GradientTape, loss: tf.Tensor) -> tuple[list, list]:
-        """dL/dW of the layers by kernel, and the activities of the others, in their order."""
-        kernel_gradients, output_gradients = tape.gradient(
-            loss,
-            [list(self._kernels.values()), self.nudges],
-            unconnected_gradients=tf.UnconnectedGradients.ZERO,
-        )
-        for gradient, kernel in zip(kernel_gradients, self._kernels.values(), strict=True):
-            gradient.set_shape(kernel.shape)  # Behind samples of any number it may be unknown.
-        return kernel_gradients, self.activities(output_gradients)
+        """Whether the loss must be computed."""
+        return bool(self.loss or self.by_kernel or self.tapped)
 
 
 def batch_step(
@@ -115,14 +86,14 @@ def batch_step(
         if not wanted.takes_loss:
             return (tf.zeros((), tf.float64), [], [], inputs), ([], True)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tap = _GrowthTap(wanted, tape)
+            tap = GradientTap(wanted.by_kernel, wanted.tapped, tape)
             with untouched(model, optimizer, draw), observing(tap):
                 loss = total_loss(model, loss_function, x, y, sample_weight, training)
             scaled_loss = loss * tf.cast(scale, loss.dtype)
-        gradients, activities = tap.gradients(tape, scaled_loss)
+        gradients, activities = tap.gradients(scaled_loss)
         size = batch_size_of(x)
         measured = [*gradients, *(d for calls in activities for _, d in calls)]
-        is_finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in measured])
+        is_finite = tf.reduce_all([True, *(tf.reduce_all(tf.math.is_finite(g)) for g in measured)])
 
         def unscaled(gradient):
             return gradient * (tf.cast(size, gradient.dtype) / tf.cast(scale, gradient.dtype))

@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -15,7 +15,7 @@ from keras_grow.measuring.accumulation import accumulate
 from keras_grow.measuring.activities import ActivityRecord, RowsTap
 from keras_grow.measuring.batch_size import fitting_batch_size
 from keras_grow.measuring.batch_step import Wanted, batch_step
-from keras_grow.measuring.inputs import input_measurement
+from keras_grow.measuring.inputs import input_values
 from keras_grow.measuring.loss import check_loss
 from keras_grow.policies.statistics import Gradient, ProductStatistic, Statistic
 from keras_grow.search.tiled_array import TiledArray, Values
@@ -23,38 +23,31 @@ from keras_grow.search.tiled_search import TiledSearch
 
 
 @dataclasses.dataclass(frozen=True)
-class GrowthGradients:
+class MeasuredStatistics:
     """What one pass over the growth data measured.
 
     Attributes:
-        gradients: for each growable layer, its mean dL/dW: a float tensor of its `kernel_shape`,
-            or, for a sparse layer, a `TiledArray` of that shape.
-        loss: float, the mean loss over the growth data.
+        values: of each layer, for each statistic, floats that broadcast against its kernel: of
+            `Gradient()` a tensor of its `kernel_shape`, of `InputRMS()` one of shape
+            `(inputs, 1)`. Of a sparse layer, a `TiledArray` in the place of what is as large as
+            the kernel.
+        loss: float, the mean loss over the growth data; `None` where no statistic hangs on it.
         num_samples: integer, the samples of the growth data.
         batch_size: integer, how many were measured at a time; `None` for data in batches.
-    """
-
-    gradients: dict[Growable, tf.Tensor | TiledArray]
-    loss: float
-    num_samples: int
-    batch_size: int | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class MeasuredStatistics:
-    """What one pass over data measured of some layers.
-
-    Attributes:
-        values: of each layer, for each statistic floats that broadcast against its kernel, or a
-            `TiledArray`.
-        loss: float, the mean loss over the data; `None` where nothing asked for hangs on it.
-        num_samples, batch_size: as in `GrowthGradients`.
+        num_positions: of each layer whose inputs were measured, the mean number of vectors that
+            it puts out per sample; NaN where it is not called.
     """
 
     values: dict[Growable, dict[Statistic, Values]]
     loss: float | None
     num_samples: int
     batch_size: int | None
+    num_positions: dict[Growable, float]
+
+    @property
+    def gradients(self) -> dict[Growable, Values]:
+        """For each layer its mean dL/dW."""
+        return {layer: values[Gradient()] for layer, values in self.values.items()}
 
 
 class GradientMeter:
@@ -84,7 +77,7 @@ class GradientMeter:
             the optimizer's step and the number of the batch.
         batch_size: samples per batch where the growth data is a tuple of arrays; by default as many
             as fit, 1,000 at most: all that the layers compute for a batch may take 1 GiB, which is
-            counted in the model's graph and the same each time. `GrowthGradients` and the
+            counted in the model's graph and the same each time. `MeasuredStatistics` and the
             progress say what it was.
         verbose: 0 shows no progress, 1 shows it, "auto" shows it when measuring takes long.
 
@@ -127,8 +120,9 @@ class GradientMeter:
         layers: Sequence[Growable] | None = None,
         optimizer: keras.Optimizer | None = None,
         search: TiledSearch | None = None,
-    ) -> GrowthGradients:
-        """Measures the growth gradients of `layers`, by default all growable layers of `model`.
+        statistics: Sequence[Statistic] = (Gradient(),),
+    ) -> MeasuredStatistics:
+        """Measures statistics of `layers`, by default the gradients of all growable layers.
 
         Args:
             model: a built model, compiled unless the meter has a `loss`.
@@ -138,37 +132,19 @@ class GradientMeter:
             optimizer: the optimizer of a custom loop, whose step and loss scale count; by default
                 the one the model was compiled with, if any.
             search: the settings of the search in sparse layers, whose memory counts.
+            statistics: what to measure, all in one pass: product statistics and input statistics,
+                see `keras_grow.statistics`. The latter alone take no loss, and of the data `x`.
 
         Raises:
             TypeError, ValueError: for a model without growable layers or loss, for data that is
                 empty, endless or does not fit, and for gradients that are NaN or infinite.
         """
         layers = growable_layers(model) if layers is None else list(layers)
-        found = self.measure_statistics(model, data, layers, [Gradient()], optimizer, search)
-        gradients = {layer: values[Gradient()] for layer, values in found.values.items()}
-        loss = cast(float, found.loss)  # A gradient has one.
-        return GrowthGradients(gradients, loss, found.num_samples, found.batch_size)
-
-    def measure_statistics(
-        self,
-        model: keras.Model,
-        data: Any,
-        layers: Sequence[Growable],
-        statistics: Sequence[Statistic],
-        optimizer: keras.Optimizer | None = None,
-        search: TiledSearch | None = None,
-    ) -> MeasuredStatistics:
-        """Measures statistics of layers, all in one pass over the data.
-
-        Args:
-            model, data, layers, optimizer, search: as in `measure`. Input statistics alone take no
-                loss, and of the data only `x`.
-            statistics: product statistics and input statistics; see `keras_grow.statistics`.
-        """
-        check_finite(model, layers)
         if optimizer is None and model.compiled:
             optimizer = model.optimizer
         wanted = Wanted.of(layers, statistics)
+        if wanted.takes_loss:
+            check_finite(model, layers)
         pass_over_data = self.passes(model, data, wanted, optimizer)
         products = [each for each in statistics if isinstance(each, ProductStatistic)]
         record = ActivityRecord(
@@ -185,16 +161,30 @@ class GradientMeter:
         for layer, path in zip(layers, paths_of(model, layers), strict=True):
             for measured, array in values[layer].items():
                 _check_finite(measured, array, path)
-        of_inputs, input_statistics = wanted.inputs
-        for layer, totals in zip(of_inputs, input_sums, strict=True):
-            values[layer].update(input_measurement(totals, input_statistics).values)
+        num_positions = {}
+        for layer, totals in zip(wanted.inputs[0], input_sums, strict=True):
+            of_inputs, num_positions[layer] = input_values(totals, wanted.inputs[1])
+            values[layer].update(of_inputs)
         batch_size = self._fitting_batch_size(model, data, wanted)
         return MeasuredStatistics(
             values,
             float(loss) / num_samples if wanted.takes_loss else None,
             num_samples,
             min(batch_size, num_samples) if isinstance(data, tuple) else None,
+            num_positions,
         )
+
+    def mean_loss(
+        self, model: keras.Model, data: Any, optimizer: keras.Optimizer | None = None
+    ) -> float:
+        """The mean loss over growth data, by forward passes.
+
+        Args:
+            model, data, optimizer: as in `measure`.
+        """
+        pass_over_data = self.passes(model, data, Wanted(loss=True), optimizer)
+        (loss, *_), num_samples = pass_over_data(lambda activities: None)
+        return float(loss) / num_samples
 
     def passes(
         self,

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_grow.layers.growable import Growable, growable_layers
+from keras_grow.layers.growable import Growable
 from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.policies.statistics import ProductStatistic
 from keras_grow.search.tiled_array import TiledArray
@@ -43,8 +43,8 @@ def hebbian_gradients(
     Behavior", 1949.
     """
     meter = GradientMeter(loss, training, batch_size, verbose)
-    found = meter.measure_statistics(model, data, growable_layers(model), [_Hebbian()])
-    return {layer: values[_Hebbian()] for layer, values in found.values.items()}
+    measured = meter.measure(model, data, statistics=[_Hebbian()])
+    return {layer: values[_Hebbian()] for layer, values in measured.values.items()}
 
 
 class _Hebbian(ProductStatistic):

@@ -16,7 +16,6 @@ from keras_grow.integers import checked_integer
 from keras_grow.layers.conv_like import ConvLike
 from keras_grow.layers.growable import Growable, StorageChange
 from keras_grow.measuring.gradients import GradientMeter
-from keras_grow.measuring.mean_loss import loss_measurement
 from keras_grow.neurons.units import NeuronChange, Units, checked_count, mean_weight, sole_units
 from keras_grow.optimizer_slots import reset_slots, steps_made
 from keras_grow.structure.kernels import axes_of
@@ -140,13 +139,10 @@ def grow_feature_maps(
     )
     sides = [_connections_of_map(units, unit) for unit in newborn]
     _check_room(sides)
-    loss_of = loss_measurement(
-        model, GradientMeter(training=False) if meter is None else meter, optimizer
-    )
-
+    meter = GradientMeter(training=False) if meter is None else meter
     owners = [model] if optimizer is None else [model, optimizer]
     with as_it_was_on_error([v for owner in owners for v in owner.variables]):
-        loss_before = loss_of(data)
+        loss_before = meter.mean_loss(model, data, optimizer)
         units.clear_bias(newborn, optimizer)
         units.start_statistics_afresh(newborn, optimizer)
         losses = []
@@ -159,7 +155,7 @@ def grow_feature_maps(
             found = []
             for weights in trials:
                 _wake(of_map, weights)
-                found.append(loss_of(data))
+                found.append(meter.mean_loss(model, data, optimizer))
                 for each, indices in of_map:
                     each.prune_connections(indices)
             if not np.isfinite(found).all():

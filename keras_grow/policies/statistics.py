@@ -7,7 +7,7 @@ inputs and output gradients, a `ProductStatistic`; of the model alone, a `ModelS
 
 ```python
 class MeanSquareGradient(keras_grow.statistics.ProductStatistic):
-    "The mean of (dL/dw)^2 over samples, the diagonal of the empirical Fisher information."
+    "The mean of (dL/dw)^2 over samples, of a layer that sees each of them once."
 
     def factors(self, inputs, output_gradients):
         return tf.square(inputs), tf.square(output_gradients)

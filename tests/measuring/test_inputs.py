@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_grow import GrowableDense
-from keras_grow.measuring.inputs import measure_inputs
+from keras_grow import GradientMeter, GrowableDense
 from keras_grow.policies.statistics import InputRMS, InputStatistic
 
 
@@ -20,9 +19,9 @@ def test_the_mean_square_of_each_input_is_taken_over_all_samples_and_positions(s
     model = keras.Sequential([keras.Input((3, 4)), keras.layers.Dropout(0.5), layer])
     x = np.random.default_rng(0).normal(size=(7, 3, 4)).astype("float32")
     before = snapshot(model)
-    measured = measure_inputs(model, (x,), [layer], [InputRMS()], batch_size=3)
+    measured = GradientMeter(batch_size=3).measure(model, (x,), statistics=[InputRMS()])
     # At inference: nothing is dropped.
-    mean_squares = np.square(measured[layer].values[InputRMS()][:, 0])
+    mean_squares = np.square(measured.values[layer][InputRMS()][:, 0])
     np.testing.assert_allclose(mean_squares, np.square(x).mean((0, 1)), rtol=1e-5)
     snapshot.assert_same(model, before)
 
@@ -32,8 +31,8 @@ def test_every_call_of_a_shared_layer_counts():
     layer = GrowableDense(2)
     model = keras.Model([left, right], layer(left) + layer(right))
     x = np.random.default_rng(0).normal(size=(7, 4)).astype("float32")
-    measured = measure_inputs(model, ([x, 3 * x],), [layer], [MeanMagnitude()])
-    means = measured[layer].values[MeanMagnitude()][:, 0]
+    measured = GradientMeter().measure(model, ([x, 3 * x],), statistics=[MeanMagnitude()])
+    means = measured.values[layer][MeanMagnitude()][:, 0]
     np.testing.assert_allclose(means, 2 * np.abs(x).mean(0), rtol=1e-5)
 
 
@@ -41,4 +40,4 @@ def test_inputs_inside_a_loop_are_refused(networks):
     model, data = networks.recurrent()
     cell = model.layers[0].cell
     with pytest.raises(ValueError, match="Inputs can't be measured inside a loop"):
-        measure_inputs(model, data, [cell.update], [InputRMS()])
+        GradientMeter().measure(model, data, [cell.update], statistics=[InputRMS()])

@@ -167,8 +167,7 @@ def test_products_of_a_convolution_and_of_a_shared_layer_are_summed_over_all_the
     model.compile("sgd", "mse")
     random = np.random.default_rng(0)
     data = random.normal(size=(11, 6, 6, 2)), random.normal(size=(11, 3))
-    layers = growable_layers(model)
-    measured = GradientMeter(batch_size=4).measure_statistics(model, data, layers, [Hebbian()])
+    measured = GradientMeter(batch_size=4).measure(model, data, statistics=[Hebbian()])
     for layer, gradient in growth_gradients(model, data).items():
         np.testing.assert_allclose(measured.values[layer][Hebbian()], gradient, atol=1e-12)
 
