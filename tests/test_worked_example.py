@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_grow import GradientMeter, GrowableDense, MeasuredStatistics
+from keras_grow import GradientMeter, GrowableDense
+from keras_grow.records import MeasuredStatistics
 
 # The last row of each kernel is the bias: the weight of a constant input of 1.
 _HIDDEN = np.array([[-0.07, 0.94], [0.22, 0.46], [-0.46, 0.11]])
