@@ -21,7 +21,7 @@ import numpy as np
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 CONTROL = "A/A control"
-# Okabe and Ito's colours, which the colour-blind can tell apart, with markers for grey.
+# Okabe and Ito's colors, which the color-blind can tell apart, with markers for gray.
 _STYLES = [
     ("#0072B2", "o", "-"),
     ("#D55E00", "s", "--"),
@@ -290,12 +290,12 @@ def log_log_figure(
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     axis = figure.subplots()
     exponents = {}
-    for (name, (x, y)), (colour, marker, line) in zip(
+    for (name, (x, y)), (color, marker, line) in zip(
         curves.items(), _STYLES[: len(curves)], strict=True
     ):
         exponents[name] = float(np.polyfit(np.log(x), np.log(y), 1)[0])
         label = f"{name}, exponent {exponents[name]:.2f}"
-        axis.loglog(x, y, color=colour, marker=marker, linestyle=line, label=label)
+        axis.loglog(x, y, color=color, marker=marker, linestyle=line, label=label)
     axis.set(xlabel=x_label, ylabel=y_label, title=title)
     # Powers of ten alone would leave most of these axes without a label.
     measured = sorted({value for x, _ in curves.values() for value in x})

@@ -153,7 +153,7 @@ def draw_costs(runs: dict, weights: list[int], path: pathlib.Path) -> None:
     axes = figure.subplots(1, 2, sharey=True)
     styles = zip(("#0072B2", "#D55E00", "#009E73"), ("o", "s", "^"), strict=True)
     distorted = {start: results for (start, is_distorted), results in runs.items() if is_distorted}
-    for (start, results), (colour, marker) in zip(distorted.items(), styles):
+    for (start, results), (color, marker) in zip(distorted.items(), styles):
         for size, fill in zip(weights, ("full", "none")):
             points = [
                 stage
@@ -166,7 +166,7 @@ def draw_costs(runs: dict, weights: list[int], path: pathlib.Path) -> None:
                     [point[name] for point in points],
                     [point["error"] for point in points],
                     marker,
-                    color=colour,
+                    color=color,
                     fillstyle=fill,
                     label=f"{STARTS[start]}, {size:,} weights",
                 )
@@ -180,9 +180,9 @@ def draw_costs(runs: dict, weights: list[int], path: pathlib.Path) -> None:
 
 
 def grown_by_place(results: list[dict]) -> tuple[np.ndarray, float, float]:
-    """Grown connections per pixel as an image, and their means in the centre and the border.
+    """Grown connections per pixel as an image, and their means in the center and the border.
 
-    The centre is 14 x 14 pixels, the border the outer four (NeST, figure 3).
+    The center is 14 x 14 pixels, the border the outer four (NeST, figure 3).
     """
     image = np.mean([result["grown_per_pixel"] for result in results], axis=0).reshape(28, 28)
     is_border = np.ones((28, 28), bool)
@@ -244,14 +244,14 @@ def main(argv: list[str] | None = None) -> None:
         draw_costs(runs, [sizes[len(sizes) // 3], sizes[-2]], figure)
         text.append(f"![error against cost]({figure.name})")
     if network == "lenet_300_100":
-        image, centre, border = grown_by_place(runs[("grown", True)])
+        image, center, border = grown_by_place(runs[("grown", True)])
         figure = arguments.output / f"{network}_grown.png"
         draw_grown(image, figure)
         text += [
             "## Where connections grow",
-            f"A pixel of the central 14 x 14 got {centre:.1f} connections by growth, one of the "
+            f"A pixel of the central 14 x 14 got {center:.1f} connections by growth, one of the "
             f"outer four rows and columns {border:.2f}: "
-            + (f"{centre / border:.0f} to 1." if border else "none at all."),
+            + (f"{center / border:.0f} to 1." if border else "none at all."),
             f"![grown connections per pixel]({figure.name})",
         ]
     data = [

@@ -40,7 +40,7 @@ def distort(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """One distorted copy of each image: uint8 of shape `(count, 784)`."""
     from scipy import ndimage
 
-    count, centre = len(images), (SIDE - 1) / 2
+    count, center = len(images), (SIDE - 1) / 2
     turn = random.uniform(-_TURN, _TURN, count)
     scale = 1 + random.uniform(-_SCALE, _SCALE, (2, count))
     shear = random.uniform(-_SHEAR, _SHEAR, count)
@@ -53,8 +53,8 @@ def distort(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
             [sin * scale[1], (shear * sin + cos) * scale[1]],
         ]
     ).astype("float32")
-    grid = np.mgrid[:SIDE, :SIDE].astype("float32") - centre
-    places = np.einsum("ijn,jyx->inyx", matrix, grid) + centre
+    grid = np.mgrid[:SIDE, :SIDE].astype("float32") - center
+    places = np.einsum("ijn,jyx->inyx", matrix, grid) + center
     places += shift.astype("float32")[:, :, None, None]
     bend = random.standard_normal((2, count, SIDE, SIDE), "float32")
     bend = ndimage.gaussian_filter(bend, (0, 0, _SMOOTHNESS, _SMOOTHNESS))

@@ -83,7 +83,7 @@ def _lenet_5(recipe: Recipe, options: dict) -> list[keras.Layer]:
 
 NETWORKS = {"lenet_300_100": _lenet_300_100, "lenet_5": _lenet_5}
 
-# Images that are not distorted call for more regularisation.
+# Images that are not distorted call for more regularization.
 PLAIN = {"input_dropout": 0.15, "weight_decay": 1e-4}
 
 RECIPES = {

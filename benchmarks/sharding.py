@@ -192,7 +192,7 @@ def main(argv: list[str] | None = None) -> None:
         zipf_connections(num_inputs, num_units, connections, power, random)
         for power in (0.0, 0.5, 1.0)
     )
-    # What growth prefers comes in runs where neighbouring units see neighbouring pixels.
+    # What growth prefers comes in runs where neighboring units see neighboring pixels.
     in_runs = np.sort(zipf_half)
     loads = {"uniform": uniform, "Zipf 0.5": zipf_half, "Zipf 0.5, in runs": in_runs}
     loads["Zipf 1"] = zipf

@@ -32,7 +32,7 @@ WIDTHS = (256, 512, 1024, 2048, 4096, 8192)
 
 
 class WeightNormByHand(keras.layers.Dense):
-    """Weight normalisation as one writes it around a Dense: w = g v / ||v||, and autodiff."""
+    """Weight normalization as one writes it around a Dense: w = g v / ||v||, and autodiff."""
 
     def build(self, input_shape):
         """As Dense, and a gain that leaves the initial kernel as it is."""
@@ -41,7 +41,7 @@ class WeightNormByHand(keras.layers.Dense):
         self.g = self.add_weight(name="g", shape=(self.units,), initializer=lambda *_, **__: norm)
 
     def call(self, inputs):
-        """As Dense, with the normalised kernel."""
+        """As Dense, with the normalized kernel."""
         kernel = self.g * self.kernel / keras.ops.norm(self.kernel, axis=0)
         return self.activation(keras.ops.matmul(inputs, kernel) + self.bias)
 

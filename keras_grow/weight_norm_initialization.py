@@ -1,4 +1,4 @@
-"""Data-dependent initialisation of weight normalisation."""
+"""Data-dependent initialization of weight normalization."""
 
 import itertools
 from typing import Any
@@ -52,7 +52,7 @@ def initialize_weight_norm(
     r"""Makes pre-activations zero-mean and unit-variance on the given data.
 
     For each `WeightNormDense` and `WeightNormConv2D`, in the order in which they are called, with
-    one pass over the data each, so that a layer sees what its already initialised predecessors
+    one pass over the data each, so that a layer sees what its already initialized predecessors
     give it:
 
     $$ t = \frac{x v}{\lVert v \rVert}, \quad g = \frac{1}{\sigma[t]}, \quad
@@ -66,7 +66,7 @@ def initialize_weight_norm(
     statistics and seeds included, are not touched.
 
     Args:
-        model: a built model with weight-normalised layers.
+        model: a built model with weight-normalized layers.
         data: as for growth: `(x, y)`, `(x,)`, a dataset or batches; only `x` is used.
         training: bool, the mode in which the model runs.
         batch_size: samples per batch where the data is a tuple of arrays; by default as many as
@@ -74,7 +74,7 @@ def initialize_weight_norm(
         verbose: 0, 1 or "auto", see `GradientMeter`.
 
     Raises:
-        TypeError, ValueError: for a model without weight-normalised layers, data that does not
+        TypeError, ValueError: for a model without weight-normalized layers, data that does not
             fit, and pre-activations that are NaN or infinite. The layers stay as they were.
 
     Reference: Salimans, Kingma, "Weight Normalization", arXiv:1602.07868, section 3.
@@ -86,7 +86,7 @@ def initialize_weight_norm(
     ]
     if not layers:
         raise ValueError(
-            "The model has no trainable WeightNormDense or WeightNormConv layer to initialise. "
+            "The model has no trainable WeightNormDense or WeightNormConv layer to initialize. "
             f"Received: a model with layers {[layer.name for layer in model.layers]}"
         )
     paths = layer_paths(model)

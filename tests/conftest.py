@@ -76,9 +76,9 @@ def clock(monkeypatch):
 def blobs():
     """96 samples of three noisy classes in 8 dimensions: inputs float32, labels int64."""
     random = np.random.default_rng(0)
-    centres = random.normal(size=(3, 8))
+    centers = random.normal(size=(3, 8))
     labels = np.arange(96) % 3
-    inputs = centres[labels] + 0.5 * random.normal(size=(96, 8))
+    inputs = centers[labels] + 0.5 * random.normal(size=(96, 8))
     return inputs.astype("float32"), labels
 
 

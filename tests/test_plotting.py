@@ -45,9 +45,9 @@ def model():
     return model
 
 
-def _luminance(colour):
+def _luminance(color):
     """Relative luminance of WCAG 2, 0 for black and 1 for white."""
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(color)]
     return float(np.dot([0.2126, 0.7152, 0.0722], linear))
 
 
@@ -71,7 +71,7 @@ def test_the_image_of_connections_per_input_holds_the_counts(model):
     figure = plotting.connections_per_input(model)
     np.testing.assert_array_equal(_image(figure), [[2, 1], [0, 1]])
     assert figure.axes[0].get_title() == "Active connections per input of 'hidden'\n(4 in all)"
-    assert figure.axes[1].get_ylabel() == "active connections per input"  # Of the colour bar.
+    assert figure.axes[1].get_ylabel() == "active connections per input"  # Of the color bar.
 
 
 def test_what_has_grown_since_is_a_difference_that_shows_pruning_below_0(model):
@@ -222,7 +222,7 @@ def test_a_network_with_branches_is_not_drawn():
         plotting.network(keras.Model(inputs, outputs))
 
 
-def test_plain_and_weight_normalised_layers_are_drawn_with_their_effective_weights():
+def test_plain_and_weight_normalized_layers_are_drawn_with_their_effective_weights():
     model = keras.Sequential(
         [
             keras.Input((3,)),
@@ -291,13 +291,13 @@ def test_figures_are_legible_whatever_style_is_set(model, kind, user_style):
             assert all(_luminance(t.get_color()) == 0 for t in axis.get_legend().get_texts())
 
 
-def test_the_palette_gets_lighter_from_colour_to_colour_and_stands_out_from_white():
-    luminances = [_luminance(colour) for colour in canvas.COLOURS]
+def test_the_palette_gets_lighter_from_color_to_color_and_stands_out_from_white():
+    luminances = [_luminance(color) for color in canvas.COLOURS]
     assert all(np.diff(luminances) > 0.02)
     assert luminances[-1] < 0.5
 
 
-def test_no_two_curves_share_marker_and_line_before_a_colour_comes_back():
+def test_no_two_curves_share_marker_and_line_before_a_color_comes_back():
     styles = [tuple(canvas.style(number).items()) for number in range(42)]
     assert len(set(styles)) == 42
     for one, other in itertools.combinations(range(7), 2):

@@ -69,7 +69,7 @@ def test_pre_activations_get_zero_mean_and_unit_variance_on_the_data(dtype, boun
     assert np.abs(seen["between"].var(axis=0) - 1).max() > 0.01
 
 
-def test_each_map_of_a_convolution_is_normalised_over_samples_and_positions():
+def test_each_map_of_a_convolution_is_normalized_over_samples_and_positions():
     layers = [
         WeightNormConv2D(
             4, (3, 2), 2, "same", activation="relu", initial_density=0.6, name="first"
@@ -104,7 +104,7 @@ def test_it_is_the_papers_formula_on_one_layer():
     np.testing.assert_allclose(layer.bias, -t.mean(axis=0) / t.std(axis=0), rtol=1e-10)
 
 
-def test_a_shared_layer_is_initialised_over_all_its_calls():
+def test_a_shared_layer_is_initialized_over_all_its_calls():
     shared = WeightNormDense(8, dtype="float64", name="shared")
     x = keras.Input((8,), dtype="float64")
     model = keras.Model(x, shared(keras.layers.Activation("tanh", dtype="float64")(shared(x))))
@@ -179,7 +179,7 @@ def test_nothing_else_is_touched_and_frozen_layers_stay(snapshot):
     assert np.all(chosen.bias.numpy() != 0)
 
 
-def test_what_cannot_be_initialised_is_refused_and_changes_nothing():
+def test_what_cannot_be_initialized_is_refused_and_changes_nothing():
     plain = keras.Sequential([keras.Input((8,)), GrowableDense(2)])
     with pytest.raises(ValueError, match="no trainable WeightNormDense or WeightNormConv layer"):
         initialize_weight_norm(plain, (_data(),))

@@ -205,7 +205,7 @@ def test_accuracy(network: keras.Model, data: Data) -> float:
 
 
 def draw_connections(images: dict[str, np.ndarray], path: pathlib.Path) -> None:
-    """Active connections of each pixel on one scale, which cividis keeps in grey and for all."""
+    """Active connections of each pixel on one scale, which cividis keeps in gray and for all."""
     figure = Figure(figsize=(10, 3.8), layout="constrained")
     axes = figure.subplots(1, len(images))
     most = max(image.max() for image in images.values())

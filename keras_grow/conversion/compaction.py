@@ -126,7 +126,7 @@ def compact(model: keras.Model, *, drop_inputs: bool = False, verify: Any = True
     of the copy are of the same kinds and stay growable; `keras_grow.make_plain` makes them plain.
 
     At inference the function is the same up to rounding. In training, dropout no longer acts on
-    units that are gone, nor do activity regularisers see them. A constant goes into the biases of
+    units that are gone, nor do activity regularizers see them. A constant goes into the biases of
     a convolution only where its padding can't be told from it.
 
     Args:
@@ -233,7 +233,7 @@ def _carried(flow: Flow, step: Step | None, layer: keras.Layer) -> _Carried:
 def _without(layer: keras.Layer, step: Step, inputs: np.ndarray) -> keras.Layer:
     """A layer that computes what is left of `layer` once nothing leads out of some inputs.
 
-    Weights that are normalised together change when some of them go; of other layers, what leads
+    Weights that are normalized together change when some of them go; of other layers, what leads
     out of these inputs is simply not carried over.
     """
     if not isinstance(layer, WeightNormKernel) or not len(inputs):

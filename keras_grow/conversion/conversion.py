@@ -167,7 +167,7 @@ def make_sparse(
         layers: the layers to convert, or their paths or names, or a function that says of a Dense
             or growable layer whether to convert it; by default `GrowableDense` and `SparseDense`
             layers. Of a plain Dense, the weights that are not 0 become connections. A
-            `WeightNormDense` gives its effective weights, and is normalised no more.
+            `WeightNormDense` gives its effective weights, and is normalized no more.
         capacity: how many connections each layer can hold: an integer, a density, a
             `keras_grow.densities.FanIn`, or a mapping from layer paths or names to these; by
             default, and for layers not in the mapping, as many as it has.

@@ -26,7 +26,7 @@ def convert_optimizer(
 
     It has the settings, the step and the loss scale of the optimizer of `model`, and the slots of
     all weights that the conversion kept; the slots of other weights start afresh, and so do those
-    of a layer with weight normalisation that was converted.
+    of a layer with weight normalization that was converted.
 
     Args:
         model: the model that was converted.

@@ -15,7 +15,7 @@ class GrowableDense(PlainKernel, DenseLike):
     with a bool mask $m$, True = active. It is trained, saved and called as Dense is. At density 1
     its outputs are Dense's to the bit (without XLA), and so are gradients and training, but for
     kernels of a million connections and more, whose sums may be rounded otherwise. What a dormant
-    connection stores reaches no output, loss or gradient; regularisers and constraints act on
+    connection stores reaches no output, loss or gradient; regularizers and constraints act on
     the effective kernel $m \odot W$, and stored values are set back to 0 after every update.
 
     Args:

@@ -1,4 +1,4 @@
-"""Initialisers that know which connections are active."""
+"""Initializers that know which connections are active."""
 
 import math
 from typing import Any
@@ -10,14 +10,14 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="keras_grow")
 class ActiveFanIn(keras.initializers.Initializer):
-    """Scales another initialiser to the number of inputs that each unit really has.
+    """Scales another initializer to the number of inputs that each unit really has.
 
-    The usual initialisers choose the variance for the fan-in of a dense kernel. A unit with few
+    The usual initializers choose the variance for the fan-in of a dense kernel. A unit with few
     active inputs then starts too quiet. This one multiplies each unit's weights by
     `sqrt(fan_in / active_fan_in)`, which keeps the variance of the pre-activation.
 
     Args:
-        initializer: a Keras initialiser or its name, scaled to the fan-in.
+        initializer: a Keras initializer or its name, scaled to the fan-in.
 
     Example:
 
@@ -75,7 +75,7 @@ def draw(
     connections: np.ndarray,
     dtype: str | None,
 ) -> Any:
-    """Weights for some connections of a kernel, as the initialiser would draw them for all.
+    """Weights for some connections of a kernel, as the initializer would draw them for all.
 
     Args:
         initializer: one that draws weights one by one, or `ActiveFanIn` of one.
@@ -87,7 +87,7 @@ def draw(
         Floats of shape `(count,)`.
 
     Raises:
-        ValueError: for an initialiser that makes a kernel as a whole.
+        ValueError: for an initializer that makes a kernel as a whole.
     """
     count = len(connections)
     if isinstance(initializer, ActiveFanIn):
@@ -111,7 +111,7 @@ def draw(
         )
         return in_a_list((count,), dtype=dtype)
     raise ValueError(
-        "A sparse layer needs an initialiser that draws weights one by one: VarianceScaling "
+        "A sparse layer needs an initializer that draws weights one by one: VarianceScaling "
         "(Glorot, He, LeCun), a normal, uniform or constant one, or keras_grow.ActiveFanIn of "
         "these. "
         f"Received: kernel_initializer={initializer!r}"

@@ -36,7 +36,7 @@ def scatter(tensor: tf.Tensor, indices: tf.Tensor, values: tf.Tensor | bool | fl
 
 
 class EffectiveKernelRegularizer(keras.regularizers.Regularizer):
-    """Lets a kernel's regulariser see the effective kernel, never what dormant entries store."""
+    """Lets a kernel's regularizer see the effective kernel, never what dormant entries store."""
 
     def __init__(self, layer: "Masked", regularizer: Callable):
         self._layer = layer
@@ -96,7 +96,7 @@ class Masked(Affine):
         self._add_kernel(shape, self._add_kernel_mask(shape))
 
     def _add_kernel_mask(self, shape: tuple[int, ...]) -> Callable:
-        """Creates `kernel_mask`; returns the initialiser of the stored kernel that goes with it."""
+        """Creates `kernel_mask`; returns the initializer of the stored kernel that goes with it."""
         count = initial_count(self.initial_density, shape)
         mask = seed_mask(shape, count, self.seed)
         self.kernel_mask = self.add_weight(

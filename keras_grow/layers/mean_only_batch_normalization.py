@@ -1,4 +1,4 @@
-"""MeanOnlyBatchNormalization: what goes with weight normalisation."""
+"""MeanOnlyBatchNormalization: what goes with weight normalization."""
 
 import keras
 import tensorflow as tf
@@ -13,13 +13,13 @@ class MeanOnlyBatchNormalization(keras.layers.Layer):
 
     $$ y = t - \mu[t] + \beta $$
 
-    Weight normalisation already fixes the scale of pre-activations, but not their mean. Put this
+    Weight normalization already fixes the scale of pre-activations, but not their mean. Put this
     layer behind a `WeightNormDense` or `WeightNormConv2D` without bias and activation. It is
-    cheaper than batch normalisation, and the noise that it adds in training is gentler: the mean
+    cheaper than batch normalization, and the noise that it adds in training is gentler: the mean
     of a batch is nearly normal, whereas dividing by its deviation has long tails.
 
-    In training, and only there, it normalises with the mean of the batch, of each entry of
-    `axis`, and moves a running mean towards it, with which it normalises at inference. With
+    In training, and only there, it normalizes with the mean of the batch, of each entry of
+    `axis`, and moves a running mean towards it, with which it normalizes at inference. With
     `trainable=False` it runs at inference always, as Keras's `BatchNormalization` does. Means are
     computed in float32 or better.
 

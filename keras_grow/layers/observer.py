@@ -19,7 +19,7 @@ class Observer:
     def kernel(self, layer: Any) -> Any:
         """An effective kernel to use instead of the layer's own, or `None`.
 
-        Asked wherever a layer or its regulariser uses the effective kernel.
+        Asked wherever a layer or its regularizer uses the effective kernel.
         """
         return None
 

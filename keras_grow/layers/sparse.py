@@ -196,7 +196,7 @@ class Sparse(Growable):
         return dataclasses.replace(connections, statistics=statistics)
 
     def _penalty_gradient(self, weight):
-        """What the regulariser adds to dL/dw, weight by weight; 0 at weights of 0."""
+        """What the regularizer adds to dL/dw, weight by weight; 0 at weights of 0."""
         if self.kernel_regularizer is None:
             return tf.zeros_like(weight)
         with tf.GradientTape() as tape:

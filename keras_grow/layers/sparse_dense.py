@@ -33,7 +33,7 @@ class SparseDense(Sparse, DenseLike):
     Any unit may take any share of the slots. When all are taken, growth says so, and
     `keras_grow.make_sparse(model, capacity=...)` makes a copy of the model with more.
 
-    Regularisers and constraints must work weight by weight, as L1, L2 and `NonNeg` do. Lamb and
+    Regularizers and constraints must work weight by weight, as L1, L2 and `NonNeg` do. Lamb and
     Adafactor, whose steps depend on a layer's weights together, are refused by growth and
     pruning; Muon treats the list of weights as it treats biases, by AdamW.
 
@@ -48,7 +48,7 @@ class SparseDense(Sparse, DenseLike):
         activation, use_bias, bias_initializer, kernel_regularizer, bias_regularizer,
             activity_regularizer, kernel_constraint, bias_constraint: as in
             `keras.layers.Dense`.
-        kernel_initializer: an initialiser that draws weights one by one: those that scale with
+        kernel_initializer: an initializer that draws weights one by one: those that scale with
             the fan, normal, uniform and constant ones; by default
             `keras_grow.ActiveFanIn("glorot_uniform")`, which scales to the inputs that each unit
             really has.
@@ -75,8 +75,8 @@ class SparseDense(Sparse, DenseLike):
         num_connections, num_active, num_free, density: counts, now.
 
     Raises:
-        ValueError: for units, densities, capacities or seeds out of range, and for initialisers,
-            regularisers and constraints that need a whole kernel.
+        ValueError: for units, densities, capacities or seeds out of range, and for initializers,
+            regularizers and constraints that need a whole kernel.
 
     Example:
 
@@ -137,7 +137,7 @@ class SparseDense(Sparse, DenseLike):
         self._check_capacity()
         if isinstance(self.kernel_regularizer, keras.regularizers.OrthogonalRegularizer):
             raise ValueError(
-                "The regulariser of a sparse kernel must work weight by weight, as L1 and L2 do. "
+                "The regularizer of a sparse kernel must work weight by weight, as L1 and L2 do. "
                 f"Received: kernel_regularizer={self.kernel_regularizer!r}"
             )
         if isinstance(self.kernel_constraint, _CONSTRAINTS_OF_COLUMNS):

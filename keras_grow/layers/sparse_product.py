@@ -80,15 +80,15 @@ def _compiled(function: Callable, *arguments) -> Callable:
     )
 
 
-def _sum_over_rows(plan, slots, source, values, neighbours, table, pieces, long_table, places):
-    """For each key the sum over its connections of `source[neighbour] * value`.
+def _sum_over_rows(plan, slots, source, values, neighbors, table, pieces, long_table, places):
+    """For each key the sum over its connections of `source[neighbor] * value`.
 
     Args:
         plan: the shape of the rows.
         slots: says where the value of the connection at each place stands; `None` says there.
-        source: activations, floats of shape `(num_neighbours, batch)`.
+        source: activations, floats of shape `(num_neighbors, batch)`.
         values: floats of shape `(capacity,)`.
-        neighbours: int64 of shape `(capacity,)`, sorted by key.
+        neighbors: int64 of shape `(capacity,)`, sorted by key.
         table, pieces, long_table, places: the rows of the keys, see `sparse_layout.Rows`.
 
     Returns:
@@ -101,7 +101,7 @@ def _sum_over_rows(plan, slots, source, values, neighbours, table, pieces, long_
             tf.gather(values, place if slots is None else tf.gather(slots, place)), dtype
         )
 
-    sums = _sum_in_groups(source, neighbours, weights, table, plan.group, dtype)
+    sums = _sum_in_groups(source, neighbors, weights, table, plan.group, dtype)
     # Keys with several rows are rows of rows.
     ones = functools.partial(tf.ones_like, dtype=dtype)
     long_sums = _sum_in_groups(sums, pieces, ones, long_table, plan.long_group, dtype)
@@ -110,8 +110,8 @@ def _sum_over_rows(plan, slots, source, values, neighbours, table, pieces, long_
     return tf.cast(sums, values.dtype)
 
 
-def _sum_in_groups(source, neighbours, weights, table, group_size, dtype):
-    """For each row of the table the sum of `source[neighbour] * weight`."""
+def _sum_in_groups(source, neighbors, weights, table, group_size, dtype):
+    """For each row of the table the sum of `source[neighbor] * weight`."""
     num_groups, batch = table.shape[1] // group_size, tf.shape(source)[1]
     starts, lengths = tf.unstack(table)
     steps = tf.range(UNROLLED, dtype=tf.int64)
@@ -124,14 +124,14 @@ def _sum_in_groups(source, neighbours, weights, table, group_size, dtype):
             is_in_row = step + steps < length
             # Beyond a row's end, its last connection with a weight of 0.
             place = tf.maximum(start + tf.minimum(step + steps, length - 1), 0)
-            # Of an empty row, a free slot may be read, which names no neighbour.
+            # Of an empty row, a free slot may be read, which names no neighbor.
             last = tf.shape(source, out_type=tf.int64)[0] - 1
-            neighbour = tf.minimum(tf.gather(neighbours, place), last)
-            return neighbour, tf.where(is_in_row, weights(place), 0)
+            neighbor = tf.minimum(tf.gather(neighbors, place), last)
+            return neighbor, tf.where(is_in_row, weights(place), 0)
 
-        def add_connections(step, neighbour, weight, total):
+        def add_connections(step, neighbor, weight, total):
             for i in range(UNROLLED):
-                row = tf.cast(tf.gather(source, neighbour[:, i]), dtype)
+                row = tf.cast(tf.gather(source, neighbor[:, i]), dtype)
                 total += row * weight[:, i, None]
             # What the next step reads is handed on, not computed when it is read: XLA would
             # fuse it into the sum, and compute it again for every sample.

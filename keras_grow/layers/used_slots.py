@@ -9,7 +9,7 @@ from keras_grow.layers.masked import keep_active
 
 
 class UsedSlotsRegularizer(keras.regularizers.Regularizer):
-    """Lets the user's regulariser see the weights in use, never what free slots store."""
+    """Lets the user's regularizer see the weights in use, never what free slots store."""
 
     def __init__(self, layer: Any, regularizer: Callable):
         self._layer = layer

@@ -1,4 +1,4 @@
-"""WeightNormDense and WeightNormConv2D: growable layers with normalised weights."""
+"""WeightNormDense and WeightNormConv2D: growable layers with normalized weights."""
 
 import keras
 
@@ -16,7 +16,7 @@ class WeightNormDense(WeightNormKernel, DenseLike):
     with the norm per unit over the active entries of the direction $v$, always in float32 or
     better. Initially $g = \lVert v \rVert$, so that $w = v$;
     `keras_grow.initialize_weight_norm(model, data)` sets `g` and `b` from data instead. A unit
-    without active inputs outputs its bias, with finite gradients. Regularisers and constraints
+    without active inputs outputs its bias, with finite gradients. Regularizers and constraints
     act on $w$. Growing at 0 leaves the function as it was; in a unit that has no active input,
     `v` wakes against the gradient with `g = 0`, so that `g` can learn. Pruning rescales `g` so
     that the surviving weights stay what they were.
@@ -103,7 +103,7 @@ class WeightNormConv2D(WeightNormKernel, ConvLike):
     TensorShape([2, 24, 24, 20])
 
     Reference: Salimans, Kingma, arXiv:1602.07868, equations 2 and 3, and section 3, where
-    pre-activations of a convolution are normalised per map, over samples and positions.
+    pre-activations of a convolution are normalized per map, over samples and positions.
     """
 
     rank = 2
@@ -112,7 +112,7 @@ class WeightNormConv2D(WeightNormKernel, ConvLike):
 
 @keras.saving.register_keras_serializable(package="keras_grow")
 class WeightNormConv1D(WeightNormKernel, ConvLike):
-    """A growable Conv1D layer with normalised weights: `WeightNormConv2D` along one axis.
+    """A growable Conv1D layer with normalized weights: `WeightNormConv2D` along one axis.
 
     Args:
         filters, kernel_size, strides, padding, data_format, dilation_rate, groups: as in

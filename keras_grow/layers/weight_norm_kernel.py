@@ -1,4 +1,4 @@
-"""A masked kernel that is stored as direction and length: weight normalisation."""
+"""A masked kernel that is stored as direction and length: weight normalization."""
 
 import tensorflow as tf
 from keras import ops

@@ -60,7 +60,7 @@ class GradientTap(Observer):
         if tf.compat.v1.get_default_graph() is not self._graph:
             raise ValueError(
                 "The Hebbian form can't look into a loop. Received: a call of layer "
-                f"{layer.name!r} inside a while loop or a vectorised map. Unroll the loop "
+                f"{layer.name!r} inside a while loop or a vectorized map. Unroll the loop "
                 "(`unroll=True`), or use a masked layer and `growth_gradients`, which can."
             )
         nudge = tf.zeros_like(outputs)

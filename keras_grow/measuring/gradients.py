@@ -56,7 +56,7 @@ class GradientMeter:
     $$ G = \frac{1}{N} \sum_b n_b \frac{\partial L_b}{\partial W} $$
 
     over batches $b$ of $n_b$ of all $N$ samples, at the effective kernel $W$, of the loss $L$
-    that `model.fit` minimises: with sample weights, loss weights, `add_loss` and regularisers.
+    that `model.fit` minimizes: with sample weights, loss weights, `add_loss` and regularizers.
     Signed gradients are summed, so that for losses that are means over the batch, chunks equal
     the whole. With batch statistics (BatchNormalization in training) G is the mean of
     per-batch gradients. Measuring leaves variables, seeds, metrics and the optimizer as they were.

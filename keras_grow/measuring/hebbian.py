@@ -27,7 +27,7 @@ def hebbian_gradients(
     for a connection from input $n$ to unit $m$ with pre-activation $u_m$; in a convolution the sum
     runs over the positions of the window too, and $x_n$ is what its place $n$ sees there. It is
     the same number as `growth_gradients` gives, up to the order of summation, without the penalties
-    of kernel regularisers (whose gradient at a dormant connection, whose weight is 0, is 0), and
+    of kernel regularizers (whose gradient at a dormant connection, whose weight is 0, is 0), and
     needs no dense gradient until the last step.
 
     Args:

@@ -64,7 +64,7 @@ class _InputSums(Observer):
         if tf.compat.v1.get_default_graph() is not self._graph:
             raise ValueError(
                 "Inputs can't be measured inside a loop. Received: a call of layer "
-                f"{layer.name!r} inside a while loop or a vectorised map. Unroll it."
+                f"{layer.name!r} inside a while loop or a vectorized map. Unroll it."
             )
         inputs = tf.sparse.to_dense(inputs) if isinstance(inputs, tf.SparseTensor) else inputs
         rows = tf.reshape(tf.cast(inputs, tf.float32), [-1, layer.kernel_shape[-2]])

@@ -1,4 +1,4 @@
-"""The loss that `model.fit` minimises, computed without leaving a trace in the model."""
+"""The loss that `model.fit` minimizes, computed without leaving a trace in the model."""
 
 import contextlib
 import inspect
@@ -73,7 +73,7 @@ def untouched(
             return tf.stack([variable.value[0], tf.cast(counter, variable.value.dtype)])
         return variable.value
 
-    # All variables are mapped: Keras gives regularisers None for one that is not.
+    # All variables are mapped: Keras gives regularizers None for one that is not.
     mapping = [(variable, value(variable)) for variable in model.variables]
     with keras.StatelessScope(state_mapping=mapping, collect_losses=True):
         yield
@@ -89,7 +89,7 @@ def call_model(model: keras.Model, x: Any, training: bool) -> Any:
 def total_loss(
     model: keras.Model, loss: Any, x: Any, y: Any, sample_weight: Any, training: bool
 ) -> tf.Tensor:
-    """Scalar: the compiled loss, or `loss`, with the losses that layers and regularisers add."""
+    """Scalar: the compiled loss, or `loss`, with the losses that layers and regularizers add."""
     if loss is not None and not isinstance(loss, keras.losses.Loss):
         return ops.sum(loss(model, x, y, sample_weight))
     y_pred = call_model(model, x, training)

@@ -51,7 +51,7 @@ def grow_neurons(
     r"""Gives birth to neurons in a hidden layer, where a bridge over it would lower the loss most.
 
     Measures the bridging gradient between the inputs of `layer` and the units of the layers that
-    read it, and lets the initialiser choose the newborns' connections and weights. Neurons are
+    read it, and lets the initializer choose the newborns' connections and weights. Neurons are
     born into dormant units, which have no active connection in or out, lowest index first, so that
     no variable changes its shape and no compiled step is traced again; `keras_grow.widen` makes a
     copy of the model with more of them. A newborn's bias is 0. Optimizer slots of all that wakes
@@ -182,12 +182,12 @@ def _checked(birth: Birth, bridge: Bridge) -> Birth:
         shapes = [tuple(weights.shape), tuple(wakes.shape)]
         if shapes != [shape, shape] or not bool(tf.reduce_all(tf.math.is_finite(weights))):
             raise ValueError(
-                "A neuron initialiser must return finite weights and which of them wake. "
+                "A neuron initializer must return finite weights and which of them wake. "
                 f"Received: shapes {shapes}, expected {shape} for both"
             )
         if not bool(tf.reduce_all(tf.reduce_any(wakes, axis))):
             raise ValueError(
-                "Every neuron needs a connection in and one out. Received: an initialiser that "
+                "Every neuron needs a connection in and one out. Received: an initializer that "
                 f"gives none to some of {bridge.count} neurons. Where the bridging gradient is 0, "
                 "there is nothing to bridge: its largest entry is "
                 f"{float(tf.reduce_max(tf.abs(bridge.gradient))):.3g}."

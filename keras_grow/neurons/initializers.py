@@ -1,4 +1,4 @@
-"""Neuron initialisers: the connections and weights with which neurons are born."""
+"""Neuron initializers: the connections and weights with which neurons are born."""
 
 import abc
 import dataclasses
@@ -16,7 +16,7 @@ _LEAST_SINGULAR_VALUE = 1e-6
 
 @dataclasses.dataclass(frozen=True)
 class Bridge:
-    """What an initialiser sees of the two layers that a neuron is born between.
+    """What an initializer sees of the two layers that a neuron is born between.
 
     Attributes:
         gradient: float of shape `(inputs, units)`, the bridging gradient G = dL/dS of connections
@@ -222,7 +222,7 @@ class SingularVectors(_BornSilent):
             raise ValueError(
                 f"The bridging gradient, of shape {tuple(gradient.shape)}, has {rank} singular "
                 f"directions, one for each neuron. Received: count={bridge.count}. Grow at most "
-                f"{rank} at a time and train in between, or use another initialiser."
+                f"{rank} at a time and train in between, or use another initializer."
             )
         leading = tf.reverse(vectors[:, -bridge.count :], axis=[1])
         others = tf.matmul(gradient, leading, transpose_a=not is_tall)

@@ -218,7 +218,7 @@ def checked_count(count: Any, name: str = "count") -> int:
 
 
 def mean_weight(layer: Growable) -> float:
-    """Mean |w| of the active connections; that of Glorot's uniform initialiser without any."""
+    """Mean |w| of the active connections; that of Glorot's uniform initializer without any."""
     _, weights = layer.active_connections()
     if len(weights):
         return float(tf.reduce_mean(tf.abs(weights)))

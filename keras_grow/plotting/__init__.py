@@ -6,7 +6,7 @@ returns show itself. A function draws on an `axis` that it is given, and else ma
 own, without pyplot, which would keep it.
 
 Curves are told apart by markers and lines, weights by whole and broken lines, and counts by the
-brightness of cividis, so that figures can be read in grey and by the colour-blind.
+brightness of cividis, so that figures can be read in gray and by the color-blind.
 """
 
 from keras_grow.plotting.animation import animate_growth

@@ -1,6 +1,6 @@
-"""What all figures share: matplotlib, imported when the first is drawn, colours and legends.
+"""What all figures share: matplotlib, imported when the first is drawn, colors and legends.
 
-What lies inside the axes stands on white, whatever style the user has set, for the colours are
+What lies inside the axes stands on white, whatever style the user has set, for the colors are
 chosen for white. Titles and labels follow the user's style, with the figure's background.
 """
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
-"""Of the palette of Okabe and Ito, which the colour-blind tell apart, from dark to light."""
+"""Of the palette of Okabe and Ito, which the color-blind tell apart, from dark to light."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", ":", "-.")
@@ -57,7 +57,7 @@ def figure_of(axis: "Axes") -> "Figure":
 
 
 def style(number: int) -> dict[str, Any]:
-    """Colour, marker and line of a curve; no two of the first 42 look the same in grey."""
+    """Color, marker and line of a curve; no two of the first 42 look the same in gray."""
     return {
         "color": COLOURS[number % len(COLOURS)],
         "marker": MARKERS[number % len(MARKERS)],

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Beyond these, circles touch and lines are a grey area.
+# Beyond these, circles touch and lines are a gray area.
 _MOST_UNITS = 64
 _MOST_CONNECTIONS = 2000
 _THINNEST, _THICKEST = 0.3, 3.0
@@ -31,7 +31,7 @@ def network(model: keras.Model, *, axis: "Axes | None" = None) -> "Figure":
     Args:
         model: a built Sequential or functional model, a chain of layers of which those that mix
             units are dense: growable ones, or `keras.layers.Dense`, whose weights other than 0
-            count as connections. Activations, normalisation and dropout are not drawn.
+            count as connections. Activations, normalization and dropout are not drawn.
         axis: the matplotlib axis to draw on, by default that of a new figure.
 
     Returns:
@@ -97,7 +97,7 @@ def _draw_connections(
 ) -> None:
     """Lines between columns `number` and `number + 1`, from and to the heights in `ends`."""
     collections = canvas.load("matplotlib.collections")
-    for is_chosen, colour, line in (
+    for is_chosen, color, line in (
         (weights >= 0, canvas.POSITIVE, "solid"),
         (weights < 0, canvas.NEGATIVE, "dashed"),
     ):
@@ -106,7 +106,7 @@ def _draw_connections(
         widths = _THINNEST + (_THICKEST - _THINNEST) * shares
         axis.add_collection(
             collections.LineCollection(
-                segments, linewidths=widths, colors=colour, linestyles=line, alpha=0.8, zorder=2
+                segments, linewidths=widths, colors=color, linestyles=line, alpha=0.8, zorder=2
             )
         )
 
@@ -127,12 +127,12 @@ def _label(axis: "Axes", names: list[str], sizes: list[int]) -> None:
 
 
 def _draw_key(axis: "Axes", largest: float) -> None:
-    for label, colour, line, width in (
+    for label, color, line, width in (
         (f"weight {largest:+.2g}", canvas.POSITIVE, "-", _THICKEST),
         (f"weight {-largest:+.2g}", canvas.NEGATIVE, "--", _THICKEST),
         ("weights near 0", canvas.POSITIVE, "-", _THINNEST),
     ):
-        axis.plot([], [], color=colour, linestyle=line, linewidth=width, label=label)
+        axis.plot([], [], color=color, linestyle=line, linewidth=width, label=label)
     canvas.draw_legend(axis)
 
 

@@ -67,7 +67,7 @@ def connections_per_input(
         layer: which growable layer of the model, itself, its path or name; by default the first.
         since: counts taken earlier, of shape `(inputs,)`. They are subtracted, so that the figure
             shows what has grown (and, below 0, what was pruned) since then.
-        largest: the count at the end of the colour bar, or the height of the bars, so that several
+        largest: the count at the end of the color bar, or the height of the bars, so that several
             figures can be compared; by default the largest that is drawn.
         axis: the matplotlib axis to draw on, by default that of a new figure.
 

@@ -88,7 +88,7 @@ class FanIn:
         return min(1.0, self.connections * shape[-1] / math.prod(shape))
 
     def get_config(self) -> dict:
-        """The arguments, for Keras's serialisation."""
+        """The arguments, for Keras's serialization."""
         return {"connections": self.connections}
 
     @classmethod

@@ -50,7 +50,7 @@ class Score(abc.ABC):
 class GradientMagnitude(Score):
     r"""|dL/dw|, the rate at which waking a connection can lower the loss.
 
-    With an L1 regulariser of factor `l1` on the kernel, leaving 0 costs `l1` per unit of
+    With an L1 regularizer of factor `l1` on the kernel, leaving 0 costs `l1` per unit of
     weight, so that a dormant connection promises `|dL/dw| - l1`.
 
     Reference: Dai, Yin, Jha, "NeST", arXiv:1711.02017, Policy 1.

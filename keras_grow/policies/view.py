@@ -24,7 +24,7 @@ class Connections:
         weight: float, the effective kernel; 0 at dormant connections.
         active: bool, True where the connection takes part.
         statistics: what was measured for the policy, an array for each statistic.
-        l1: the factor of the kernel's L1 regulariser, 0.0 without one.
+        l1: the factor of the kernel's L1 regularizer, 0.0 without one.
         layer_index: the layer's position among the growable layers of its model.
         first_index: the flat index of the first of them, which tells a layer's tiles apart.
         step: how many steps the optimizer had made, 0 without an optimizer.

@@ -46,7 +46,7 @@ def why_not_followed(layer: keras.Layer) -> str | None:
     if getattr(layer, "lora_enabled", False):
         return "LoRA is enabled in it"
     if getattr(layer, "quantization_mode", None) is not None:
-        return "it is quantised"
+        return "it is quantized"
     return None
 
 

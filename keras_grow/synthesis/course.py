@@ -14,7 +14,7 @@ from keras_grow.neurons.initializers import NeuronInitializer
 from keras_grow.policies.scores import ActivationMagnitude, GradientMagnitude, Score
 from keras_grow.policies.start_values import StartValue
 
-Judgement = Callable[[Mapping[str, float]], bool]
+Judgment = Callable[[Mapping[str, float]], bool]
 """A function of the logs of an epoch, metrics of validation data included."""
 
 
@@ -36,7 +36,7 @@ class GrowthPhase:
 
     density: float = 0.3
     epochs: int = 9
-    until: Judgement | None = None
+    until: Judgment | None = None
     score: Score = dataclasses.field(default_factory=GradientMagnitude)
     start_value: StartValue | None = None
     neurons: Mapping[str, int] = dataclasses.field(default_factory=dict)
@@ -97,7 +97,7 @@ class Course:
 
     growth: GrowthPhase | None = dataclasses.field(default_factory=GrowthPhase)
     stages: Sequence[PruningStage] = ()
-    accept: Judgement | None = None
+    accept: Judgment | None = None
 
     def __post_init__(self):
         densities = [stage.density for stage in self.stages]

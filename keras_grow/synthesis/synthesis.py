@@ -17,7 +17,7 @@ from keras_grow.integers import checked_integer
 from keras_grow.layers.growable import growable_layers
 from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.neurons.dead import remove_dead_neurons
-from keras_grow.synthesis.course import Course, GrowthPhase, Judgement, PruningStage
+from keras_grow.synthesis.course import Course, GrowthPhase, Judgment, PruningStage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,14 +265,14 @@ def _in_parts(count: int, first: int, num_epochs: int) -> Callable[[int], int]:
 
 
 class _StopWhen(keras.callbacks.Callback):
-    """Ends `fit` after the first epoch for whose logs a judgement is true."""
+    """Ends `fit` after the first epoch for whose logs a judgment is true."""
 
-    def __init__(self, judgement: Judgement):
+    def __init__(self, judgment: Judgment):
         super().__init__()
-        self._judgement = judgement
+        self._judgment = judgment
 
     def on_epoch_end(self, epoch, logs=None):
-        if self._judgement(logs or {}):
+        if self._judgment(logs or {}):
             self.model.stop_training = True
 
 

@@ -176,7 +176,7 @@ _PENALTIES = {
 # The last one has L1 and MaxNorm both.
 @pytest.fixture(params=among(_PENALTIES, quick=("plain", "l2", "unit_norm", "l1_max_norm")))
 def penalties(request, case):
-    """Arguments of a layer: its kernel's regulariser and constraint."""
+    """Arguments of a layer: its kernel's regularizer and constraint."""
     if case.constraint is not None and "kernel_constraint" in request.param:
         return {**request.param, "kernel_constraint": case.constraint}
     return request.param

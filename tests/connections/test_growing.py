@@ -65,14 +65,14 @@ def test_per_layer_each_layer_grows_its_own_best(blobs, classifier):
 
 def test_growth_at_zero_keeps_outputs_bit_identical(blobs, classifier):
     classifier.fit(*blobs, verbose=0)
-    normalised = classifier.get_layer("classes")
-    dead_unit = np.flatnonzero(normalised.kernel_mask.numpy()[:, 1]) * 3 + 1
-    normalised.prune_connections(dead_unit)
+    normalized = classifier.get_layer("classes")
+    dead_unit = np.flatnonzero(normalized.kernel_mask.numpy()[:, 1]) * 3 + 1
+    normalized.prune_connections(dead_unit)
     outputs = classifier(blobs[0]).numpy()
     for _ in range(3):
         grow(classifier, blobs, count=30)
         assert classifier(blobs[0]).numpy().tobytes() == outputs.tobytes()
-    assert normalised.kernel_mask.numpy()[:, 1].any()
+    assert normalized.kernel_mask.numpy()[:, 1].any()
 
 
 def test_a_dead_unit_with_weight_norm_learns_after_it_grew_at_zero(blobs):
@@ -259,11 +259,11 @@ def test_under_an_l1_penalty_growth_ranks_by_gradient_less_penalty(blobs):
         model.compile("sgd", "sparse_categorical_crossentropy")
         return model
 
-    def unpenalised_loss(model, x, y, sample_weight):
+    def unpenalized_loss(model, x, y, sample_weight):
         return keras.ops.mean(keras.losses.sparse_categorical_crossentropy(y, model(x)))
 
     model = network(1.0)
-    plain = growth_gradients(model, blobs, loss=unpenalised_loss)
+    plain = growth_gradients(model, blobs, loss=unpenalized_loss)
     promise = [np.abs(plain[layer]) for layer in model.layers]
     order = _best_first(model, promise)
     # By the penalty, the last of the eight best that bears one gets behind the ninth that does not.
@@ -274,7 +274,7 @@ def test_under_an_l1_penalty_growth_ranks_by_gradient_less_penalty(blobs):
 
     model = network(penalty)
     layers = model.layers
-    plain = growth_gradients(model, blobs, loss=unpenalised_loss)
+    plain = growth_gradients(model, blobs, loss=unpenalized_loss)
     for layer, gradient in growth_gradients(model, blobs).items():
         # At 0 the penalty has no derivative, and the growth gradient leaves it out.
         dormant = ~layer.kernel_mask.numpy()

@@ -165,7 +165,7 @@ def test_zeros_of_a_model_pruned_elsewhere_become_dormant():
     np.testing.assert_array_equal(model(X), copy(X))
 
 
-def test_a_pruned_model_with_weight_normalisation_becomes_plain_with_zeros():
+def test_a_pruned_model_with_weight_normalization_becomes_plain_with_zeros():
     model = keras.Sequential(
         [keras.Input((8,)), WeightNormDense(16, "relu"), GrowableDense(3, "softmax")]
     )
@@ -226,7 +226,7 @@ def test_convolutions_at_a_density_and_with_zeros_keep_their_weights():
     np.testing.assert_array_equal(model(X), copy(X))
 
 
-def test_weight_normalised_convolutions_become_plain():
+def test_weight_normalized_convolutions_become_plain():
     layers = [WeightNormConv2D(3, 2, initial_density=0.5), keras.layers.Flatten()]
     model = keras.Sequential([keras.Input((4, 4, 2)), *layers])
     plain = make_plain(model)

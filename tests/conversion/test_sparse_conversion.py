@@ -163,7 +163,7 @@ def test_a_copy_is_not_compiled_whatever_the_loss():
     assert model.compiled
 
 
-def test_weight_normalisation_becomes_sparse_weights():
+def test_weight_normalization_becomes_sparse_weights():
     model = _network(
         WeightNormDense(12, initial_density=0.3, seed=1, name="hidden"), GrowableDense(5)
     )

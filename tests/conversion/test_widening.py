@@ -37,7 +37,7 @@ def _masked():
     return [_layers.Flatten(), _dense(8, "relu", "hidden"), _dense(5, "tanh"), _dense(3)]
 
 
-def _weight_normalised():
+def _weight_normalized():
     hidden = WeightNormDense(8, initial_density=0.5, name="hidden")
     reader = WeightNormDense(5, "tanh", initial_density=0.5)
     between = [_layers.BatchNormalization(), _layers.Activation("relu")]
@@ -67,7 +67,7 @@ def _flattened_and_sparse():
 
 _CASES = {
     "masked": _masked,
-    "weight normalised": _weight_normalised,
+    "weight normalized": _weight_normalized,
     "sparse": _sparse,
     "read by a plain layer": _read_by_a_plain_layer,
     "flattened": _flattened,
@@ -153,7 +153,7 @@ def test_training_goes_on_with_the_same_numbers_and_the_new_units_stay_dormant(m
         assert not np.any(units.fan_out()[8:])
 
 
-@pytest.mark.parametrize("case", ["masked", "weight normalised", "sparse"])
+@pytest.mark.parametrize("case", ["masked", "weight normalized", "sparse"])
 def test_neurons_grow_in_the_wider_model(case):
     model = _trained(case)
     wider = _widened(model)

@@ -218,7 +218,7 @@ def test_constants_that_nothing_is_multiplied_by_stay_as_they_are(tmp_path):
     assert stored == {(50, 64): False, (32, 64): True}
 
 
-def test_kernels_that_batch_normalisation_is_folded_into_are_named_for_their_layers(tmp_path):
+def test_kernels_that_batch_normalization_is_folded_into_are_named_for_their_layers(tmp_path):
     model, *_ = build(BUILDERS[1])
     storages = export_litert(model, tmp_path / "m.tflite").storages
     assert [words.split(" of ")[0] for words in storages.values()] == ["43", "461", "230", "24"]

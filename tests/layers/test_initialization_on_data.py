@@ -15,7 +15,7 @@ def _inputs(num_samples=200, shape=(6,), dtype="float64"):
     return (2 * mixed + np.arange(shape[-1])).astype(dtype)
 
 
-def _normalised(units, name, dtype="float64", **arguments):
+def _normalized(units, name, dtype="float64", **arguments):
     """A WeightNormDense without activation: its outputs are its pre-activations."""
     return WeightNormDense(units, name=name, dtype=dtype, seed=units, **arguments)
 
@@ -24,11 +24,11 @@ def _deep(dtype="float64", shape=(6,), **arguments):
     return keras.Sequential(
         [
             keras.Input(shape, dtype=dtype),
-            _normalised(8, "first", dtype, **arguments),
+            _normalized(8, "first", dtype, **arguments),
             keras.layers.Activation("tanh", dtype=dtype),
-            _normalised(7, "second", dtype, **arguments),
+            _normalized(7, "second", dtype, **arguments),
             keras.layers.Activation("relu", dtype=dtype),
-            _normalised(4, "third", dtype, **arguments),
+            _normalized(4, "third", dtype, **arguments),
         ]
     )
 
@@ -40,7 +40,7 @@ def _pre_activations(model, x, names=("first", "second", "third")):
     return [np.reshape(t, (-1, layer.units)) for t, layer in zip(outputs, layers, strict=True)]
 
 
-def _assert_normalised(pre_activations, tolerance):
+def _assert_normalized(pre_activations, tolerance):
     for t in pre_activations:
         t = t.astype("float64")
         np.testing.assert_allclose(t.mean(axis=0), 0, atol=tolerance)
@@ -61,7 +61,7 @@ def test_pre_activations_of_every_layer_have_zero_mean_and_unit_variance(
     x = _inputs(shape=shape, dtype=dtype)
     assert np.abs(_pre_activations(model, x)[0].var(axis=0) - 1).max() > 0.1
     initialize_weight_norm(model, (x,))
-    _assert_normalised(_pre_activations(model, x), tolerance)
+    _assert_normalized(_pre_activations(model, x), tolerance)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 200])
@@ -78,8 +78,8 @@ def test_layers_are_taken_in_the_order_in_which_they_are_called():
     class Backwards(keras.Model):
         def __init__(self):
             super().__init__(dtype="float64")
-            self.later = _normalised(4, "later")
-            self.sooner = _normalised(8, "sooner")
+            self.later = _normalized(4, "later")
+            self.sooner = _normalized(8, "sooner")
 
         def call(self, inputs):
             return self.later(keras.ops.tanh(self.sooner(inputs)))
@@ -87,7 +87,7 @@ def test_layers_are_taken_in_the_order_in_which_they_are_called():
     model, x = Backwards(), _inputs()
     model(x)
     initialize_weight_norm(model, (x,))
-    _assert_normalised([model.sooner(x).numpy(), model(x).numpy()], 1e-10)
+    _assert_normalized([model.sooner(x).numpy(), model(x).numpy()], 1e-10)
 
 
 def test_targets_of_the_growth_data_are_ignored():
@@ -119,9 +119,9 @@ def test_what_fails_in_a_later_layer_leaves_the_earlier_ones_too():
     model = keras.Sequential(
         [
             keras.Input((6,), dtype="float64"),
-            _normalised(8, "first"),
+            _normalized(8, "first"),
             Infinite(dtype="float64"),
-            _normalised(4, "second"),
+            _normalized(4, "second"),
         ]
     )
     before = _values(model.variables)
@@ -150,6 +150,6 @@ def _frozen_model():
         (_deep, _inputs(), TypeError, "must be a tuple of arrays"),
     ],
 )
-def test_what_cannot_be_initialised_is_refused(make_model, data, error, message):
+def test_what_cannot_be_initialized_is_refused(make_model, data, error, message):
     with pytest.raises(error, match=message):
         initialize_weight_norm(make_model(), data)

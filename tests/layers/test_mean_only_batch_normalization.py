@@ -36,8 +36,8 @@ def test_the_running_mean_is_batch_normalizations(x):
     np.testing.assert_allclose(ours(x), x - ours.moving_mean.numpy(), rtol=1e-6, atol=1e-6)
 
 
-def test_the_gradient_is_centred(x):
-    # Salimans & Kingma: "the gradients are centered" is all that mean-only normalisation does.
+def test_the_gradient_is_centered(x):
+    # Salimans & Kingma: "the gradients are centered" is all that mean-only normalization does.
     layer = MeanOnlyBatchNormalization()
     target = tf.constant(np.random.default_rng(1).normal(size=x.shape).astype("float32"))
     with tf.GradientTape() as tape:
@@ -46,8 +46,8 @@ def test_the_gradient_is_centred(x):
         y = layer(t, training=True)
         loss = tf.reduce_sum(y * target)
     of_t, of_beta = tape.gradient(loss, [t, layer.beta.value])
-    centred = target - tf.reduce_mean(target, axis=0)
-    np.testing.assert_allclose(of_t, centred, rtol=0, atol=1e-5)
+    centered = target - tf.reduce_mean(target, axis=0)
+    np.testing.assert_allclose(of_t, centered, rtol=0, atol=1e-5)
     np.testing.assert_allclose(of_beta, tf.reduce_sum(target, axis=0), rtol=1e-5)
 
 
@@ -74,7 +74,7 @@ def test_half_precision_sums_in_float32():
     np.testing.assert_array_equal(layer.moving_mean, [3.0, 3.0])
 
 
-def test_it_trains_saves_and_loads_behind_weight_normalisation(x, tmp_path):
+def test_it_trains_saves_and_loads_behind_weight_normalization(x, tmp_path):
     model = keras.Sequential(
         [
             keras.Input((5,)),

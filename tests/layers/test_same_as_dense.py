@@ -101,7 +101,7 @@ def _check_training_is_that_of_dense(optimizer, shape=(8,), run_eagerly=True, **
     assert all(a != b for a, b in zip(start, _bits(_weights(dense)), strict=True))
 
 
-# One of each kind, those that penalise or constrain the bias too.
+# One of each kind, those that penalize or constrain the bias too.
 @pytest.mark.parametrize(
     "arguments",
     among(_ARGUMENTS, quick=("no_bias", "l1", "activity", "max_norm", "non_negative")),
@@ -204,7 +204,7 @@ def test_large_layers_take_what_dense_takes(large, kind):
 def test_the_configurations_differ_in_density_and_seed_only():
     configurations = [layer(4).get_config() for layer in (keras.layers.Dense, GrowableDense)]
     dense, growable = (set(configuration) for configuration in configurations)
-    # Dense writes its activity regulariser where there is one, and what GrowableDense leaves out.
+    # Dense writes its activity regularizer where there is one, and what GrowableDense leaves out.
     assert growable - dense == {"initial_density", "seed", "activity_regularizer"}
     assert dense - growable <= {"lora_rank", "lora_alpha", "quantization_config"}
     shared = (dense & growable) - {"name"}

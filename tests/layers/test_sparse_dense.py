@@ -113,7 +113,7 @@ def test_every_precision_computes_what_the_masked_layer_does(twins, data, policy
     assert np.isfinite(sparse.layers[0].values.numpy()).all()
 
 
-def test_regularisers_see_the_connections(twins, data):
+def test_regularizers_see_the_connections(twins, data):
     arguments = {"kernel_regularizer": keras.regularizers.L1L2(0.1, 0.2)}
     masked, sparse = twins(**arguments)
     sparse.layers[0].values.assign(
@@ -298,7 +298,7 @@ def test_optimizers_that_look_at_a_whole_layer_are_refused_by_name(twins, data, 
     "initializer",
     ["he_normal", "glorot_uniform", keras.initializers.LecunNormal(3), "random_normal", "ones"],
 )
-def test_initialisers_draw_from_the_distribution_of_a_dense_kernel(initializer):
+def test_initializers_draw_from_the_distribution_of_a_dense_kernel(initializer):
     shape = (200, 300)
     layer = SparseDense(300, kernel_initializer=initializer, capacity=0.9, seed=0)
     layer.build((None, 200))

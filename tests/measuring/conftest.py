@@ -18,7 +18,7 @@ from keras_grow import (
 
 
 def _compiled(model, **arguments):
-    # A rate of 0 lets `train_on_batch` report the loss that it minimises and change nothing.
+    # A rate of 0 lets `train_on_batch` report the loss that it minimizes and change nothing.
     arguments = {"optimizer": keras.optimizers.SGD(0.0), "loss": "mse"} | arguments
     model.compile(**arguments)
     return model
@@ -63,7 +63,7 @@ def _subclassed_with_added_loss():
     return _compiled(model), (x, y)
 
 
-def _batch_normalised():
+def _batch_normalized():
     layers = [
         GrowableDense(4, initial_density=0.5),
         keras.layers.BatchNormalization(),
@@ -83,7 +83,7 @@ def _time_distributed():
     return _compiled(keras.Sequential([keras.Input((3, 4)), layer])), _data(5, 3, 4)
 
 
-def _weight_normalised():
+def _weight_normalized():
     layers = [
         WeightNormDense(3, "tanh", initial_density=0.5),
         WeightNormDense(2, initial_density=0.5),
@@ -116,7 +116,7 @@ def _recurrent():
     return _compiled(keras.Sequential([keras.Input((3, 4)), *layers])), (x, y[:, 0])
 
 
-def _regularised():
+def _regularized():
     # Keras keeps factors in float32: this one is exact.
     penalty = keras.regularizers.L2(0.25)
     layers = [
@@ -170,12 +170,12 @@ _NETWORKS = (
     _sequential,
     _shared_and_nested,
     _subclassed_with_added_loss,
-    _batch_normalised,
+    _batch_normalized,
     _sample_weighted,
     _time_distributed,
-    _weight_normalised,
+    _weight_normalized,
     _recurrent,
-    _regularised,
+    _regularized,
     _two_weighted_outputs,
     _convolutional,
     _convolved_sequences,

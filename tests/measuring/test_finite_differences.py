@@ -19,7 +19,7 @@ def _inference_loss(model, data):
     return model.test_on_batch(*data, return_dict=True)["loss"]
 
 
-def test_growth_gradients_are_the_derivatives_of_the_loss_that_fit_minimises(
+def test_growth_gradients_are_the_derivatives_of_the_loss_that_fit_minimizes(
     float64, network, numerical_gradients, assert_close
 ):
     model, data = network()
@@ -40,10 +40,10 @@ def test_sample_weights_in_a_dataset_count_as_those_in_a_tuple(float64, networks
         assert_close(growth_gradients(model, data[:2]), growth_gradients(model, data), 1e-2)
 
 
-def test_in_inference_mode_batch_normalisation_uses_its_moving_statistics(
+def test_in_inference_mode_batch_normalization_uses_its_moving_statistics(
     float64, networks, numerical_gradients, assert_close
 ):
-    model, data = networks.batch_normalised()
+    model, data = networks.batch_normalized()
     model.layers[1].moving_mean.assign([1.0, -1.0, 0.5, 0.0])
     model.layers[1].moving_variance.assign([0.2, 1.0, 3.0, 0.7])
     measured = growth_gradients(model, data, training=False)
@@ -84,7 +84,7 @@ def _losses():
 def test_every_form_of_loss_serves_a_model_that_is_not_compiled(
     float64, networks, numerical_gradients, assert_close, form, is_weighted
 ):
-    compiled, (x, y) = networks.regularised()
+    compiled, (x, y) = networks.regularized()
     model = keras.Sequential(compiled.layers)
     model.build(x.shape)
     assert not model.compiled

@@ -93,7 +93,7 @@ def test_signed_gradients_are_summed_before_any_absolute_value(model, arrays):
 def test_with_batch_statistics_gradients_are_the_mean_over_batches_weighted_by_size(
     float64, networks, arrays, assert_close
 ):
-    model, _ = networks.batch_normalised()
+    model, _ = networks.batch_normalized()
     x, y, _ = arrays
     meter = GradientMeter(batch_size=9)
     parts = [slice(0, 9), slice(9, 18), slice(18, 23)]

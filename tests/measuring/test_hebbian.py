@@ -13,7 +13,7 @@ def test_the_hebbian_form_equals_the_growth_gradient(float64, network, assert_cl
         with pytest.raises(ValueError, match="can't look into a loop"):
             hebbian_gradients(model, data)
         return
-    if network.__name__ == "_regularised":
+    if network.__name__ == "_regularized":
         # Penalties reach active connections without passing through any input.
         hebbian = hebbian_gradients(model, data)
         for layer in hebbian:

@@ -53,7 +53,7 @@ def test_growth_does_not_trace_the_compiled_train_step_again(counting, blobs):
 
 
 def test_a_meter_sees_weights_and_masks_as_they_are_now(float64, networks, assert_close):
-    model, data = networks.weight_normalised()
+    model, data = networks.weight_normalized()
     meter = GradientMeter()
     before = meter.measure(model, data)
     for weight in model.weights:
@@ -67,7 +67,7 @@ def test_a_meter_sees_weights_and_masks_as_they_are_now(float64, networks, asser
 
 def test_a_meter_serves_one_model_after_the_other(float64, networks, assert_close):
     meter = GradientMeter()
-    for build in (networks.sequential, networks.batch_normalised, networks.sequential):
+    for build in (networks.sequential, networks.batch_normalized, networks.sequential):
         model, data = build()
         got = meter.measure(model, data).gradients
         assert list(got) == growable_layers(model)

@@ -113,9 +113,9 @@ def test_born_silent_a_neuron_changes_no_output_and_then_learns(blobs, kind):
 
 def test_singular_vectors_learn_faster_than_random_ones():
     random = np.random.default_rng(0)
-    centres = random.normal(size=(8, 20))
+    centers = random.normal(size=(8, 20))
     labels = np.arange(400) % 8
-    data = (centres[labels] + random.normal(size=(400, 20))).astype("float32"), labels
+    data = (centers[labels] + random.normal(size=(400, 20))).astype("float32"), labels
     hidden = GrowableDense(12, "relu", name="hidden")
     model = keras.Sequential([keras.Input((20,)), hidden, GrowableDense(8, "softmax")])
     model.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
@@ -206,16 +206,16 @@ def test_slots_of_what_wakes_start_afresh_and_the_step_is_not_traced_again(blobs
     assert len(traces) == num_traces
 
 
-def test_batch_normalisation_starts_newborns_afresh_and_leaves_the_others(blobs):
-    normalisation = _layers.BatchNormalization()
-    model = _network(between=[normalisation, _layers.Activation("tanh")])
+def test_batch_normalization_starts_newborns_afresh_and_leaves_the_others(blobs):
+    normalization = _layers.BatchNormalization()
+    model = _network(between=[normalization, _layers.Activation("tanh")])
     random = np.random.default_rng(0)
-    normalisation.set_weights([random.uniform(0.5, 2, size=8) for _ in range(4)])
-    before = normalisation.get_weights()
+    normalization.set_weights([random.uniform(0.5, 2, size=8) for _ in range(4)])
+    before = normalization.get_weights()
     outputs = model(blobs[0]).numpy()
     grow_neurons(model, blobs, "hidden", 2, initializer=SingularVectors())
     for name, old, fresh in zip(("gamma", "beta", "mean", "variance"), before, (1, 0, 0, 1)):
-        now = {v.name.split("_")[-1]: v.numpy() for v in normalisation.variables}[name]
+        now = {v.name.split("_")[-1]: v.numpy() for v in normalization.variables}[name]
         np.testing.assert_array_equal(now[3:5], fresh)
         np.testing.assert_array_equal(np.delete(now, [3, 4]), np.delete(old, [3, 4]))
     np.testing.assert_allclose(model(blobs[0]), outputs, rtol=0, atol=1e-6)

@@ -26,14 +26,14 @@ def data():
     return x.astype("float32"), labels
 
 
-def _network(second=GrowableConv2D, is_normalised=False, filters=4, born=2):
+def _network(second=GrowableConv2D, is_normalized=False, filters=4, born=2):
     """Two convolutions and a Dense; of each convolution's maps, the first `born` are alive."""
     keras.utils.set_random_seed(1)
     layers = [
         keras.Input((6, 6, 2)),
-        GrowableConv2D(filters, 3, name="first", activation=None if is_normalised else "relu"),
-        *([keras.layers.BatchNormalization(name="normalization")] if is_normalised else []),
-        *([keras.layers.Activation("relu")] if is_normalised else []),
+        GrowableConv2D(filters, 3, name="first", activation=None if is_normalized else "relu"),
+        *([keras.layers.BatchNormalization(name="normalization")] if is_normalized else []),
+        *([keras.layers.Activation("relu")] if is_normalized else []),
         second(filters, 3, activation="relu", name="second"),
         keras.layers.MaxPooling2D(),
         keras.layers.Flatten(),
@@ -97,7 +97,7 @@ def test_the_best_of_many_is_better_than_the_mean_of_one(data):
 
 @pytest.mark.parametrize("layer", ["first", "second"])
 def test_maps_are_born_before_a_convolution_and_before_flatten(data, layer):
-    model = _network(is_normalised=True)
+    model = _network(is_normalized=True)
     model.fit(*data, epochs=2, verbose=0)
     if layer == "first":
         model.get_layer("normalization").moving_variance.assign([0.5, 0.5, 9.0, 9.0])

@@ -1,4 +1,4 @@
-"""Neuron initialisers on literal bridging gradients, which one can check by eye."""
+"""Neuron initializers on literal bridging gradients, which one can check by eye."""
 
 import itertools
 

@@ -40,7 +40,7 @@ def _network(layer_class=GrowableDense, **arguments):
 
 
 def _folded(model):
-    """The same function without normalisation, folded by hand."""
+    """The same function without normalization, folded by hand."""
     normalization = model.get_layer("normalization")
     deviation = np.sqrt(normalization.moving_variance.numpy() + normalization.epsilon)
     scale = normalization.gamma.numpy() / deviation
@@ -115,7 +115,7 @@ def test_a_sparse_layer_shows_the_scale_to_scores_when_it_grows(blobs):
         np.testing.assert_array_equal(masked, of_sparse)
 
 
-def test_only_a_normalisation_that_reads_the_units_themselves_scales_them():
+def test_only_a_normalization_that_reads_the_units_themselves_scales_them():
     activated = keras.Sequential(
         [
             keras.Input((6,)),

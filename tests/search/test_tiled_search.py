@@ -239,14 +239,14 @@ def test_a_score_that_needs_no_gradient_has_none_computed():
 
 def test_an_l1_penalty_lowers_the_scores():
     x, d = _activities(np.random.default_rng(0), skew=1)
-    plain, penalised = (
+    plain, penalized = (
         best_dormant(
             (150, 230), [], 50, scores.GradientMagnitude(), gradient=_factored(x, d), l1=l1
         )
         for l1 in (0.0, 0.5)
     )
-    np.testing.assert_array_equal(plain.indices, penalised.indices)
-    np.testing.assert_allclose(penalised.scores, plain.scores - 0.5)
+    np.testing.assert_array_equal(plain.indices, penalized.indices)
+    np.testing.assert_allclose(penalized.scores, plain.scores - 0.5)
 
 
 def test_when_the_time_is_over_the_best_found_so_far_come_back_and_say_so():
