@@ -141,6 +141,18 @@ class KernelAxes:
                 numbers = numbers // self.shape[axis]
         return total
 
+    def into(self, units: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+        """One connection into each of some units: of those into it, in order, the one asked for.
+
+        Args:
+            units: integers of shape `(count,)`.
+            numbers: likewise, from 0 to the fan-in.
+        """
+        if self.units == (-1,):
+            return numbers * self.num_units + units
+        into_units = np.argsort(self.units_of(np.arange(self.size)), kind="stable")
+        return into_units.reshape(self.num_units, self.fan_in)[units, numbers]
+
     def count_by_input(self, connections: np.ndarray) -> np.ndarray:
         """How many of some connections lead out of each input: int64 of shape `(inputs,)`."""
         return np.bincount(np.asarray(self.inputs_of(connections)), minlength=self.num_inputs)

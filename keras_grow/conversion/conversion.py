@@ -16,6 +16,7 @@ from keras_grow.conversion.reach import (
     why_not_growable,
 )
 from keras_grow.integers import checked_integer
+from keras_grow.kernel_axes import KernelAxes
 from keras_grow.layers.affine import Affine
 from keras_grow.layers.dense import GrowableDense
 from keras_grow.layers.dense_like import DenseLike
@@ -304,6 +305,6 @@ def _with_exact_total(
     densities = distribution(shapes)
     counts = exact_counts(densities, [math.prod(shape) for shape in shapes])
     return [
-        density if initial_count(density, shape) == count else count / math.prod(shape)
+        density if initial_count(density, KernelAxes(shape)) == count else count / math.prod(shape)
         for density, count, shape in zip(densities, counts, shapes, strict=True)
     ]

@@ -70,7 +70,7 @@ class Affine(Growable):
 
     @abc.abstractmethod
     def _kernel_shape_for(self, input_shape: tuple) -> tuple[int, ...]:
-        """The shape of the kernel for inputs of a shape, units last."""
+        """The shape of the kernel for inputs of a shape."""
 
     @abc.abstractmethod
     def _build_kernel(self, shape: tuple[int, ...]) -> None:
@@ -87,7 +87,7 @@ class Affine(Growable):
         if self.use_bias:
             self.bias = self.add_weight(
                 name="bias",
-                shape=shape[-1:],
+                shape=(self.axes_for(shape).num_units,),
                 initializer=self.bias_initializer,
                 regularizer=self.bias_regularizer,
                 constraint=self.bias_constraint,

@@ -61,8 +61,12 @@ class Growable(keras.Layer, abc.ABC):
 
     @property
     def axes(self) -> KernelAxes:
-        """What the axes of the kernel are: by default inputs on the last but one, units last."""
-        return KernelAxes(self.kernel_shape)
+        """What the axes of the kernel are."""
+        return self.axes_for(self.kernel_shape)
+
+    def axes_for(self, shape: tuple[int, ...]) -> KernelAxes:
+        """What the axes of a kernel of some shape are: by default inputs and, last, units."""
+        return KernelAxes(shape)
 
     @property
     def fan_in(self) -> int:

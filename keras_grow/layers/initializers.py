@@ -1,11 +1,12 @@
 """Initializers that know which connections are active."""
 
-import math
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+
+from keras_grow.kernel_axes import KernelAxes
 
 
 @keras.saving.register_keras_serializable(package="keras_grow")
@@ -33,19 +34,21 @@ class ActiveFanIn(keras.initializers.Initializer):
     def __init__(self, initializer: str | keras.initializers.Initializer = "glorot_uniform"):
         self.initializer = keras.initializers.get(initializer)
 
-    def __call__(self, shape, dtype=None, mask=None):
-        """Returns a kernel of `shape`, units last.
+    def __call__(self, shape, dtype=None, mask=None, axes=None):
+        """Returns a kernel of `shape`.
 
         Args:
             shape: the kernel's shape.
             dtype: the kernel's dtype.
             mask: bool array of `shape`, the active connections; `None` for all.
+            axes: the `KernelAxes`; by default units are the last axis.
         """
         kernel = self.initializer(shape, dtype=dtype)
         if mask is None:
             return kernel
-        active_fan_in = mask.sum(axis=tuple(range(mask.ndim - 1)))
-        return kernel * ops.cast(_gain(shape, active_fan_in), kernel.dtype)
+        axes = KernelAxes(tuple(shape)) if axes is None else axes
+        gain = _gain(axes, axes.count_by_unit(np.flatnonzero(mask)))
+        return kernel * ops.cast(axes.per_unit(gain), kernel.dtype)
 
     def get_config(self):
         return {"initializer": keras.initializers.serialize(self.initializer)}
@@ -55,8 +58,8 @@ class ActiveFanIn(keras.initializers.Initializer):
         return cls(keras.initializers.deserialize(config["initializer"]))
 
 
-def _gain(shape: tuple[int, ...], active_fan_in: np.ndarray) -> np.ndarray:
-    return (math.prod(shape[:-1]) / active_fan_in.clip(min=1)) ** 0.5
+def _gain(axes: KernelAxes, active_fan_in: np.ndarray) -> np.ndarray:
+    return (axes.fan_in / active_fan_in.clip(min=1)) ** 0.5
 
 
 _WEIGHT_BY_WEIGHT = (
@@ -71,7 +74,7 @@ _WEIGHT_BY_WEIGHT = (
 
 def draw(
     initializer: keras.initializers.Initializer,
-    shape: tuple[int, ...],
+    axes: KernelAxes,
     connections: np.ndarray,
     dtype: str | None,
 ) -> Any:
@@ -79,7 +82,7 @@ def draw(
 
     Args:
         initializer: one that draws weights one by one, or `ActiveFanIn` of one.
-        shape: the kernel's shape, units last.
+        axes: the axes of the kernel.
         connections: flat indices of the connections that get a weight, all that are active.
         dtype: the kernel's dtype.
 
@@ -91,16 +94,15 @@ def draw(
     """
     count = len(connections)
     if isinstance(initializer, ActiveFanIn):
-        weights = draw(initializer.initializer, shape, connections, dtype)
-        units = connections % shape[-1]
-        gain = _gain(shape, np.bincount(units, minlength=shape[-1]))
-        return weights * ops.cast(gain[units], weights.dtype)
+        weights = draw(initializer.initializer, axes, connections, dtype)
+        gain = _gain(axes, axes.count_by_unit(connections))
+        return weights * ops.cast(gain[axes.units_of(connections)], weights.dtype)
     if isinstance(initializer, _WEIGHT_BY_WEIGHT):
         return initializer((count,), dtype=dtype)
     if isinstance(initializer, keras.initializers.VarianceScaling):
         if count == 0:
             return ops.zeros((0,), dtype)
-        fan_in, fan_out = math.prod(shape[:-1]), math.prod(shape[:-2]) * shape[-1]
+        fan_in, fan_out = axes.fan_in, axes.fan_out
         fans = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}
         # The fan of a list of weights is its length.
         in_a_list = keras.initializers.VarianceScaling(

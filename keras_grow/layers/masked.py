@@ -97,8 +97,8 @@ class Masked(Affine):
 
     def _add_kernel_mask(self, shape: tuple[int, ...]) -> Callable:
         """Creates `kernel_mask`; returns the initializer of the stored kernel that goes with it."""
-        count = initial_count(self.initial_density, shape)
-        mask = seed_mask(shape, count, self.seed)
+        axes = self.axes_for(shape)
+        mask = seed_mask(axes, initial_count(self.initial_density, axes), self.seed)
         self.kernel_mask = self.add_weight(
             name="kernel_mask",
             shape=shape,
@@ -110,7 +110,7 @@ class Masked(Affine):
 
         def masked_initializer(shape, dtype):
             if isinstance(self.kernel_initializer, ActiveFanIn):
-                kernel = self.kernel_initializer(shape, dtype, mask=mask)
+                kernel = self.kernel_initializer(shape, dtype, mask=mask, axes=axes)
             else:
                 kernel = self.kernel_initializer(shape, dtype=dtype)
             return keep_active(kernel, mask)

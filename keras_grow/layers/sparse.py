@@ -12,6 +12,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_grow.integers import as_integer
+from keras_grow.kernel_axes import KernelAxes
 from keras_grow.layers.growable import Growable, StorageChange
 from keras_grow.layers.guarded import assign_unguarded, guard
 from keras_grow.layers.initializers import draw
@@ -68,14 +69,14 @@ class Sparse(Growable):
 
     def _add_connections(self, shape: tuple[int, int]) -> None:
         """Creates the variables, with the connections that the layer starts with."""
-        capacity = self.capacity
+        capacity, axes = self.capacity, KernelAxes(shape)
         if isinstance(capacity, (float, FanIn)):
-            capacity = initial_count(capacity, shape)
+            capacity = initial_count(capacity, axes)
         if self.initial_density is not None:
-            count = initial_count(self.initial_density, shape)
+            count = initial_count(self.initial_density, axes)
         else:
-            count = min(int(capacity), math.prod(shape))
-        capacity = count if capacity is None else min(int(capacity), math.prod(shape))
+            count = min(int(capacity), axes.size)
+        capacity = count if capacity is None else min(int(capacity), axes.size)
         self.capacity = max(1, capacity)
         if count > self.capacity:
             raise ValueError(
@@ -84,11 +85,11 @@ class Sparse(Growable):
                 f" capacity={self.capacity}"
             )
         self._kernel_shape = shape
-        connections = seed_connections(shape, count, self.seed)
+        connections = seed_connections(axes, count, self.seed)
         layout = Layout.of(connections, shape, self.capacity)
 
         def initial_values(_, dtype):
-            values = draw(self.kernel_initializer, shape, connections, dtype)
+            values = draw(self.kernel_initializer, axes, connections, dtype)
             return ops.pad(values, [[0, self.capacity - count]])
 
         regularizer = None

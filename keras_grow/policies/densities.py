@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 
+from keras_grow.kernel_axes import KernelAxes
+
 
 def check_density(density: float, name: str = "density") -> None:
     """Raises `ValueError` unless `density` is a number in [0, 1]; `name` is for the message."""
@@ -83,9 +85,9 @@ class FanIn:
                 f"Received: {self.connections!r}"
             )
 
-    def density(self, shape: tuple[int, ...]) -> float:
-        """The density of a kernel of `shape`, units last; at most 1."""
-        return min(1.0, self.connections * shape[-1] / math.prod(shape))
+    def density(self, kernel: KernelAxes) -> float:
+        """The density of a kernel; at most 1."""
+        return min(1.0, self.connections / kernel.fan_in)
 
     def get_config(self) -> dict:
         """The arguments, for Keras's serialization."""
@@ -103,25 +105,25 @@ def check_initial_density(density: float | FanIn) -> None:
         check_density(density, "initial_density")
 
 
-def initial_count(density: float | FanIn, shape: tuple[int, ...]) -> int:
-    """How many connections of a kernel of `shape`, units last, are active at `density`.
+def initial_count(density: float | FanIn, kernel: KernelAxes) -> int:
+    """How many connections of a kernel are active at `density`.
 
     It is the nearest integer, but at least one unless the density is 0.
     """
     if isinstance(density, FanIn):
-        density = density.density(shape)
-    (count,) = exact_counts([density], [math.prod(shape)])
+        density = density.density(kernel)
+    (count,) = exact_counts([density], [kernel.size])
     return count
 
 
-def seed_connections(shape: tuple[int, ...], count: int, seed: int | None = None) -> np.ndarray:
+def seed_connections(kernel: KernelAxes, count: int, seed: int | None = None) -> np.ndarray:
     """Random connections to start with, without an array of the kernel's size.
 
-    Every unit (index of the last axis) has at least one active input where `count` allows it.
-    Below that, no unit has more than one.
+    Every unit has at least one active input where `count` allows it. Below that, no unit has more
+    than one.
 
     Args:
-        shape: the kernel's shape, units last.
+        kernel: the axes of the kernel.
         count: integer from 0 to the number of connections.
         seed: integer, for the same connections on every machine. `None` draws a seed from
             NumPy's global generator, which `keras.utils.set_random_seed` seeds.
@@ -132,14 +134,13 @@ def seed_connections(shape: tuple[int, ...], count: int, seed: int | None = None
     if seed is None:
         seed = np.random.randint(2**31)
     random = np.random.default_rng(seed)
-    num_connections, units = math.prod(shape), shape[-1]
-    if count == num_connections:
+    if count == kernel.size:
         return np.arange(count)
-    fed_units = random.permutation(units)[:count]
-    feeding = random.integers(num_connections // units, size=len(fed_units)) * units + fed_units
+    fed_units = random.permutation(kernel.num_units)[:count]
+    feeding = kernel.into(fed_units, random.integers(kernel.fan_in, size=len(fed_units)))
     feeding.sort()
     # Positions among the places that are still open, in ascending order of places.
-    num_open = num_connections - len(feeding)
+    num_open = kernel.size - len(feeding)
     chosen = random.choice(num_open, count - len(feeding), replace=False, shuffle=False)
     # Before the i-th taken place there are feeding[i] - i open ones.
     open_before = feeding - np.arange(len(feeding))
@@ -149,18 +150,18 @@ def seed_connections(shape: tuple[int, ...], count: int, seed: int | None = None
     return connections
 
 
-def seed_mask(shape: tuple[int, ...], count: int, seed: int | None = None) -> np.ndarray:
+def seed_mask(kernel: KernelAxes, count: int, seed: int | None = None) -> np.ndarray:
     """A random mask with exactly `count` active connections, those of `seed_connections`.
 
     Args:
-        shape, count, seed: see `seed_connections`.
+        kernel, count, seed: see `seed_connections`.
 
     Returns:
-        A bool array of `shape`, True = active.
+        A bool array of the kernel's shape, True = active.
     """
-    mask = np.zeros(math.prod(shape), bool)
-    mask[seed_connections(shape, count, seed)] = True
-    return mask.reshape(shape)
+    mask = np.zeros(kernel.size, bool)
+    mask[seed_connections(kernel, count, seed)] = True
+    return mask.reshape(kernel.shape)
 
 
 class DensityDistribution(abc.ABC):

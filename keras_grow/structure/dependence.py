@@ -62,7 +62,8 @@ class Dependence:
         if len(step.outputs) != 1 or any(stream.count == 0 for stream in (*step.inputs, output)):
             return all_or_none, all_or_none
         layer = step.layer
-        if isinstance(layer, Growable) and why_not_resizable(layer) is None:
+        is_followed = isinstance(layer, Growable) and has_kernel(layer)
+        if is_followed and why_not_resizable(layer) is None:
             fed = _fed(layer, sources[0])
             return (fed if self._keeps_apart[id(layer)] else _all(output, any(fed))), fed
         try:

@@ -6,6 +6,7 @@ import tensorflow as tf
 from keras_grow.kernel_axes import KernelAxes
 from keras_grow.layers.affine import Affine
 from keras_grow.layers.growable import Growable
+from keras_grow.structure.rules import rule_for
 
 _PLAIN = (
     keras.layers.Dense,
@@ -16,9 +17,10 @@ _PLAIN = (
 
 
 def has_kernel(layer: keras.Layer) -> bool:
-    """Whether a layer applies a kernel, inputs and units on its last two axes, to its input."""
-    # Subclasses of plain layers may compute something else.
-    return isinstance(layer, Growable) or type(layer) in _PLAIN
+    """Whether a layer applies a kernel that mixes the units of its input, and makes others."""
+    # Subclasses of plain layers may compute something else; a rule says that units stay apart.
+    is_kernel_layer = isinstance(layer, Growable) or type(layer) in _PLAIN
+    return is_kernel_layer and rule_for(layer) is None
 
 
 def axes_of(layer: keras.Layer) -> KernelAxes:

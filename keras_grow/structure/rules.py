@@ -205,8 +205,12 @@ class Merged(UnitRule):
         return self._combine(constants)
 
 
-class _Depthwise(UnitRule):
-    """Each map is filtered by itself, and becomes `depth_multiplier` maps."""
+class Depthwise(UnitRule):
+    """Each map is filtered by itself, and becomes `depth_multiplier` maps.
+
+    It is for layers with a `kernel` of shape `(*window, maps, depth_multiplier)`, a `bias` or
+    `None`, `padding` and `activation`.
+    """
 
     moves = True
 
@@ -226,7 +230,9 @@ class _Depthwise(UnitRule):
         outputs = tf.reshape(outputs, [-1])
         if layer.bias is not None:
             outputs += layer.bias.value
-        outputs = tf.cast(layer.activation(outputs[None])[0], tf.float64).numpy()
+        if layer.activation is not None:
+            outputs = layer.activation(outputs[None])[0]
+        outputs = tf.cast(outputs, tf.float64).numpy()
         return np.where(np.repeat(is_constant, copies), outputs, np.nan)
 
     def axes(self, variable):
@@ -349,7 +355,7 @@ for _types, _rule in {
     (_layers.Multiply, operation_type(keras.ops.multiply)): Merged(_product, adds=False),
     (_layers.Maximum, operation_type(keras.ops.maximum)): Merged(np.maximum.reduce, adds=False),
     (_layers.Minimum, operation_type(keras.ops.minimum)): Merged(np.minimum.reduce, adds=False),
-    (_layers.DepthwiseConv1D, _layers.DepthwiseConv2D): _Depthwise(),
+    (_layers.DepthwiseConv1D, _layers.DepthwiseConv2D): Depthwise(),
 }.items():
     for _type in _types:
         register(_type, _rule)

@@ -8,7 +8,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_grow import GrowableDense, NotVerified, SparseDense, formats
+from keras_grow import GrowableDense, SparseDense, formats
+from keras_grow.errors import NotVerified
 from keras_grow.export.stored import StoredKernel
 from tests.export.models import draw, stirred
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from keras_grow.kernel_axes import KernelAxes
 from keras_grow.policies.densities import check_density, exact_count, seed_mask
 
 _SHAPES = st.lists(st.integers(1, 7), min_size=2, max_size=4).map(tuple)
@@ -17,7 +18,7 @@ _SEEDS = st.integers(0, 2**32)
 @given(_SHAPES, _SEEDS, st.data())
 def test_a_seed_mask_has_the_exact_count_and_feeds_every_unit_where_that_allows(shape, seed, data):
     count = data.draw(st.integers(0, math.prod(shape)))
-    mask = seed_mask(shape, count, seed)
+    mask = seed_mask(KernelAxes(shape), count, seed)
     assert mask.shape == shape
     assert mask.dtype == bool
     assert mask.sum() == count
@@ -26,7 +27,7 @@ def test_a_seed_mask_has_the_exact_count_and_feeds_every_unit_where_that_allows(
         assert fan_in.min() >= 1
     else:
         assert fan_in.max() <= 1
-    np.testing.assert_array_equal(seed_mask(shape, count, seed), mask)
+    np.testing.assert_array_equal(seed_mask(KernelAxes(shape), count, seed), mask)
 
 
 def test_a_seed_gives_this_very_mask():
@@ -37,22 +38,22 @@ def test_a_seed_gives_this_very_mask():
         [0, 0, 0, 0],
         [0, 1, 1, 0],
     ]
-    np.testing.assert_array_equal(seed_mask((5, 4), 9, seed=3), golden)
+    np.testing.assert_array_equal(seed_mask(KernelAxes((5, 4)), 9, seed=3), golden)
 
 
 def test_seeds_differ_and_no_seed_follows_numpys_global_generator():
-    masks = {seed_mask((8, 8), 20, seed).tobytes() for seed in range(20)}
+    masks = {seed_mask(KernelAxes((8, 8)), 20, seed).tobytes() for seed in range(20)}
     assert len(masks) == 20
     np.random.seed(5)
-    first, second = seed_mask((8, 8), 20), seed_mask((8, 8), 20)
+    first, second = seed_mask(KernelAxes((8, 8)), 20), seed_mask(KernelAxes((8, 8)), 20)
     assert (first != second).any()
     np.random.seed(5)
-    np.testing.assert_array_equal(seed_mask((8, 8), 20), first)
+    np.testing.assert_array_equal(seed_mask(KernelAxes((8, 8)), 20), first)
 
 
 def test_every_connection_is_active_equally_often():
     # 25 of 60 connections: each in 5/12 of 3000 masks, with a deviation of 0.009.
-    share = np.mean([seed_mask((10, 6), 25, seed) for seed in range(3000)], axis=0)
+    share = np.mean([seed_mask(KernelAxes((10, 6)), 25, seed) for seed in range(3000)], axis=0)
     np.testing.assert_allclose(share, 25 / 60, atol=0.045)
 
 
