@@ -1,4 +1,14 @@
-"""What layers with a `kernel_mask` share."""
+"""What layers with a `kernel_mask` share.
+
+Three guards keep what a dormant connection stores from reaching anything:
+
+    forward      Select(kernel_mask, kernel, 0)      also where NaN is stored: 0 * NaN would be NaN
+    backward     its gradient is 0 there             so optimizers see no reason to move it
+    afterwards   the kernel's constraint zeroes it   whatever an optimizer, or its average, did
+
+The mask is always in the graph, at density 1 too: a short cut would be traced into the compiled
+step, which a later pruning could not undo.
+"""
 
 import abc
 import math

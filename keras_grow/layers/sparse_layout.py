@@ -7,6 +7,17 @@ key, in pieces of at most `width`. Rows of about equal length stand together in 
 group runs as many steps as its longest row needs. The few keys with several rows sum these in the
 same way. All shapes follow from the capacity alone, so that connections come and go without a new
 trace, and any unit may take all of the capacity.
+
+A kernel of 3 inputs x 2 units with room for 4 connections, of which it has 0 -> 0, 1 -> 1, 2 -> 0:
+
+    slot              0       1       2       3 (free)
+    values            w00     w11     w20     0
+    inputs, units     0 -> 0  1 -> 1  2 -> 0  3 -> 2     (none: one beyond the last)
+
+    by unit           0 <- 0  0 <- 2  1 <- 1  free
+    by_unit_slots     0       2       1       3
+    rows of units     starts 0, 2 and lengths 2, 1       unit 0 sums slots 0 and 2, unit 1 slot 1
+    rows of inputs    starts 0, 1, 2 and lengths 1, 1, 1 each input has one slot
 """
 
 import dataclasses

@@ -160,3 +160,12 @@ def test_the_order_by_radix_is_numpys_stable_order():
         keys = random.integers(largest, size=1000)
         np.testing.assert_array_equal(stable_order(keys), np.argsort(keys, kind="stable"))
     assert len(stable_order(np.zeros(0, np.int64))) == 0
+
+
+def test_the_example_in_the_layouts_description_is_what_it_makes():
+    layout = Layout.of(np.array([0, 3, 4]), (3, 2), 4)
+    np.testing.assert_array_equal(layout.inputs, [0, 1, 2, 3])
+    np.testing.assert_array_equal(layout.units, [0, 1, 0, 2])
+    np.testing.assert_array_equal(layout.by_unit_slots, [0, 2, 1, 3])
+    np.testing.assert_array_equal(layout.unit_rows.table[:, :2], [[0, 2], [2, 1]])
+    np.testing.assert_array_equal(layout.input_rows.table[:, :3], [[0, 1, 2], [1, 1, 1]])
