@@ -45,6 +45,7 @@ def moments_of_inputs(
     layers = list(dict.fromkeys(layers))
 
     @summed
+    @tf.autograph.experimental.do_not_convert  # Which would go through all that Keras calls.
     def step(x, y, sample_weight, draw):
         sums: list[Any] = [None for _ in layers]
 

@@ -14,7 +14,7 @@ from keras_grow.layers.growable import Growable, StorageChange
 from keras_grow.layers.paths import paths_of
 from keras_grow.optimizer_slots import reset_slots
 from keras_grow.structure.graph import UnitsNotFollowed
-from keras_grow.structure.kernels import axes_of, connections_of
+from keras_grow.structure.kernels import axes_of, connections_of, counts_of
 from keras_grow.structure.rules import rule_for
 from keras_grow.structure.unit_graph import End, Group, UnitGraph
 
@@ -103,14 +103,14 @@ class Units:
 
     def fan_in(self) -> np.ndarray:
         """Active incoming connections of each unit, int64 of shape `(count,)`."""
-        return self._count(self.group.made_by, KernelAxes.count_by_unit)
+        return self._count(self.group.made_by, side=1)
 
     def fan_out(self) -> np.ndarray:
         """Outgoing connections of each unit, int64 of shape `(count,)`.
 
         In a layer that is not growable, weights other than 0 count.
         """
-        return self._count(self.group.read_by, KernelAxes.count_by_input)
+        return self._count(self.group.read_by, side=0)
 
     def living(self) -> np.ndarray:
         """Which units have a connection: bool of shape `(count,)`."""
@@ -170,11 +170,10 @@ class Units:
             tied,
         )
 
-    def _count(self, ends: Sequence[End], count_by: Callable) -> np.ndarray:
+    def _count(self, ends: Sequence[End], side: int) -> np.ndarray:
         total = np.zeros(self.count, np.int64)
         for end in ends:
-            counts = count_by(axes_of(end.layer), connections_of(end.layer)[0])
-            total += counts[end.indices].sum(axis=1)
+            total += counts_of(end.layer)[side][end.indices].sum(axis=1)
         return total
 
     def _cut(

@@ -1,11 +1,14 @@
 """What plain and growable layers with a kernel have in common."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_grow.kernel_axes import KernelAxes
 from keras_grow.layers.affine import Affine
 from keras_grow.layers.growable import Growable
+from keras_grow.layers.masked import Masked
+from keras_grow.search.flat_arrays import in_place
 from keras_grow.structure.rules import rule_for
 
 _PLAIN = (
@@ -37,6 +40,29 @@ def connections_of(layer: keras.Layer) -> tuple[tf.Tensor, tf.Tensor]:
     kernel = tf.reshape(layer.kernel.value, [-1])
     indices = tf.where(kernel != 0)[:, 0]
     return indices, tf.gather(kernel, indices)
+
+
+def counts_of(layer: keras.Layer) -> tuple[np.ndarray, np.ndarray]:
+    """How many connections lead out of each input of a layer, and into each unit; int64."""
+    axes = axes_of(layer)
+    is_list = isinstance(layer, Growable) and not isinstance(layer, Masked)
+    if is_list or axes.num_groups > 1:
+        connections, _ = connections_of(layer)
+        return axes.count_by_input(connections), axes.count_by_unit(connections)
+    # Far fewer numbers than a list of connections would hold.
+    if isinstance(layer, Masked):
+        active = in_place(tf.convert_to_tensor(layer.kernel_mask.value))
+    else:
+        active = in_place(layer.kernel.value != 0)
+    sides = []
+    for kept in (axes.inputs, axes.units):
+        rest = [axis for axis in range(-len(axes.shape), 0) if axis not in kept]
+        if isinstance(active, np.ndarray):
+            counts = np.count_nonzero(active, axis=tuple(rest))
+        else:
+            counts = tf.math.count_nonzero(active, axis=rest).numpy()
+        sides.append(np.reshape(counts, -1))
+    return sides[0], sides[1]
 
 
 def why_not_followed(layer: keras.Layer) -> str | None:

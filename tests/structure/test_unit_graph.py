@@ -14,6 +14,7 @@ import keras_grow
 from keras_grow import GrowableConv2D, GrowableDense, SparseDense, groups, unit_rules
 from keras_grow.measuring.interception import intercepted
 from keras_grow.structure.graph import UnitsNotFollowed
+from keras_grow.structure.kernels import axes_of, connections_of, counts_of
 from keras_grow.structure.rules import keeps_units_apart
 from keras_grow.structure.unit_graph import UnitGraph
 from tests.random_models import random_model
@@ -362,3 +363,14 @@ def test_a_layer_of_your_own_is_followed_once_a_rule_says_how():
 )
 def test_activations_that_mix_units_are_told_by_what_they_do(activation, expected):
     assert keeps_units_apart(keras.activations.get(activation)) == expected
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_counts_of_connections_are_those_of_a_list_of_them(seed):
+    model = random_model(seed)
+    for steps in UnitGraph(model).kernels.values():
+        layer = steps[0].layer
+        connections, _ = connections_of(layer)
+        by_input, by_unit = counts_of(layer)
+        np.testing.assert_array_equal(by_input, axes_of(layer).count_by_input(connections))
+        np.testing.assert_array_equal(by_unit, axes_of(layer).count_by_unit(connections))
