@@ -45,7 +45,17 @@ def axes_of(layer: keras.Layer, variable: keras.Variable, axes: Axes) -> Axes:
         return axes
     of_inputs, of_units = rule.axes(variable)
     sides = {of_inputs: axes.get(-2), of_units: axes.get(-1)}
-    return {axis: side for axis, side in sides.items() if axis is not None and side is not None}
+    return {
+        axis: side
+        for axis, side in sides.items()
+        if axis is not None and side is not None and _holds(variable, axis, side[0])
+    }
+
+
+def _holds(variable: keras.Variable, axis: int, positions: np.ndarray) -> bool:
+    """Whether a variable has an entry for each position on an axis, and not one for all."""
+    has_axis = len(variable.shape) >= -axis
+    return has_axis and int(positions.max(initial=0)) < variable.shape[axis]
 
 
 def translated(

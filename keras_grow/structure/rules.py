@@ -34,8 +34,8 @@ class UnitRule(abc.ABC):
     """How units pass through the calls of a type of layers.
 
     Attributes:
-        moves: whether a value may be read more than once behind the layer, or be one of several
-            that are read as one, as by pooling.
+        moves: whether a value may be read more than once behind the layer, be one of several that
+            are read as one, as by pooling, or stand at another position.
         adds: whether what several inputs bring to one place is added up.
         fresh_values: what an entry of the layer's variables, by their names, is for a new unit.
     """
@@ -153,8 +153,10 @@ class _Permuted(Moved):
         return super().places(layer, shapes)
 
 
-class _Reshaped(Moved):
+class _Reshaped(UnitByUnit):
     """Several positions may come to lie side by side on the last axis, as behind a Flatten."""
+
+    constants = UnitRule.constants
 
     def places(self, layer, shapes):
         ((_, *positions, units),) = shapes

@@ -55,7 +55,7 @@ class Group:
         read_by: the layers with a kernel that read them.
         passed: the other layers with weights that they pass, such as normalizations.
         why_fixed: what is in the way of a change, `None` if nothing is.
-        moves: whether a unit is pooled, repeated or flattened on its way to a reader.
+        moves: whether a unit is pooled, repeated or moved on its way to a reader.
         adds: whether its makers are added up, and not multiplied or compared.
         roots: int64 array of shape `(units,)`, what the `UnitGraph` calls them.
     """

@@ -314,3 +314,16 @@ def test_where_nothing_can_go_the_layers_in_the_way_are_named():
     assert reasons == {
         "mixes": "all units it reads and makes stay, since it is not known to keep units apart"
     }
+
+
+def test_weights_that_all_units_share_are_left_as_they_are():
+    shared = keras.layers.PReLU(shared_axes=[1, 2, 3], name="shared")
+    layers = [GrowableConv2D(5, 3, name="first"), shared, GrowableConv2D(2, 3, name="last")]
+    model = keras.Sequential([keras.Input((8, 8, 2)), *layers])
+    shared.alpha.assign([[[0.3]]])
+    keras_grow.prune_neurons(model, count=2, layers=["first"], data=(inputs_of(model),))
+    compaction = _check_equal(model)
+    assert len(compaction.layers[0].units) == 3
+    assert compaction.model.get_layer("shared").alpha.shape == (1, 1, 1)
+    wider = keras_grow.widen(model, "first", 7)
+    assert difference(wider(inputs_of(model)), model(inputs_of(model))) < 1e-6

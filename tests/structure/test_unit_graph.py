@@ -280,6 +280,8 @@ def test_a_group_says_what_makes_reads_and_passes_it():
     assert [end.indices.shape for end in flattened.passed] == [(3, 1), (3, 4)]
     np.testing.assert_array_equal(flattened.read_by[0].indices[1], [1, 4, 7, 10])
     assert not groups(_towers())[1].adds
+    (dense, _) = groups(_CASES["dense in between"]())
+    assert not dense.moves  # A Flatten of units alone changes nothing.
 
 
 def test_a_model_built_layer_by_layer_and_used_in_another_is_followed_as_it_is_now():
