@@ -265,7 +265,7 @@ def register(layer_type: type, rule: UnitRule) -> None:
     Example:
 
     ```python
-    rules.register(Swiglu, rules.UnitByUnit())
+    keras_grow.unit_rules.register(MyActivation, keras_grow.unit_rules.UnitByUnit())
     ```
     """
     if not isinstance(layer_type, type) or not isinstance(rule, UnitRule):
@@ -299,7 +299,11 @@ def places_behind(layer: Any, shapes: Sequence[Shape]) -> list[np.ndarray]:
 
 
 def keeps_units_apart(activation: Any) -> bool:
-    """Whether an activation computes each unit from itself alone, as softmax does not."""
+    """Whether an activation computes each unit from itself alone, as softmax does not.
+
+    Args:
+        activation: a function of tensors, or `None`; it is tried on three units.
+    """
     if activation is None:
         return True
     x, moved = tf.constant([[0.3, -0.7, 1.1]]), tf.constant([[0.3, -0.7, 1.6]])

@@ -12,6 +12,7 @@ from keras_grow import (
     prune,
 )
 from keras_grow.layers.growable import nested_layers
+from tests.conversion.own_layer import OwnLayer
 
 X = np.random.default_rng(0).normal(size=(32, 8)).astype("float32")
 
@@ -19,15 +20,6 @@ X = np.random.default_rng(0).normal(size=(32, 8)).astype("float32")
 def _sequential():
     layers = [keras.layers.Dense(16, "relu"), keras.layers.BatchNormalization()]
     return keras.Sequential([keras.Input((8,)), *layers, keras.layers.Dense(3, "softmax")])
-
-
-class _OwnLayer(keras.Layer):
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.dense = keras.layers.Dense(2)
-
-    def call(self, x):
-        return self.dense(x)
 
 
 def test_nothing_is_drawn_for_weights_that_are_overwritten(monkeypatch):
@@ -150,7 +142,7 @@ def test_a_layer_that_does_not_load_what_it_saves_is_named():
 
 def test_what_is_frozen_stays_frozen_layer_by_layer():
     inner = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4), keras.layers.Dense(3)])
-    own = _OwnLayer()
+    own = OwnLayer()
     model = keras.Sequential([keras.Input((8,)), inner, own, keras.layers.Dense(2)])
     inner.trainable = False
     inner.layers[1].trainable = True

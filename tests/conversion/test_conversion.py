@@ -21,6 +21,7 @@ from keras_grow import (
     prune,
 )
 from keras_grow.layers.growable import nested_layers
+from tests.conversion.own_layer import OwnLayer
 
 X = np.random.default_rng(0).normal(size=(32, 8)).astype("float32")
 
@@ -270,19 +271,10 @@ class _Subclassed(keras.Model):
         return self.dense(x)
 
 
-class _OwnLayer(keras.Layer):
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.dense = keras.layers.Dense(2)
-
-    def call(self, x):
-        return self.dense(x)
-
-
 def test_what_cannot_be_converted_is_refused_in_words():
     subclassed = _Subclassed()
     subclassed(X)
-    own = keras.Sequential([keras.Input((8,)), _OwnLayer(name="own"), keras.layers.Dense(2)])
+    own = keras.Sequential([keras.Input((8,)), OwnLayer(name="own"), keras.layers.Dense(2)])
     with pytest.raises(ValueError, match="Only Sequential and functional models"):
         make_growable(subclassed)
     with pytest.raises(
@@ -309,7 +301,7 @@ def test_what_cannot_be_converted_is_refused_in_words():
 def test_what_is_left_as_it_is_is_said_once_with_its_share_and_the_reason():
     inputs = keras.Input((8,))
     x = keras.layers.Dense(8, name="adapted")(inputs)
-    x = _OwnLayer(name="own")(x)
+    x = OwnLayer(name="own")(x)
     x = keras.layers.BatchNormalization()(x)
     model = keras.Model(inputs, keras.layers.Dense(4, name="classes")(x))
     model.get_layer("adapted").enable_lora(2)
@@ -321,7 +313,7 @@ def test_what_is_left_as_it_is_is_said_once_with_its_share_and_the_reason():
     # 8 x 8 + 8 x 2 + 2 x 8 with LoRA, 8 x 2 inside the block, 2 x 4 in the classes.
     assert (plan.num_reached, plan.num_weights, plan.reached) == (8, 120, ("classes",))
     assert plan.share == 8 / 120
-    assert plan.left["own"] == "_OwnLayer has no growable form"
+    assert plan.left["own"] == "OwnLayer has no growable form"
     assert plan.left["adapted"].startswith("LoRA is enabled in it")
     assert plan_conversion(model, lambda layer: False).left["classes"] == "not asked for"
     with warnings.catch_warnings():
