@@ -10,7 +10,7 @@ import tensorflow as tf
 
 import keras_grow
 from benchmarks import harness
-from keras_grow.layers.growable import nested_layers
+from keras_grow.layers.paths import nested_layers
 
 
 def dense_like(model: keras.Model) -> keras.Model:

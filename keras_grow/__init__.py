@@ -27,9 +27,11 @@ from keras_grow.export.litert import export_litert
 from keras_grow.export.measurement import measure
 from keras_grow.export.onnx import export_onnx
 from keras_grow.export.saved_model import export_saved_model
+from keras_grow.layers import kernel_types
 from keras_grow.layers.conv import GrowableConv1D, GrowableConv2D
 from keras_grow.layers.dense import GrowableDense
 from keras_grow.layers.growable import Growable, growable_layers
+from keras_grow.layers.growable_kernels import GrowableKernels, WeightNormKernels
 from keras_grow.layers.initializers import ActiveFanIn
 from keras_grow.layers.mean_only_batch_normalization import MeanOnlyBatchNormalization
 from keras_grow.layers.sparse_dense import SparseDense
@@ -63,6 +65,7 @@ __all__ = [
     "GrowableConv1D",
     "GrowableConv2D",
     "GrowableDense",
+    "GrowableKernels",
     "GrowthCallback",
     "GrowthSummaries",
     "MeanOnlyBatchNormalization",
@@ -76,6 +79,7 @@ __all__ = [
     "WeightNormConv1D",
     "WeightNormConv2D",
     "WeightNormDense",
+    "WeightNormKernels",
     "__version__",
     "areas",
     "compact",
@@ -94,6 +98,7 @@ __all__ = [
     "growth_gradients",
     "hebbian_gradients",
     "initialize_weight_norm",
+    "kernel_types",
     "make_growable",
     "make_plain",
     "make_sparse",

@@ -15,6 +15,8 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.src.backend import AutocastScope
+from keras.src.backend.common.stateless_scope import get_stateless_scope
 from tensorflow.python.eager import context as eager_context
 
 
@@ -22,6 +24,30 @@ def layers_in(layer: keras.Layer) -> list[keras.Layer]:
     """The layers directly inside a layer, in the order in which they were added."""
     # Only models have a public list of them; wrappers have not.
     return layer.layers if isinstance(layer, keras.Model) else layer._layers
+
+
+def add_inside(layer: keras.Layer, name: str, layers: list[keras.Layer]) -> None:
+    """Sets an attribute of a built layer to a list of layers, as Keras does to enable LoRA."""
+    layer._tracker.unlock()
+    setattr(layer, name, layers)
+    layer._tracker.lock()
+
+
+def remove_inside(layer: keras.Layer, name: str) -> None:
+    """Undoes `add_inside`."""
+    for inner in getattr(layer, name):
+        layer._tracker.untrack(inner)
+    delattr(layer, name)
+
+
+def is_keras_own(layer: keras.Layer) -> bool:
+    """Whether the class of a layer is one of Keras's own."""
+    return type(layer).__module__.split(".")[0] == "keras"
+
+
+def forget_compiled(model: keras.Model) -> None:
+    """Has `fit`, `evaluate` and `predict` trace a model anew."""
+    model.train_function = model.test_function = model.predict_function = None
 
 
 def call_that_made(tensor: Any) -> tuple[Any, Sequence[Any], Sequence[Any]]:
@@ -40,6 +66,24 @@ def operation_type(function: Callable) -> type:
 def compiled_loss(model: keras.Model) -> Any:
     """The loss object of a compiled model: another one each time that it is compiled."""
     return getattr(model, "_compile_loss", None)
+
+
+def current_stateless_scope() -> keras.StatelessScope | None:
+    """The innermost stateless scope that Keras reads variables through, if any."""
+    return get_stateless_scope()
+
+
+def uncast_variables() -> Any:
+    """A context in which variables are read in the type that they are stored in."""
+    return AutocastScope(None)
+
+
+def copy_timestep_mask(tensor: Any, copy: Any) -> Any:
+    """Returns `copy` with the mask of timesteps that a tensor carries."""
+    mask = getattr(tensor, "_keras_mask", None)
+    if mask is not None:
+        copy._keras_mask = mask
+    return copy
 
 
 def is_seed(variable: keras.Variable) -> bool:

@@ -84,6 +84,11 @@ class KernelAxes:
         return self._size_of(self._positions)
 
     @property
+    def has_units_last(self) -> bool:
+        """Whether units are the last axis, so that values of units broadcast over the kernel."""
+        return self.units == (-1,)
+
+    @property
     def fan_in(self) -> int:
         """How many connections lead into a unit, active and dormant."""
         return self.size // self.num_units
@@ -148,7 +153,7 @@ class KernelAxes:
             units: integers of shape `(count,)`.
             numbers: likewise, from 0 to the fan-in.
         """
-        if self.units == (-1,):
+        if self.has_units_last:
             return numbers * self.num_units + units
         into_units = np.argsort(self.units_of(np.arange(self.size)), kind="stable")
         return into_units.reshape(self.num_units, self.fan_in)[units, numbers]
@@ -163,6 +168,8 @@ class KernelAxes:
 
     def per_unit(self, values: tf.Tensor) -> tf.Tensor:
         """Values of units, shape `(units,)`, in a shape that broadcasts over the kernel."""
+        if self.has_units_last:
+            return values
         return tf.reshape(values, self._broadcast(self.units))
 
     def per_input(self, values: tf.Tensor) -> tf.Tensor:

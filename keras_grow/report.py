@@ -23,6 +23,7 @@ class LayerReport:
         kernel_shape: shape of the kernel with every connection in it.
         num_connections: all connections.
         num_active: active connections; "parameters" of NeST and Han et al., weights only.
+        num_units, num_inputs: how many units the kernel makes, and inputs it reads.
         living_units: units with at least one active input.
         living_inputs: inputs (of a convolution, input maps) with at least one active connection.
         living_biases: biases of living units, 0 without biases.
@@ -34,13 +35,16 @@ class LayerReport:
             of a sample counts once. `None` where `num_positions` is.
         scaled_flops: the same, each connection scaled by the share of samples in which its input
             is not 0, the convention of Han et al. and NeST; of a convolution, the share of the
-            places of its input map, over all samples. `None` without data.
+            places of its input map, over all samples. `None` without data, and for kernels in
+            other layers, which do not show what they are applied to.
     """
 
     name: str
     kernel_shape: tuple[int, ...]
     num_connections: int
     num_active: int
+    num_units: int
+    num_inputs: int
     living_units: int
     living_inputs: int
     living_biases: int
@@ -122,7 +126,6 @@ class Report:
         header += ["FLOPs"] + ["FLOPs x input density"] * has_scaled
         rows = [header]
         for layer in self.layers:
-            *inputs, units = layer.kernel_shape
             rows.append(
                 [
                     layer.name,
@@ -130,8 +133,8 @@ class Report:
                     f"{layer.num_connections:,}",
                     f"{layer.num_active:,}",
                     f"{layer.density:.2%}",
-                    f"{layer.living_units} of {units}",
-                    f"{layer.living_inputs} of {inputs[-1]}",
+                    f"{layer.living_units} of {layer.num_units}",
+                    f"{layer.living_inputs} of {layer.num_inputs}",
                     f"{layer.num_parameters:,}",
                 ]
                 + [_number(layer.num_positions)] * has_positions
@@ -195,12 +198,17 @@ def report(model: keras.Model, data: Any = None, *, batch_size: int | None = Non
     measured = None
     if data is not None:
         meter = GradientMeter(batch_size=batch_size)
-        measured = meter.measure(model, data, layers, statistics=[InputDensity()])
+        seen = [layer for layer in layers if layer.shows_activities]
+        measured = meter.measure(model, data, seen, statistics=[InputDensity()])
     counted = tuple(
         _count(path, layer, measured)
         for path, layer in zip(paths_of(model, layers), layers, strict=True)
     )
-    growable_variables = {id(v) for layer in layers for v in layer.variables}
+    growable_variables = {
+        id(variable)
+        for layer in layers
+        for variable in (*layer.variables, *layer.kernel_variables, getattr(layer, "bias", None))
+    }
     other = sum(
         v.value.shape.num_elements() for v in model.weights if id(v) not in growable_variables
     )
@@ -217,6 +225,8 @@ def _count(path: str, layer: Growable, measured: MeasuredStatistics | None) -> L
     inputs_of = layer.axes.inputs_of(indices)
     living_units = len(tf.unique(layer.axes.units_of(indices)).y)
     num_positions: int | float | None = layer.num_positions
+    if not layer.shows_activities:
+        measured = None
     if num_positions is None and measured is not None:
         mean = measured.num_positions[layer]
         if math.isfinite(mean):
@@ -236,6 +246,8 @@ def _count(path: str, layer: Growable, measured: MeasuredStatistics | None) -> L
         kernel_shape=layer.kernel_shape,
         num_connections=layer.num_connections,
         num_active=len(indices),
+        num_units=layer.axes.num_units,
+        num_inputs=layer.axes.num_inputs,
         living_units=living_units,
         living_inputs=len(tf.unique(inputs_of).y),
         living_biases=living_units if getattr(layer, "bias", None) is not None else 0,

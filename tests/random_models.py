@@ -26,7 +26,7 @@ def difference(outputs, expected):
 
 def scramble(model, random, densities=DENSITIES):
     """Random masks, down to empty ones, and random biases and statistics, a third of them 0."""
-    for layer in keras_grow.layers.growable.nested_layers(model):
+    for layer in keras_grow.layers.paths.nested_layers(model):
         if isinstance(layer, keras.Model):
             continue
         density = random.choice(densities)

@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_grow.layers.growable import Growable, check_finite, nested_layers
-from keras_grow.layers.paths import paths_of
+from keras_grow.layers.growable import Growable, check_finite
+from keras_grow.layers.paths import nested_layers, paths_of
 from keras_grow.layers.weight_norm_kernel import WeightNormKernel
 from keras_grow.measuring.agreement import check_copy
 from keras_grow.structure.axes import Axes, carry

@@ -1,38 +1,34 @@
 """Plain Keras models to growable and sparse ones, and back."""
 
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
+from keras_grow.conversion.in_place import grow_in_place, plain_in_place
 from keras_grow.conversion.reach import (
-    GROWABLE,
     LayerChoice,
+    growable_class,
     plan_conversion,
     wanted_layers,
     why_not_growable,
 )
-from keras_grow.integers import checked_integer
-from keras_grow.kernel_axes import KernelAxes
+from keras_grow.conversion.starts import Starts
 from keras_grow.layers.affine import Affine
 from keras_grow.layers.dense import GrowableDense
 from keras_grow.layers.dense_like import DenseLike
-from keras_grow.layers.growable import growable_layers, nested_layers
+from keras_grow.layers.growable import Growable, growable_layers
+from keras_grow.layers.growable_kernels import GrowableKernels
+from keras_grow.layers.inner_kernel import Inner
+from keras_grow.layers.kernel_types import inner_kernels
 from keras_grow.layers.masked import keep_active
-from keras_grow.layers.paths import by_layer, paths_of
-from keras_grow.layers.plain_kernel import PlainKernel
+from keras_grow.layers.paths import by_layer, nested_layers, paths_of
 from keras_grow.layers.sparse_dense import SparseDense
 from keras_grow.measuring.agreement import check_copy
 from keras_grow.policies.densities import (
     DensityDistribution,
     FanIn,
-    Uniform,
-    check_density,
-    exact_counts,
-    initial_count,
 )
 from keras_grow.structure.cloning import (
     check_convertible,
@@ -40,7 +36,7 @@ from keras_grow.structure.cloning import (
     exchangeable_layers,
     set_connections,
 )
-from keras_grow.structure.copying import made_anew
+from keras_grow.structure.copying import carry_state, carry_vocabularies, made_anew
 from keras_grow.structure.kernels import axes_of, connections_of, why_not_resizable
 
 
@@ -51,16 +47,27 @@ def make_growable(
     *,
     seed: int | None = None,
     zeros_are_dormant: bool = False,
+    in_place: bool = False,
     verify: Any = True,
 ) -> keras.Model:
     """A copy of `model` with growable layers in the place of plain ones, and the weights kept.
 
     Dense layers become `GrowableDense`, Conv1D and Conv2D layers `GrowableConv1D` and
-    `GrowableConv2D`. All other layers are copied as they are, with whatever Keras would save of
-    them; a warning says, once, which weights are left and why (`plan_conversion` says it before).
-    At density 1 the copy computes the same function, which is checked layer by layer. `SparseDense`
-    layers become `GrowableDense` with the connections that they have, whatever the density. The
-    copy is not compiled (`convert_optimizer` makes its optimizer), and `model` stays as it was.
+    `GrowableConv2D`. Other layers that have kernels, themselves or in layers inside them (recurrent
+    layers, attention, embeddings, all other convolutions, blocks of one's own), stay what they are
+    inside `GrowableKernels`. All other layers are copied as they are, with whatever Keras would
+    save of them; a warning says, once, which weights are left and why (`plan_conversion` says it
+    before). At density 1 the copy computes the same function, which is checked layer by layer.
+    `SparseDense` layers become `GrowableDense` with the connections that they have, whatever the
+    density. The copy is not compiled (`convert_optimizer` makes its optimizer), and `model` stays
+    as it was.
+
+    Subclassed models, and layers without a configuration, can't be copied. With `in_place`, kernels
+    are masked where they stand, and `model` itself is returned, with its optimizer. Its layers stay
+    the objects that they are, in whatever lists or dicts it keeps them; only how they are called
+    changes. Train steps of your own that were compiled by hand must be traced anew; those of `fit`
+    are. It is saved and loaded as before, if its class is registered; it must be able to build
+    itself then.
 
     Args:
         model: a built Sequential or functional model, nested and shared ones and layers inside
@@ -76,17 +83,19 @@ def make_growable(
             derives from it.
         zeros_are_dormant: whether connections whose weight is exactly 0 become dormant: for models
             that another tool has pruned. Goes with an `initial_density` of 1.
+        in_place: whether `model` itself becomes growable, instead of a copy.
         verify: how the copy is checked against `model`, at a density of 1: True on inputs that are
             made up, False not at all, or data (an array or dict of inputs, or growth data). With a
             lower density, layers that lost connections are not compared.
 
     Returns:
-        A new model of the same kind.
+        A new model of the same kind; with `in_place`, `model`.
 
     Raises:
         TypeError: if `model` is not a Keras 3 model.
-        ValueError: for a subclassed or unbuilt model, one without layers to convert, layers asked
-            for that can't be, and a model of a class that can't be made of inputs and outputs.
+        ValueError: for an unbuilt model, one without layers to convert, layers asked for that
+            can't be, and, without `in_place`, a subclassed model, one of a class that can't be
+            made of inputs and outputs, and one with layers that can't be made anew.
         CopyDiffers: a `ValueError`, where a layer of the copy would compute something else.
 
     Example:
@@ -97,39 +106,32 @@ def make_growable(
     keras_grow.prune(growable, density=0.1)
     ```
     """
+    if in_place:
+        return grow_in_place(model, layers, initial_density, seed, zeros_are_dormant)
     check_convertible(model)
     chosen = wanted_layers(model, layers, why_not_growable)
     _check_any(chosen, model, layers)
     sparse = [layer for layer in chosen if isinstance(layer, SparseDense)]
     plain = [layer for layer in chosen if not isinstance(layer, SparseDense)]
-    if isinstance(initial_density, DensityDistribution):
-        distribution = initial_density
-    else:
-        check_density(initial_density, "initial_density")
-        distribution = Uniform(initial_density)
-    if zeros_are_dormant and distribution.density != 1:
-        raise ValueError(
-            "`zeros_are_dormant` says which connections are dormant, and so would "
-            "`initial_density`. Received: zeros_are_dormant=True, "
-            f"initial_density={initial_density!r}"
-        )
-    densities = _with_exact_total(distribution, [tuple(layer.kernel.shape) for layer in plain])
-    seeds: list[int | None] = [None] * len(plain)
-    if seed is not None:
-        seed = checked_integer(seed, "seed", least=0)
-        seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(len(plain))]
-    options: dict[int, dict[str, Any]] = {
-        id(layer): {"initial_density": density, "seed": layer_seed}
-        for layer, density, layer_seed in zip(plain, densities, seeds, strict=True)
-    }
-    options |= {id(layer): {"initial_density": layer.density} for layer in sparse}
+    starts = Starts(plain, initial_density, seed, zeros_are_dormant)
 
     def convert(layer: keras.Layer) -> keras.Layer | None:
-        if id(layer) not in options:
+        if isinstance(layer, SparseDense) and layer in sparse:
+            return made_anew(layer, GrowableDense, initial_density=layer.density)
+        if layer not in starts:
             return None
-        return made_anew(layer, GROWABLE[type(layer)], **options[id(layer)])
+        kind = growable_class(layer)
+        if kind is not None:
+            return made_anew(layer, kind, **starts.arguments(layer))
+        inside = made_anew(layer)
+        carry_vocabularies(layer, inside)
+        return GrowableKernels(inside, name=layer.name)
 
-    def transfer(old: keras.Layer, new: PlainKernel) -> None:
+    def transfer(old: keras.Layer, new: Any) -> None:
+        if isinstance(new, GrowableKernels):
+            carry_state(old, new.layer)
+            starts.mask(old, new.masked_kernels)
+            return
         if isinstance(old, SparseDense):
             set_connections(new, *old.active_connections())
         else:
@@ -139,8 +141,7 @@ def make_growable(
         _carry_bias(old, new)
 
     copy = clone_with(model, convert, transfer)
-    thinned = [layer for layer, density in zip(plain, densities, strict=True) if density < 1]
-    check_copy(model, copy, verify, not_compared=thinned)
+    check_copy(model, copy, verify, not_compared=starts.thinned)
     if layers is None and (conversion := plan_conversion(model)).left:
         warnings.warn(
             f"Not all of the model can grow: {conversion}. Choose with `layers=` to say what you "
@@ -230,7 +231,7 @@ def make_sparse(
     return copy
 
 
-def make_plain(model: keras.Model, *, verify: Any = True) -> keras.Model:
+def make_plain(model: keras.Model, *, in_place: bool = False, verify: Any = True) -> keras.Model:
     """A copy of `model` in which growable layers are Keras's own, for use anywhere.
 
     The copy computes the same function: its kernels are the effective kernels, with zeros in the
@@ -239,10 +240,12 @@ def make_plain(model: keras.Model, *, verify: Any = True) -> keras.Model:
 
     Args:
         model: a built Sequential or functional model with growable layers.
+        in_place: whether to take off the masks that `make_growable(model, in_place=True)` put on;
+            then `model` itself is returned.
         verify: as in `make_growable`.
 
     Returns:
-        A new model of the same kind.
+        A new model of the same kind; with `in_place`, `model`.
 
     Raises:
         TypeError: if `model` is not a Keras 3 model.
@@ -256,13 +259,28 @@ def make_plain(model: keras.Model, *, verify: Any = True) -> keras.Model:
     keras_grow.make_plain(model).save("plain.keras")
     ```
     """
+    if in_place:
+        return plain_in_place(model)
     check_convertible(model)
-    chosen = {id(layer) for layer in wanted_layers(model, growable_layers(model), _why_not_plain)}
+    growable_layers(model)  # Raises where there is none.
+    growable = [layer for layer in nested_layers(model) if _is_growable(layer)]
+    chosen = {id(layer) for layer in wanted_layers(model, growable, _why_not_plain)}
 
     def convert(layer: keras.Layer) -> keras.Layer | None:
-        return made_anew(layer, layer.plain_class) if id(layer) in chosen else None
+        if id(layer) not in chosen:
+            return None
+        if not isinstance(layer, GrowableKernels):
+            return made_anew(layer, layer.plain_class)
+        plain = made_anew(layer.layer, name=layer.name)
+        carry_vocabularies(layer.layer, plain)
+        return plain
 
-    def transfer(old: Affine, new: keras.Layer) -> None:
+    def transfer(old: Any, new: keras.Layer) -> None:
+        if isinstance(old, GrowableKernels):
+            carry_state(old.layer, new)
+            for kernel, plain in zip(old.masked_kernels, inner_kernels(new), strict=True):
+                plain.variable.assign(kernel.effective_kernel())
+            return
         new.kernel.assign(old.effective_kernel())
         _carry_bias(old, new)
 
@@ -293,18 +311,16 @@ def _why_not_sparse(layer: keras.Layer) -> str | None:
     return why_not_resizable(layer)
 
 
+def _is_growable(layer: keras.Layer) -> bool:
+    """Whether a layer is growable and no part of another that is."""
+    is_part = isinstance(layer, Inner)
+    return isinstance(layer, Growable | GrowableKernels) and not is_part
+
+
 def _why_not_plain(layer: keras.Layer) -> str | None:
     has_plain = isinstance(layer, Affine) and layer.plain_class is not None
-    return None if has_plain else "Keras has no layer that computes the same"
-
-
-def _with_exact_total(
-    distribution: DensityDistribution, shapes: Sequence[tuple[int, ...]]
-) -> list[float]:
-    """The density of each layer, those of large ones less where small ones keep a connection."""
-    densities = distribution(shapes)
-    counts = exact_counts(densities, [math.prod(shape) for shape in shapes])
-    return [
-        density if initial_count(density, KernelAxes(shape)) == count else count / math.prod(shape)
-        for density, count, shape in zip(densities, counts, shapes, strict=True)
-    ]
+    return (
+        None
+        if has_plain or isinstance(layer, GrowableKernels)
+        else "Keras has no layer that computes the same"
+    )

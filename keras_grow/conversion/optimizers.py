@@ -8,12 +8,17 @@ import tensorflow as tf
 from keras_grow.conversion.compaction import Compaction
 from keras_grow.conversion.widening import carried_axes
 from keras_grow.layers.affine import Affine
-from keras_grow.layers.growable import Growable, nested_layers, paired_layers
+from keras_grow.layers.growable import Growable
+from keras_grow.layers.growable_kernels import GrowableKernels
+from keras_grow.layers.kernel_types import inner_kernels
+from keras_grow.layers.pairing import paired_layers
+from keras_grow.layers.paths import nested_layers
 from keras_grow.layers.sparse_dense import SparseDense
 from keras_grow.layers.weight_norm_kernel import WeightNormKernel
 from keras_grow.optimizer_slots import Move, carry_over, shift_averages
 from keras_grow.structure import kernels
 from keras_grow.structure.axes import Axes, axes_of, places, translated
+from keras_grow.structure.cloning import exchangeable_layers
 from keras_grow.structure.kernels import connections_of, has_kernel
 
 
@@ -59,8 +64,9 @@ def convert_optimizer(
         paired = dict(paired_layers(model, new_model))
     except ValueError:  # Other numbers of layers.
         paired = {}
-    inside = list(paired.items())[1:]
-    if len(paired) < len(layers) or any(old.name != new.name for old, new in inside):
+    # Layers that others make inside them may be named by a running number.
+    named = [layer for layer in exchangeable_layers(model) if layer in paired]
+    if len(paired) < len(layers) or any(paired[layer].name != layer.name for layer in named):
         raise ValueError(
             "`converted` must have been made from `model`. Received: models with layers "
             f"{[layer.name for layer in layers]} and "
@@ -85,6 +91,10 @@ def convert_optimizer(
 
 def _moves(old: keras.Layer, new: keras.Layer, axes: Axes) -> list[Move]:
     """How the variables of a layer moved into its copy, those that are not there as they were."""
+    if isinstance(new, GrowableKernels) and not isinstance(old, GrowableKernels):
+        pairs = zip(inner_kernels(old), new.masked_kernels, strict=True)
+        kept = [(a.variable, b.inner.variable, b.active_connections()[0]) for a, b in pairs]
+        return [Move(before, after, (active, active)) for before, after, active in kept]
     is_other = isinstance(new, SparseDense) or type(old) is not type(new)
     # Other layers, and the models themselves, may be of different classes too.
     is_kernel_moved = is_other and has_kernel(new)

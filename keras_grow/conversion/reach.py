@@ -8,8 +8,10 @@ import keras
 
 from keras_grow.layers.conv import GrowableConv1D, GrowableConv2D
 from keras_grow.layers.dense import GrowableDense
-from keras_grow.layers.growable import Growable, nested_layers
-from keras_grow.layers.paths import find_layers, paths_of
+from keras_grow.layers.growable import Growable
+from keras_grow.layers.growable_kernels import GrowableKernels
+from keras_grow.layers.kernel_types import inner_kernels
+from keras_grow.layers.paths import find_layers, layer_paths, nested_layers, paths_of
 from keras_grow.layers.plain_kernel import PlainKernel
 from keras_grow.layers.sparse_dense import SparseDense
 from keras_grow.structure.cloning import check_convertible, exchangeable_layers
@@ -36,7 +38,8 @@ class Conversion:
 
     Attributes:
         reached: the paths of the layers that become growable, or are.
-        left: why other layers with weights stay as they are, by path.
+        left: why other weights stay as they are, by the path of their layer; of a layer that is
+            reached in part, by that of the variable.
         num_reached: weights of the layers reached.
         num_weights: weights of all layers.
     """
@@ -80,15 +83,28 @@ def plan_conversion(model: keras.Model, layers: LayerChoice = None) -> Conversio
     """
     check_convertible(model)
     chosen = {id(layer) for layer in wanted_layers(model, layers, why_not_growable)}
-    reached, left = [], {}
+    reached: list[str] = []
+    left: dict[str, str] = {}
     num_reached = num_weights = 0
     reachable = exchangeable_layers(model)
     for layer, path in zip(reachable, paths_of(model, reachable), strict=True):
-        count = _num_weights(layer)
-        num_weights += count
-        if id(layer) in chosen or isinstance(layer, Growable):
+        if isinstance(layer, Growable):
             reached.append(path)
-            num_reached += count
+            num_reached += layer.num_connections
+            num_weights += layer.num_connections
+            continue
+        weights = {
+            id(each): math.prod(each.shape)
+            for each in layer.weights
+            if len(each.shape) > 1 and each.dtype != "bool" and each.name != "bias"
+        }
+        count = sum(weights.values())
+        num_weights += count
+        if id(layer) in chosen or isinstance(layer, GrowableKernels):
+            kernels = {id(variable) for variable in _kernel_variables(layer)}
+            reached.append(path)
+            num_reached += sum(weights[each] for each in kernels)
+            left |= _left_inside(layer, path, set(weights) - kernels)
         elif count:
             left[path] = why_not_growable(layer) or "not asked for"
     return Conversion(tuple(reached), left, num_reached, num_weights)
@@ -108,7 +124,16 @@ def wanted_layers(
         ValueError: for a layer asked for by itself or its name that the model does not have or
             that can't be converted.
     """
-    reachable = exchangeable_layers(model)
+    return choose_layers(model, layers, exchangeable_layers(model), why_not)
+
+
+def choose_layers(
+    model: keras.Model,
+    layers: LayerChoice,
+    reachable: Sequence[keras.Layer],
+    why_not: Callable[[keras.Layer], str | None],
+) -> list[keras.Layer]:
+    """`wanted_layers`, among those layers of the model that can be reached."""
     able = [layer for layer in reachable if why_not(layer) is None]
     if layers is None:
         return able
@@ -135,12 +160,32 @@ def wanted_layers(
 
 def why_not_growable(layer: keras.Layer) -> str | None:
     """Why a layer has no growable form that computes the same, `None` if it has one."""
-    if type(layer) not in GROWABLE:
-        return f"{type(layer).__name__} has no growable form"
-    return why_not_resizable(layer)
+    if growable_class(layer) is not None:
+        return None
+    reasons = [kernel.why_not_growable() for kernel in inner_kernels(layer)]
+    return next(filter(None, reasons), None if reasons else "it has no kernel that is known")
 
 
-def _num_weights(layer: keras.Layer) -> int:
-    if isinstance(layer, Growable):
-        return layer.num_connections
-    return sum(math.prod(each.shape) for each in layer.weights if len(each.shape) > 1)
+def growable_class(layer: keras.Layer) -> type[PlainKernel] | None:
+    """The growable class in the place of a layer's own, `None` where only its kernels can grow."""
+    can_be_exchanged = type(layer) in GROWABLE and why_not_resizable(layer) is None
+    return GROWABLE[type(layer)] if can_be_exchanged else None
+
+
+def _kernel_variables(layer: keras.Layer) -> list[keras.Variable]:
+    """The variables of a layer that can grow, or do."""
+    if isinstance(layer, GrowableKernels):
+        return [kernel.inner.variable for kernel in layer.masked_kernels]
+    return [kernel.variable for kernel in inner_kernels(layer)]
+
+
+def _left_inside(layer: keras.Layer, path: str, left: set[int]) -> dict[str, str]:
+    """Why some variables of a layer that is reached stay, by their paths."""
+    reasons = {}
+    for inner, inner_path in layer_paths(layer).items():
+        for variable in inner.weights:
+            if id(variable) in left:
+                left = left - {id(variable)}
+                at = "/".join(filter(None, (path, inner_path, variable.name)))
+                reasons[at] = "no layer is known to use it as a kernel"
+    return reasons

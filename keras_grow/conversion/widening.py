@@ -9,7 +9,8 @@ import keras
 import numpy as np
 
 from keras_grow.integers import as_integer
-from keras_grow.layers.growable import Growable, growable_layers, paired_layers
+from keras_grow.layers.growable import Growable, growable_layers
+from keras_grow.layers.pairing import paired_layers
 from keras_grow.layers.paths import find_layer, paths_of
 from keras_grow.measuring.agreement import check_copy
 from keras_grow.structure.axes import Axes, carry, grown_axes

@@ -12,8 +12,9 @@ import tensorflow as tf
 from keras import tree
 
 from keras_grow.compatibility import check_is_keras_model
-from keras_grow.layers.growable import Growable, nested_layers
+from keras_grow.layers.growable import Growable
 from keras_grow.layers.observer import Observer, observing
+from keras_grow.layers.paths import nested_layers
 from keras_grow.measuring.loss import call_model
 
 Arrays = Mapping[str, np.ndarray]

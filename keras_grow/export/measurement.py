@@ -21,8 +21,9 @@ from keras_grow.export.turns import interleaved_seconds
 from keras_grow.export.verification import compare
 from keras_grow.export.writing import num_bytes
 from keras_grow.integers import checked_integer
-from keras_grow.layers.growable import Growable, growable_layers, nested_layers
+from keras_grow.layers.growable import Growable, growable_layers
 from keras_grow.layers.observer import Observer
+from keras_grow.layers.paths import nested_layers
 
 KERAS_MODEL = "Keras model"
 # Samples at a time when outputs are compared.

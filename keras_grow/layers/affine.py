@@ -17,7 +17,8 @@ class Affine(Growable):
 
     One class says how a kernel is applied (`apply_kernel`, `as_rows`, `_kernel_shape_for`), as
     dense layers and convolutions do; another, mixed in, says how it is stored (`_build_kernel`,
-    `_linear`). The arguments are those that all of Keras's layers of this form have.
+    `_compute_effective_kernel`). The arguments are those that all of Keras's layers of this form
+    have.
 
     Attributes:
         plain_class: the Keras layer that computes the same where no connection is dormant, `None`
@@ -76,9 +77,21 @@ class Affine(Growable):
     def _build_kernel(self, shape: tuple[int, ...]) -> None:
         """Creates the variables behind the kernel."""
 
-    @abc.abstractmethod
     def _linear(self, inputs: Any) -> Any:
-        """The layer's own kernel applied to the inputs, in the compute dtype."""
+        """The kernel applied to the inputs, in the compute dtype."""
+        observer = current_observer()
+        product = observer.product(self, inputs)
+        if product is not None:
+            return product
+        kernel = observer.kernel(self)
+        if kernel is None:
+            return self._apply_own_kernel(inputs)
+        return self.apply_kernel(inputs, ops.cast(kernel, self.compute_dtype))
+
+    def _apply_own_kernel(self, inputs: Any) -> Any:
+        """The effective kernel applied to inputs, where nobody puts another in its place."""
+        kernel = ops.cast(self._compute_effective_kernel(), self.compute_dtype)
+        return self.apply_kernel(inputs, kernel)
 
     def build(self, input_shape):
         shape = self._kernel_shape_for(input_shape)

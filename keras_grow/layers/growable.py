@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_grow.compatibility import check_is_keras_model
 from keras_grow.kernel_axes import KernelAxes
-from keras_grow.layers.paths import layer_paths, layers_in, paths_of
+from keras_grow.layers.paths import layer_paths, paths_of
 from keras_grow.policies.scores import Score
 from keras_grow.policies.view import Connections
 from keras_grow.search.measurements import Measurements
@@ -45,12 +45,15 @@ class Growable(keras.Layer, abc.ABC):
     Attributes:
         is_sparse: whether the layer holds its active connections only, so that nothing of its
             kernel's size should be made.
+        shows_activities: whether observers see the inputs that its kernel is applied to, and the
+            output gradients.
         is_applied_everywhere: whether every connection is applied at all positions.
         num_positions: at how many places of one sample the kernel is applied, 1 in a dense layer;
             `None` where inputs may have any size.
     """
 
     is_sparse: bool = False
+    shows_activities: bool = True
     is_applied_everywhere: bool = True
     num_positions: int | None = 1
 
@@ -118,6 +121,10 @@ class Growable(keras.Layer, abc.ABC):
 
     def effective_kernel(self) -> tf.Tensor:
         """What multiplies the input: float tensor of `kernel_shape`, 0 at dormant connections."""
+        return self._compute_effective_kernel()
+
+    def _compute_effective_kernel(self) -> tf.Tensor:
+        """The effective kernel from the layer's variables, whatever an observer would put there."""
         indices, values = self.active_connections()
         flat = tf.scatter_nd(indices[:, None], values, [self.num_connections])
         return tf.reshape(flat, self.kernel_shape)
@@ -264,29 +271,3 @@ def check_finite(model: keras.Model, layers: Iterable[Growable]) -> None:
     layers = list(layers)
     for layer, path in zip(layers, paths_of(model, layers), strict=True):
         layer.check_finite(path)
-
-
-def nested_layers(layer: keras.Layer) -> list[keras.Layer]:
-    """`layer` and all layers inside it, each once, in the order in which they were added."""
-    return list(layer_paths(layer))
-
-
-def paired_layers(layer: keras.Layer, copy: keras.Layer) -> list[tuple[keras.Layer, keras.Layer]]:
-    """`layer` and all layers inside it as `nested_layers` lists them, each with its copy.
-
-    A layer that stands in two models is listed once; an Input does so where both were made of the
-    same one, and has then two copies. Layers inside a layer whose copy is of another class have
-    none, and are left out.
-    """
-    found: dict[keras.Layer, keras.Layer] = {}
-
-    def visit(layer: keras.Layer, copy: keras.Layer) -> None:
-        if layer in found:
-            return
-        found[layer] = copy
-        if type(layer) is type(copy) or isinstance(layer, keras.Model):
-            for inner, its_copy in zip(layers_in(layer), layers_in(copy), strict=True):
-                visit(inner, its_copy)
-
-    visit(layer, copy)
-    return list(found.items())

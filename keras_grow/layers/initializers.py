@@ -46,7 +46,10 @@ class ActiveFanIn(keras.initializers.Initializer):
         kernel = self.initializer(shape, dtype=dtype)
         if mask is None:
             return kernel
-        axes = KernelAxes(tuple(shape)) if axes is None else axes
+        return self.rescaled(kernel, mask, KernelAxes(tuple(shape)) if axes is None else axes)
+
+    def rescaled(self, kernel: Any, mask: np.ndarray, axes: KernelAxes) -> Any:
+        """A kernel that was drawn for all connections, for those that are active."""
         gain = _gain(axes, axes.count_by_unit(np.flatnonzero(mask)))
         return kernel * ops.cast(axes.per_unit(gain), kernel.dtype)
 

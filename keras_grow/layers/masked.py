@@ -13,17 +13,15 @@ step, which a later pruning could not undo.
 import abc
 import math
 from collections.abc import Callable
-from typing import Any
 
 import keras
 import tensorflow as tf
 from keras import ops
 
-from keras_grow.layers.affine import Affine
-from keras_grow.layers.growable import StorageChange
+from keras_grow.layers.growable import Growable, StorageChange
 from keras_grow.layers.initializers import ActiveFanIn
 from keras_grow.layers.observer import current_observer
-from keras_grow.policies.densities import initial_count, seed_mask
+from keras_grow.policies.densities import FanIn, initial_count, seed_mask
 from keras_grow.policies.scores import Score
 from keras_grow.policies.view import Connections
 from keras_grow.search.flat_arrays import in_place, num_true, replaced, taken
@@ -70,13 +68,20 @@ class ActiveConstraint(keras.constraints.Constraint):
         return kernel
 
 
-class Masked(Affine):
+class Masked(Growable):
     """A growable layer that stores a whole kernel and a bool mask, True = active.
 
     A subclass says what is stored: it makes the trainable variables in `_add_kernel`, and the
-    effective kernel from them.
+    effective kernel from them. Another, mixed in, sets `initial_density`, `seed`,
+    `kernel_initializer`, `kernel_regularizer` and `kernel_constraint`, and says what the kernel is
+    for: `Affine` applies it to inputs.
     """
 
+    initial_density: float | FanIn
+    seed: int | None
+    kernel_initializer: Callable | None
+    kernel_regularizer: Callable | None
+    kernel_constraint: Callable | None
     kernel_mask: keras.Variable
 
     @abc.abstractmethod
@@ -136,21 +141,6 @@ class Masked(Affine):
         """What multiplies the input: float tensor of `kernel_shape`, 0 at dormant connections."""
         replacement = current_observer().kernel(self)
         return self._compute_effective_kernel() if replacement is None else replacement
-
-    def _linear(self, inputs):
-        observer = current_observer()
-        product = observer.product(self, inputs)
-        if product is not None:
-            return product
-        kernel = observer.kernel(self)
-        if kernel is None:
-            return self._apply_own_kernel(inputs)
-        return self.apply_kernel(inputs, ops.cast(kernel, self.compute_dtype))
-
-    def _apply_own_kernel(self, inputs: Any) -> Any:
-        """The effective kernel applied to inputs, where nobody puts another in its place."""
-        kernel = ops.cast(self._compute_effective_kernel(), self.compute_dtype)
-        return self.apply_kernel(inputs, kernel)
 
     def load_own_variables(self, store):
         super().load_own_variables(store)

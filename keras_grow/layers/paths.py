@@ -25,12 +25,17 @@ def layer_paths(model: keras.Layer) -> dict[keras.Layer, str]:
     def visit(layer: keras.Layer, path: str) -> None:
         paths[layer] = path
         children = layers_in(layer)
-        for child, name in zip(children, _distinct([child.name for child in children])):
+        for child, name in zip(children, distinct([child.name for child in children])):
             if child not in paths:
                 visit(child, f"{path}/{name}" if path else name)
 
     visit(model, "")
     return paths
+
+
+def nested_layers(layer: keras.Layer) -> list[keras.Layer]:
+    """`layer` and all layers inside it, each once, in the order in which they were added."""
+    return list(layer_paths(layer))
 
 
 def paths_of(model: keras.Layer, layers: Sequence[keras.Layer]) -> list[str]:
@@ -106,7 +111,7 @@ def by_layer(
     return found
 
 
-def _distinct(names: Sequence[str]) -> list[str]:
+def distinct(names: Sequence[str]) -> list[str]:
     """The names; where one is there twice, as it may be in a layer of your own, with numbers."""
     distinct: list[str] = []
     for name in names:

@@ -11,29 +11,32 @@ _HALF_TYPES = ("float16", "bfloat16")
 _PAPER_DEVIATION = 0.05
 
 
-def _norm(v):
+def _norm(v, axes):
     """||v|| per unit, and whether it is positive; 1 in the place of 0, for finite gradients."""
-    # The gradient of a bias is the sum over all axes but the last: that of `reduce_sum`, and
-    # several times as fast on a CPU.
-    squared = tf.raw_ops.BiasAddGrad(out_backprop=tf.square(v))
+    if axes.has_units_last:
+        # The gradient of a bias is the sum over all axes but the last: that of `reduce_sum`, and
+        # several times as fast on a CPU.
+        squared = tf.raw_ops.BiasAddGrad(out_backprop=tf.square(v))
+    else:
+        squared = tf.reshape(tf.reduce_sum(tf.square(v), axes.over_inputs()), [-1])
     is_positive = squared > 0
     return ops.sqrt(ops.where(is_positive, squared, ops.ones_like(squared))), is_positive
 
 
-@tf.custom_gradient
-def _scale(v, g):
+def _scale(v, g, axes):
     """g / ||v|| per unit, with one pass over v for its gradient where autodiff takes three."""
-    norm, _ = _norm(v)
 
-    def gradient(upstream):
-        to_g = upstream / norm
-        return v * (-to_g * (g / norm) / norm), to_g
+    @tf.custom_gradient
+    def scale(v, g):
+        norm, _ = _norm(v, axes)
 
-    return g / norm, gradient
+        def gradient(upstream):
+            to_g = upstream / norm
+            return v * axes.per_unit(-to_g * (g / norm) / norm), to_g
 
+        return g / norm, gradient
 
-def _all_but_units(kernel):
-    return tuple(range(len(kernel.shape) - 1))
+    return scale(v, g)
 
 
 class WeightNormKernel(Masked):
@@ -46,23 +49,32 @@ class WeightNormKernel(Masked):
     """
 
     def _add_kernel(self, shape, initializer):
-        dtype = "float32" if self.variable_dtype in _HALF_TYPES else self.variable_dtype
+        dtype = self.variable_dtype
         self.v = self.add_weight(
             name="v",
             shape=shape,
-            dtype=dtype,
+            dtype="float32" if dtype in _HALF_TYPES else dtype,
             autocast=False,
             initializer=initializer,
             regularizer=self._effective_kernel_regularizer(),
-            constraint=_WeightConstraint(self),
+            constraint=WeightConstraint(self),
         )
+        self._add_gain()
+
+    def _add_gain(self) -> None:
+        """Creates `g`, the norms of `v` as it stands."""
+        axes = self.axes_for(tuple(self.v.shape))
 
         def initial_gain(shape, dtype):
-            norm, is_positive = _norm(keep_active(self.v, self.kernel_mask))
+            norm, is_positive = _norm(keep_active(self.v, self.kernel_mask), axes)
             return ops.where(is_positive, norm, ops.zeros_like(norm))
 
         self.g = self.add_weight(
-            name="g", shape=shape[-1:], dtype=dtype, autocast=False, initializer=initial_gain
+            name="g",
+            shape=(axes.num_units,),
+            dtype=self.v.dtype,
+            autocast=False,
+            initializer=initial_gain,
         )
 
     @property
@@ -84,31 +96,32 @@ class WeightNormKernel(Masked):
     def direction(self):
         """v / ||v||, of `kernel_shape`; 0 for units without active inputs."""
         v = keep_active(self.v, self.kernel_mask)
-        norm, _ = _norm(v)
-        return v / norm
+        norm, _ = _norm(v, self.axes)
+        return v / self.axes.per_unit(norm)
 
     def _compute_effective_kernel(self):
         # One product over the whole kernel; g = ||v|| gives w = v exactly.
         v, scale = self._direction_and_scale()
-        return v * scale
+        return v * self.axes.per_unit(scale)
 
     def _direction_and_scale(self):
         """Masked v, and g / ||v|| per unit: the effective kernel is their product."""
         v = keep_active(self.v, self.kernel_mask)
-        return v, _scale(v, tf.convert_to_tensor(self.g.value))
+        return v, _scale(v, tf.convert_to_tensor(self.g.value), self.axes)
 
     def _wake(self, indices, values, gradient):
+        axes = self.axes
         v = keep_active(self.v, self.kernel_mask)
         g = self.g.value
-        norm, is_alive = _norm(v)
-        units = indices % self.kernel_shape[-1]
+        norm, is_alive = _norm(v, axes)
+        units = axes.units_of(indices)
         new_weight = scatter(tf.zeros_like(v), indices, values)
-        has_new_weight = tf.reduce_any(new_weight != 0, axis=_all_but_units(v))
+        has_new_weight = tf.reshape(tf.reduce_any(new_weight != 0, axes.over_inputs()), [-1])
         # g = 0 makes w = 0 whatever v is: given weights then have to bring their own direction.
         starts_over = has_new_weight & (~is_alive | (g == 0))
         scale = tf.where(starts_over, tf.ones_like(g), norm / tf.where(g == 0, 1.0, g))
-        new_v = tf.where(starts_over, 0.0, v) + new_weight * scale
-        new_norm, _ = _norm(new_v)
+        new_v = tf.where(axes.per_unit(starts_over), 0.0, v) + new_weight * axes.per_unit(scale)
+        new_norm, _ = _norm(new_v, axes)
         new_g = tf.where(starts_over, new_norm, tf.where(has_new_weight, g * new_norm / norm, g))
         # A dead unit that wakes at 0 has neither dL/dv nor dL/dg; a direction gives it dL/dg.
         was_touched = scatter(tf.zeros_like(g), units, 1.0) > 0
@@ -121,22 +134,22 @@ class WeightNormKernel(Masked):
         )
         size = tf.where(mean_size > 0, mean_size, _PAPER_DEVIATION)
         woken = scatter(tf.zeros_like(v), indices, downhill * size)
-        self.v.assign(tf.where(needs_direction, woken, new_v))
+        self.v.assign(tf.where(axes.per_unit(needs_direction), woken, new_v))
         self.g.assign(tf.where(needs_direction, 0.0, new_g))
         born = tf.where(was_touched & (starts_over | needs_direction))[:, 0]
         return [StorageChange(self.v, indices), StorageChange(self.g, born)]
 
     def _cut(self, indices):
         v = keep_active(self.v, self.kernel_mask)
-        norm, _ = _norm(v)
+        norm, _ = _norm(v, self.axes)
         kept = scatter(v, indices, 0.0)
-        kept_norm, is_alive = _norm(kept)
+        kept_norm, is_alive = _norm(kept, self.axes)
         self.v.assign(kept)
         self.g.assign(tf.where(is_alive, self.g.value * (kept_norm / norm), 0.0))
         return [StorageChange(self.v, indices)]
 
 
-class _WeightConstraint(ActiveConstraint):
+class WeightConstraint(ActiveConstraint):
     """Applies the user's constraint to w = g v / ||v||, by setting g and v anew."""
 
     def __init__(self, layer: WeightNormKernel):
@@ -148,10 +161,11 @@ class _WeightConstraint(ActiveConstraint):
         constraint = self._layer.kernel_constraint
         if constraint is None:
             return v
-        norm, _ = _norm(v)
-        w = v * (ops.convert_to_tensor(self._layer.g) / norm)
+        axes = self._layer.axes
+        norm, _ = _norm(v, axes)
+        w = v * axes.per_unit(ops.convert_to_tensor(self._layer.g) / norm)
         w = keep_active(constraint(w), self._mask)
-        w_norm, is_positive = _norm(w)
+        w_norm, is_positive = _norm(w, axes)
         self._layer.g.assign(ops.where(is_positive, w_norm, ops.zeros_like(w_norm)))
         # ||v|| stays: it sets how fast the direction learns.
-        return ops.where(is_positive, w * (norm / w_norm), v)
+        return ops.where(axes.per_unit(is_positive), w * axes.per_unit(norm / w_norm), v)

@@ -76,6 +76,8 @@ class GradientTap(Observer):
             [kernels, [[nudge for _, nudge in calls] for calls in self._calls.values()]],
             unconnected_gradients=tf.UnconnectedGradients.ZERO,
         )
+        # That of an embedding comes as the rows that were looked up.
+        kernel_gradients = [tf.convert_to_tensor(gradient) for gradient in kernel_gradients]
         for gradient, kernel in zip(kernel_gradients, kernels, strict=True):
             gradient.set_shape(kernel.shape)  # Behind samples of any number it may be unknown.
         activities = [

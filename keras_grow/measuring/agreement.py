@@ -8,8 +8,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_grow.layers.growable import Growable, nested_layers, paired_layers
-from keras_grow.layers.paths import layer_paths
+from keras_grow.layers.growable import Growable
+from keras_grow.layers.pairing import paired_layers
+from keras_grow.layers.paths import layer_paths, nested_layers
 from keras_grow.measuring.growth_data import batches
 from keras_grow.measuring.interception import run_intercepted
 from keras_grow.measuring.samples import generated_inputs
@@ -60,16 +61,16 @@ def check_copy(
         return
     layers = paired_layers(model, copy)
     paths = layer_paths(model)
+    skipped = {id(inner) for layer in not_compared for inner in nested_layers(layer)}
     for old, new in layers:
-        difference = _saved_difference(old, new)
+        difference = None if id(old) in skipped else _saved_difference(old, new)
         if difference is not None:
             raise _differs(paths[old], old, new, difference)
     is_made_up = verify is True
     attempts = generated_inputs(model) if is_made_up else iter([_given_inputs(verify)])
-    inputs, recording = _first_that_runs(model, attempts, is_made_up)
+    inputs, recording = _first_that_runs(model, [old for old, _ in layers], attempts, is_made_up)
     if recording is None:
         return
-    skipped = {id(layer) for layer in not_compared}
     comparison = _Comparison(layers, recording, places or {}, skipped)
     try:
         run_intercepted(copy, as_copy_takes(inputs), [new for _, new in layers], comparison.after)
@@ -104,10 +105,10 @@ def _given_inputs(data: Any) -> Any:
 
 
 def _first_that_runs(
-    model: keras.Model, attempts: Iterator[Any], is_made_up: bool
+    model: keras.Model, layers: Sequence[keras.Layer], attempts: Iterator[Any], is_made_up: bool
 ) -> tuple[Any, "_Recording | None"]:
     """The first inputs that the model makes finite numbers of, else the first that it runs on."""
-    layers, found, failure = nested_layers(model), None, None
+    found, failure = None, None
     for inputs in attempts:
         recording = _Recording()
         try:

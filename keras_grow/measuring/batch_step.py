@@ -46,6 +46,15 @@ class Wanted:
         products = [each for each in statistics if isinstance(each, ProductStatistic)]
         inputs = tuple(each for each in statistics if isinstance(each, InputStatistic))
         dense = [layer for layer in layers if not layer.is_sparse]
+        hidden = [layer.name for layer in layers if not layer.shows_activities]
+        others = [each for each in statistics if each != Gradient()]
+        if hidden and others:
+            raise ValueError(
+                "Inputs and output gradients are seen where a growable layer applies its kernel. "
+                f"Received: {others}, of the kernels {hidden[:5]}, which other layers apply by "
+                "themselves. Leave them out with `layers=`, or use `Gradient()`, which is measured "
+                "of every kernel."
+            )
         return cls(
             tuple(dense) if Gradient() in products else (),
             tuple((layer, each) for layer in dense for each in products if each != Gradient()),

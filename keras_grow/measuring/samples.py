@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_grow.layers.growable import nested_layers
+from keras_grow.layers.paths import nested_layers
 
 # More samples find more; these many numbers in all are enough, and still quick.
 _MOST_NUMBERS = 2**18

@@ -9,6 +9,9 @@ import tensorflow as tf
 
 from keras_grow.compatibility import check_is_keras_model
 from keras_grow.layers.growable import Growable
+from keras_grow.layers.growable_kernels import GrowableKernels
+from keras_grow.layers.in_place import masked_in_place
+from keras_grow.layers.paths import nested_layers, paths_of
 from keras_grow.structure.copying import (
     Undrawn,
     carry_state,
@@ -80,7 +83,7 @@ def clone_with(
             return copy
         converted = convert(layer)
         if converted is not None:
-            undrawn.add(converted, only_kernels=True)
+            undrawn.add(converted, only_kernels=not isinstance(converted, GrowableKernels))
             pairs.append((layer, converted, transfer))
             return converted
         copy = made_anew(layer)
@@ -131,7 +134,16 @@ def check_convertible(model: keras.Model) -> None:
     if not is_graph(model):
         raise ValueError(
             "Only Sequential and functional models can be converted. Received: "
-            f"{type(model).__name__}, a subclassed model. Use growable layers in its definition."
+            f"{type(model).__name__}, a subclassed model, which can't be copied. "
+            "`keras_grow.make_growable(model, in_place=True)` makes it growable as it stands; or "
+            "use growable layers in its definition."
+        )
+    in_place = [layer for layer in nested_layers(model) if masked_in_place(layer)]
+    if in_place:
+        raise ValueError(
+            "A copy would lose masks that were put on layers in place. Received: layers "
+            f"{paths_of(model, in_place)}. Call `keras_grow.make_plain(model, in_place=True)` "
+            "first, or convert the model without `in_place`."
         )
 
 
@@ -147,10 +159,11 @@ def is_graph(layer: keras.Layer) -> bool:
 def uses_layer_as_given(layer: keras.Layer) -> bool:
     """Whether `layer` is a wrapper of a layer, such as TimeDistributed.
 
-    Bidirectional is none: it makes two layers after the pattern of the one it is given.
+    Bidirectional is none: it makes two layers after the pattern of the one it is given. Nor is
+    `GrowableKernels`, which is one growable layer with the layer in it.
     """
-    wrapper, patterned = keras.layers.Wrapper, keras.layers.Bidirectional
-    return isinstance(layer, wrapper) and not isinstance(layer, patterned)
+    others = (keras.layers.Bidirectional, GrowableKernels)
+    return isinstance(layer, keras.layers.Wrapper) and not isinstance(layer, others)
 
 
 def set_connections(layer: Growable, indices: tf.Tensor, values: tf.Tensor) -> None:

@@ -16,7 +16,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_grow.layers.growable import nested_layers, paired_layers
+from keras_grow.layers.pairing import paired_layers
+from keras_grow.layers.paths import nested_layers
 
 
 def made_anew(

@@ -14,7 +14,7 @@ import numpy as np
 from keras_grow.structure.constants import Kernel
 from keras_grow.structure.graph import Step, Stream
 from keras_grow.structure.kernels import why_not_resizable
-from keras_grow.structure.rules import rule_for
+from keras_grow.structure.rules import computing, rule_for
 from keras_grow.structure.unit_graph import UnitGraph
 
 
@@ -119,7 +119,7 @@ class Flow:
         rule = rule_for(step.layer)
         if rule is not None:
             shapes = [stream.shape for stream in step.inputs]
-            self._constants[output.units] = rule.constants(step.layer, constants, shapes)
+            self._constants[output.units] = rule.constants(computing(step.layer), constants, shapes)
 
     def _demanded(self, is_needed: np.ndarray) -> np.ndarray:
         """Which groups are read by connections of units that are needed."""

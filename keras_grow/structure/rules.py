@@ -21,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_grow.keras_private import operation_type
+from keras_grow.layers.growable_kernels import GrowableKernels
 from keras_grow.layers.mean_only_batch_normalization import MeanOnlyBatchNormalization
 
 Shape = tuple[int | None, ...]
@@ -277,8 +278,16 @@ def register(layer_type: type, rule: UnitRule) -> None:
 
 
 def rule_for(layer: Any) -> UnitRule | None:
-    """The rule for a layer or operation; `None` where none is known."""
-    return _RULES.get(type(layer))
+    """The rule for a layer or operation; `None` where none is known.
+
+    Of a layer whose kernels are growable, it is that for the layer.
+    """
+    return _RULES.get(type(computing(layer)))
+
+
+def computing(layer: Any) -> Any:
+    """The layer that computes: that inside `GrowableKernels`, else the one given."""
+    return layer.layer if isinstance(layer, GrowableKernels) else layer
 
 
 def places_behind(layer: Any, shapes: Sequence[Shape]) -> list[np.ndarray]:
@@ -290,7 +299,7 @@ def places_behind(layer: Any, shapes: Sequence[Shape]) -> list[np.ndarray]:
     Raises:
         UnitsMixed: also where there is no rule.
     """
-    rule = rule_for(layer)
+    rule, layer = rule_for(layer), computing(layer)
     if rule is None:
         raise UnitsMixed("it is not known to keep units apart")
     if getattr(layer, "data_format", "channels_last") != "channels_last":

@@ -11,7 +11,9 @@ from keras_grow import (
     make_plain,
     prune,
 )
-from keras_grow.layers.growable import nested_layers
+from keras_grow.layers.growable_kernels import GrowableKernels
+from keras_grow.layers.pairing import paired_layers
+from keras_grow.layers.paths import nested_layers
 from tests.conversion.own_layer import OwnLayer
 
 X = np.random.default_rng(0).normal(size=(32, 8)).astype("float32")
@@ -105,9 +107,9 @@ def test_a_nested_model_with_a_call_of_its_own_is_no_graph():
     inputs = keras.Input((8,))
     inner = Doubled(inputs, keras.layers.Dense(3)(inputs), name="inner")
     model = keras.Model(inputs, keras.layers.Dense(2)(inner(inputs)))
-    with pytest.warns(UserWarning, match="Doubled has no growable form: inner"):
-        growable = make_growable(model)
-    assert type(growable.get_layer("inner")) is Doubled
+    growable = make_growable(model)
+    wrapper = growable.get_layer("inner")
+    assert (type(wrapper), type(wrapper.layer)) == (GrowableKernels, Doubled)
     np.testing.assert_array_equal(growable(X), model(X))
 
 
@@ -147,12 +149,14 @@ def test_what_is_frozen_stays_frozen_layer_by_layer():
     inner.trainable = False
     inner.layers[1].trainable = True
     own.dense.trainable = False
-    with pytest.warns(UserWarning, match="Not all"):
-        copy = make_growable(model)
-    flags = [[layer.trainable for layer in nested_layers(each)] for each in (model, copy)]
-    assert flags[0] == flags[1]
+    copy = make_growable(model)
+    pairs = paired_layers(model, copy)
+    assert len(pairs) == len(nested_layers(model))
+    assert [old.trainable for old, _ in pairs] == [new.trainable for _, new in pairs]
     assert not copy.layers[0].trainable
     assert copy.layers[0].layers[1].trainable
+    (kernel,) = copy.layers[1].masked_kernels
+    assert not kernel.trainable
 
 
 def test_models_made_of_the_same_input_are_converted(tmp_path):

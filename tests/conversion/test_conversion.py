@@ -20,7 +20,8 @@ from keras_grow import (
     plan_conversion,
     prune,
 )
-from keras_grow.layers.growable import nested_layers
+from keras_grow.layers.growable_kernels import GrowableKernels
+from keras_grow.layers.paths import nested_layers
 from tests.conversion.own_layer import OwnLayer
 
 X = np.random.default_rng(0).normal(size=(32, 8)).astype("float32")
@@ -238,7 +239,7 @@ def test_weight_normalized_convolutions_become_plain():
         convert_optimizer(model, plain)
 
 
-def test_what_is_no_plain_convolution_stays_as_it_is():
+def test_convolutions_of_other_kinds_stay_what_they_are_and_their_kernels_grow():
     class Own(keras.layers.Conv2D):
         pass
 
@@ -251,14 +252,12 @@ def test_what_is_no_plain_convolution_stays_as_it_is():
         GrowableDense(2, initial_density=0.5),
     ]
     model = keras.Sequential([keras.Input((2, 2, 4)), *layers])
-    with pytest.warns(UserWarning, match="Not all of the model can grow"):
-        growable = make_growable(model)
-    changed = [
-        a.name for a, b in zip(model.layers, growable.layers, strict=True) if type(a) is not type(b)
-    ]
-    assert changed == ["plain"]
-    with pytest.raises(ValueError, match="can't be converted: its input channels are split into"):
-        make_growable(model, ["grouped", "plain"])
+    growable = make_growable(model)
+    kinds = [type(layer) for layer in growable.layers[:4]]
+    assert kinds == [GrowableKernels] * 3 + [GrowableConv2D]
+    inside = [type(layer.layer) for layer in growable.layers[:3]]
+    assert inside == [keras.layers.Conv2D, keras.layers.SeparableConv2D, Own]
+    np.testing.assert_array_equal(growable(np.ones((1, 2, 2, 4))), model(np.ones((1, 2, 2, 4))))
     assert type(make_sparse(model).get_layer("plain")) is keras.layers.Conv2D
 
 
@@ -311,9 +310,8 @@ def test_what_is_left_as_it_is_is_said_once_with_its_share_and_the_reason():
     plan = plan_conversion(model)
     assert str(plan) in str(told[0].message)
     # 8 x 8 + 8 x 2 + 2 x 8 with LoRA, 8 x 2 inside the block, 2 x 4 in the classes.
-    assert (plan.num_reached, plan.num_weights, plan.reached) == (8, 120, ("classes",))
-    assert plan.share == 8 / 120
-    assert plan.left["own"] == "OwnLayer has no growable form"
+    assert (plan.num_reached, plan.num_weights, plan.reached) == (24, 120, ("own", "classes"))
+    assert plan.share == 24 / 120
     assert plan.left["adapted"].startswith("LoRA is enabled in it")
     assert plan_conversion(model, lambda layer: False).left["classes"] == "not asked for"
     with warnings.catch_warnings():

@@ -4,7 +4,7 @@ import pytest
 
 from keras_grow import compact, formats
 from keras_grow.areas import PartialAreaConv2D
-from keras_grow.layers.growable import nested_layers
+from keras_grow.layers.paths import nested_layers
 from tests.random_models import difference, inputs_of, random_model
 
 

@@ -8,12 +8,13 @@ import tensorflow as tf
 import keras_grow
 from keras_grow import unit_rules
 from keras_grow.kernel_axes import KernelAxes
+from keras_grow.layers.affine import Affine
 from keras_grow.layers.plain_kernel import PlainKernel
 from keras_grow.policies.statistics import InputRMS
 
 
 @keras.saving.register_keras_serializable("tests")
-class GrowableDepthwise(PlainKernel):
+class GrowableDepthwise(PlainKernel, Affine):
     """A depthwise convolution: the axis of inputs is one of units too."""
 
     def __init__(self, size, depth_multiplier=1, padding="valid", **kwargs):

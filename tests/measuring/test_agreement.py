@@ -10,7 +10,7 @@ from keras import layers
 
 from keras_grow import make_growable
 from keras_grow.errors import CopyDiffers
-from keras_grow.layers.growable import nested_layers
+from keras_grow.layers.paths import nested_layers
 from keras_grow.measuring.agreement import check_copy
 from tests.zoo.models import ZOO, stirred
 

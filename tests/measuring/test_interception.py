@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from keras_grow.layers.growable import nested_layers
+from keras_grow.layers.paths import nested_layers
 from keras_grow.measuring.interception import run_intercepted
 
 

@@ -147,7 +147,7 @@ def _check_by_nudging(model):
 
 def _plain_statistics(model):
     """The scale of no unit is 0, which would hide it."""
-    for layer in keras_grow.layers.growable.nested_layers(model):
+    for layer in keras_grow.layers.paths.nested_layers(model):
         if getattr(layer, "gamma", None) is not None:
             layer.gamma.assign(np.ones(layer.gamma.shape))
     return model

@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from keras_grow import GrowableDense, WeightNormDense
-from keras_grow.layers.growable import nested_layers
+from keras_grow.layers.paths import nested_layers
 
 
 def _floats(*shape, mean=0.0, scale=1.0):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import keras_grow
-from keras_grow.layers.growable import nested_layers
+from keras_grow.layers.paths import nested_layers
 from keras_grow.structure.graph import UnitsNotFollowed
 from tests.quick import among
 from tests.zoo.models import ZOO, stirred

@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras_grow.export.inference import Inference, ShownKernels, plain_variables
 from keras_grow.export.served.at_load import Initializer
 from keras_grow.export.served.kernels import ServedKernel
-from keras_grow.layers.growable import nested_layers
+from keras_grow.layers.paths import nested_layers
 
 
 class ServedModel(tf.Module):

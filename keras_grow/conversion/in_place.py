@@ -1,0 +1,134 @@
+"""Models that grow as the objects they are: subclassed ones, and blocks that can't be copied."""
+
+from typing import Any
+
+import keras
+
+from keras_grow.compatibility import check_is_keras_model
+from keras_grow.conversion.reach import LayerChoice, choose_layers
+from keras_grow.conversion.starts import Starts
+from keras_grow.keras_private import forget_compiled
+from keras_grow.layers.in_place import (
+    mask_in_place,
+    maskable_layers,
+    masked_in_place,
+    unmask_in_place,
+)
+from keras_grow.layers.kernel_types import inner_kernels
+from keras_grow.layers.paths import nested_layers, paths_of
+from keras_grow.policies.densities import DensityDistribution
+
+# Classes with masks in place, by the class of the user's.
+_KINDS: dict[type, type] = {}
+
+
+def grow_in_place(
+    model: keras.Model,
+    layers: LayerChoice,
+    initial_density: float | DensityDistribution,
+    seed: int | None,
+    zeros_are_dormant: bool,
+) -> keras.Model:
+    """`make_growable(model, in_place=True)`."""
+    check_is_keras_model(model)
+    if not model.built:
+        raise ValueError(
+            "Only a built model has kernels. Received: an unbuilt model. Call it on a batch first."
+        )
+    reachable = list(maskable_layers(model))
+    chosen = choose_layers(model, layers, reachable, why_not_in_place)
+    if not chosen:
+        raise ValueError(
+            f"The model has no layer to convert. Received: layers={layers!r}, and a model with "
+            f"layers {paths_of(model, reachable)} that have kernels"
+        )
+    starts = Starts(chosen, initial_density, seed, zeros_are_dormant)
+    for layer in chosen:
+        starts.mask(layer, mask_in_place(layer))
+    _save_with_masks(model)
+    forget_compiled(model)
+    return model
+
+
+def plain_in_place(model: keras.Model) -> keras.Model:
+    """`make_plain(model, in_place=True)`."""
+    masked = [layer for layer in nested_layers(model) if masked_in_place(layer)]
+    if not masked:
+        raise ValueError(
+            "The model has no layer that was made growable in place. Received: layers "
+            f"{[layer.name for layer in nested_layers(model)]}"
+        )
+    for layer in masked:
+        unmask_in_place(layer)
+    if isinstance(model, InPlace):
+        model.__class__ = model.plain_class
+    forget_compiled(model)
+    return model
+
+
+def why_not_in_place(layer: keras.Layer) -> str | None:
+    """Why the kernels of a layer can't be masked where they stand, `None` if they can."""
+    if masked_in_place(layer):
+        return "it is growable already"
+    reasons = [kernel.why_not_growable() for kernel in inner_kernels(layer)]
+    return next(filter(None, reasons), None if reasons else "it has no kernel that is known")
+
+
+class InPlace:
+    """A model with kernels masked in place, so that its files say which.
+
+    A file of the model's own class would be loaded without the masks.
+
+    Attributes:
+        plain_class: the class that it had.
+    """
+
+    plain_class: type[keras.Model]
+
+    def get_config(self):
+        kind = type(self)
+        self.__class__ = kind.plain_class
+        try:
+            config = keras.saving.serialize_keras_object(self)
+        finally:
+            self.__class__ = kind
+        # By number: names that Keras chose are others in the model that is loaded.
+        layers = enumerate(maskable_layers(self))
+        masked = [number for number, layer in layers if masked_in_place(layer)]
+        return {"model": config, "masked": masked}
+
+
+class _Loaded(InPlace):
+    """Makes a model of what `InPlace.get_config` says."""
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> keras.Model:
+        model = keras.saving.deserialize_keras_object(config["model"], custom_objects)
+        if not model.built:
+            raise ValueError(
+                "A model with masks in place is loaded once its class can build it from its "
+                f"configuration. Received: a {type(model).__name__} that stays unbuilt. Define "
+                "`build`, or make it anew, call `make_growable(model, in_place=True)`, and load "
+                "its weights."
+            )
+        layers = list(maskable_layers(model))
+        for number in config["masked"]:
+            mask_in_place(layers[number])
+        _save_with_masks(model)
+        return model
+
+
+def _save_with_masks(model: keras.Model) -> None:
+    """Has a model say in its files which kernels are masked."""
+    kind = type(model)
+    if isinstance(model, InPlace):
+        return
+    if kind not in _KINDS:
+        register = keras.saving.register_keras_serializable("keras_grow", "InPlace")
+        members = {"plain_class": kind, "__module__": __name__, "__qualname__": kind.__qualname__}
+        _KINDS[kind] = register(type(kind.__name__, (InPlace, kind), members))
+        register(_Loaded)
+    model.__class__ = _KINDS[kind]
+
+
+keras.saving.register_keras_serializable("keras_grow", "InPlace")(_Loaded)

@@ -1,0 +1,29 @@
+"""The layers of a model, and those of a copy that stand in their places."""
+
+import keras
+
+from keras_grow.layers.growable_kernels import GrowableKernels
+from keras_grow.layers.paths import layers_in
+
+
+def paired_layers(layer: keras.Layer, copy: keras.Layer) -> list[tuple[keras.Layer, keras.Layer]]:
+    """`layer` and all layers inside it as `nested_layers` lists them, each with its copy.
+
+    A layer that stands in two models is listed once; an Input does so where both were made of the
+    same one, and has then two copies. Layers inside a layer whose copy is of another class have
+    none, and are left out; those inside a layer whose kernels became growable, or were, are there.
+    """
+    found: dict[keras.Layer, keras.Layer] = {}
+
+    def visit(layer: keras.Layer, copy: keras.Layer) -> None:
+        if layer in found:
+            return
+        found[layer] = copy
+        if isinstance(layer, GrowableKernels) != isinstance(copy, GrowableKernels):
+            layer, copy = (x.layer if isinstance(x, GrowableKernels) else x for x in (layer, copy))
+        if type(layer) is type(copy) or isinstance(layer, keras.Model):
+            for inner, its_copy in zip(layers_in(layer), layers_in(copy), strict=True):
+                visit(inner, its_copy)
+
+    visit(layer, copy)
+    return list(found.items())
