@@ -6,7 +6,13 @@ from typing import Any
 
 import keras
 
-from keras_grow.conversion.in_place import grow_in_place, plain_in_place
+from keras_grow.conversion.in_place import (
+    InPlace,
+    grow_by_configuration,
+    grow_in_place,
+    plain_by_configuration,
+    plain_in_place,
+)
 from keras_grow.conversion.reach import (
     LayerChoice,
     growable_class,
@@ -34,6 +40,7 @@ from keras_grow.structure.cloning import (
     check_convertible,
     clone_with,
     exchangeable_layers,
+    is_made_of_graph,
     set_connections,
 )
 from keras_grow.structure.copying import carry_state, carry_vocabularies, made_anew
@@ -109,6 +116,10 @@ def make_growable(
     if in_place:
         return grow_in_place(model, layers, initial_density, seed, zeros_are_dormant)
     check_convertible(model)
+    if not is_made_of_graph(model):
+        return grow_by_configuration(
+            model, layers, initial_density, seed, zeros_are_dormant, verify
+        )
     chosen = wanted_layers(model, layers, why_not_growable)
     _check_any(chosen, model, layers)
     sparse = [layer for layer in chosen if isinstance(layer, SparseDense)]
@@ -261,6 +272,8 @@ def make_plain(model: keras.Model, *, in_place: bool = False, verify: Any = True
     """
     if in_place:
         return plain_in_place(model)
+    if isinstance(model, InPlace):
+        return plain_by_configuration(model, verify)
     check_convertible(model)
     growable_layers(model)  # Raises where there is none.
     growable = [layer for layer in nested_layers(model) if _is_growable(layer)]

@@ -1,5 +1,8 @@
 """Models that grow as the objects they are: subclassed ones, and blocks that can't be copied."""
 
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -15,8 +18,11 @@ from keras_grow.layers.in_place import (
     unmask_in_place,
 )
 from keras_grow.layers.kernel_types import inner_kernels
+from keras_grow.layers.pairing import paired_layers
 from keras_grow.layers.paths import nested_layers, paths_of
+from keras_grow.measuring.agreement import check_copy
 from keras_grow.policies.densities import DensityDistribution
+from keras_grow.structure.copying import copied_by_configuration
 
 # Classes with masks in place, by the class of the user's.
 _KINDS: dict[type, type] = {}
@@ -35,6 +41,48 @@ def grow_in_place(
         raise ValueError(
             "Only a built model has kernels. Received: an unbuilt model. Call it on a batch first."
         )
+    starts = _starts(model, layers, initial_density, seed, zeros_are_dormant)
+    _mask(model, {layer: layer for layer in starts.layers}, starts)
+    return model
+
+
+def grow_by_configuration(
+    model: keras.Model,
+    layers: LayerChoice,
+    initial_density: float | DensityDistribution,
+    seed: int | None,
+    zeros_are_dormant: bool,
+    verify: Any,
+) -> keras.Model:
+    """`make_growable(model)`, for a model whose class makes its graph by itself."""
+    starts = _starts(model, layers, initial_density, seed, zeros_are_dormant)
+    copy = copied_by_configuration(model)
+    _mask(copy, dict(paired_layers(model, copy)), starts)
+    check_copy(model, copy, verify, not_compared=starts.thinned)
+    return copy
+
+
+def plain_by_configuration(model: keras.Model, verify: Any) -> keras.Model:
+    """`make_plain(model)`, for a model with masks in place."""
+    with _of_plain_class(model):
+        copy = copied_by_configuration(model)
+    places = dict(paired_layers(model, copy))
+    for layer in nested_layers(model):
+        for kernel in masked_in_place(layer):
+            plain = dataclasses.replace(kernel.inner, layer=places[kernel.inner.layer])
+            plain.variable.assign(kernel.effective_kernel())
+    check_copy(model, copy, verify)
+    return copy
+
+
+def _starts(
+    model: keras.Model,
+    layers: LayerChoice,
+    initial_density: float | DensityDistribution,
+    seed: int | None,
+    zeros_are_dormant: bool,
+) -> Starts:
+    """Where the layers that are chosen among those that can be masked start."""
     reachable = list(maskable_layers(model))
     chosen = choose_layers(model, layers, reachable, why_not_in_place)
     if not chosen:
@@ -42,12 +90,15 @@ def grow_in_place(
             f"The model has no layer to convert. Received: layers={layers!r}, and a model with "
             f"layers {paths_of(model, reachable)} that have kernels"
         )
-    starts = Starts(chosen, initial_density, seed, zeros_are_dormant)
-    for layer in chosen:
-        starts.mask(layer, mask_in_place(layer))
+    return Starts(chosen, initial_density, seed, zeros_are_dormant)
+
+
+def _mask(model: keras.Model, places: Mapping[keras.Layer, keras.Layer], starts: Starts) -> None:
+    """Masks layers of a model, each in the place of one of those that `starts` are of."""
+    for layer in starts.layers:
+        starts.mask(layer, mask_in_place(places[layer]))
     _save_with_masks(model)
     forget_compiled(model)
-    return model
 
 
 def plain_in_place(model: keras.Model) -> keras.Model:
@@ -86,16 +137,23 @@ class InPlace:
     plain_class: type[keras.Model]
 
     def get_config(self):
-        kind = type(self)
-        self.__class__ = kind.plain_class
-        try:
+        with _of_plain_class(self):
             config = keras.saving.serialize_keras_object(self)
-        finally:
-            self.__class__ = kind
         # By number: names that Keras chose are others in the model that is loaded.
         layers = enumerate(maskable_layers(self))
         masked = [number for number, layer in layers if masked_in_place(layer)]
         return {"model": config, "masked": masked}
+
+
+@contextlib.contextmanager
+def _of_plain_class(model: Any) -> Iterator[None]:
+    """Gives a model the class back that it had before it was masked, inside the block."""
+    kind = type(model)
+    model.__class__ = kind.plain_class
+    try:
+        yield
+    finally:
+        model.__class__ = kind
 
 
 class _Loaded(InPlace):

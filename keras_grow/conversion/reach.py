@@ -181,11 +181,9 @@ def _kernel_variables(layer: keras.Layer) -> list[keras.Variable]:
 
 def _left_inside(layer: keras.Layer, path: str, left: set[int]) -> dict[str, str]:
     """Why some variables of a layer that is reached stay, by their paths."""
-    reasons = {}
-    for inner, inner_path in layer_paths(layer).items():
+    places = {}
+    for inner, inner_path in layer_paths(layer).items():  # Those further inside come later.
         for variable in inner.weights:
             if id(variable) in left:
-                left = left - {id(variable)}
-                at = "/".join(filter(None, (path, inner_path, variable.name)))
-                reasons[at] = "no layer is known to use it as a kernel"
-    return reasons
+                places[id(variable)] = "/".join(filter(None, (path, inner_path, variable.name)))
+    return dict.fromkeys(places.values(), "no layer is known to use it as a kernel")

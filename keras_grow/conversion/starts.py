@@ -29,6 +29,7 @@ class Starts:
         initial_density, seed, zeros_are_dormant: as of `make_growable`.
 
     Attributes:
+        layers: the layers.
         thinned: the layers that lose connections to it.
     """
 
@@ -50,6 +51,7 @@ class Starts:
                 "`initial_density`. Received: zeros_are_dormant=True, "
                 f"initial_density={initial_density!r}"
             )
+        self.layers = list(layers)
         self._zeros_are_dormant = zeros_are_dormant
         kernels = [(layer, kernel) for layer in layers for kernel in inner_kernels(layer)]
         shapes = [tuple(kernel.variable.shape) for _, kernel in kernels]

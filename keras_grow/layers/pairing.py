@@ -3,6 +3,7 @@
 import keras
 
 from keras_grow.layers.growable_kernels import GrowableKernels
+from keras_grow.layers.inner_kernel import Inner
 from keras_grow.layers.paths import layers_in
 
 
@@ -22,7 +23,10 @@ def paired_layers(layer: keras.Layer, copy: keras.Layer) -> list[tuple[keras.Lay
         if isinstance(layer, GrowableKernels) != isinstance(copy, GrowableKernels):
             layer, copy = (x.layer if isinstance(x, GrowableKernels) else x for x in (layer, copy))
         if type(layer) is type(copy) or isinstance(layer, keras.Model):
-            for inner, its_copy in zip(layers_in(layer), layers_in(copy), strict=True):
+            sides = [layers_in(layer), layers_in(copy)]
+            if len(sides[0]) != len(sides[1]):  # One of them was masked in place.
+                sides = [[x for x in side if not isinstance(x, Inner)] for side in sides]
+            for inner, its_copy in zip(*sides, strict=True):
                 visit(inner, its_copy)
 
     visit(layer, copy)

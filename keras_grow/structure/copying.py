@@ -16,6 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_grow.layers.growable_kernels import GrowableKernels
 from keras_grow.layers.pairing import paired_layers
 from keras_grow.layers.paths import nested_layers
 
@@ -42,6 +43,8 @@ def made_anew(
         ValueError: if its class can't be given its arguments again.
     """
     maker: Any = type(layer) if kind is None else kind
+    if isinstance(layer, GrowableKernels):  # In a file the layer inside is built, for its shapes.
+        inside = {id(layer.layer): made_anew(layer.layer), **(inside or {})}
     live: dict[str, Any] = {}
     doubles = {key: _stand_in(other, live) for key, other in (inside or {}).items()}
     double = layer if isinstance(layer, keras.Model) else _double(layer, live, doubles)
@@ -64,6 +67,25 @@ def made_anew(
         f"{failure} Define `get_config`, or keep each argument of `__init__` as an attribute of "
         "the same name."
     ) from failure
+
+
+def copied_by_configuration(model: keras.Model) -> keras.Model:
+    """A copy of a built model, made by its class of its configuration, with all its state.
+
+    Raises:
+        ValueError: if its class does not make another one of it.
+    """
+    copy = made_anew(model)
+    if not copy.built:
+        copy.build_from_config(model.get_build_config() or {})
+    if not copy.built:
+        raise ValueError(
+            "A model that is made of its configuration must be able to build itself. Received: "
+            f"{model.name!r} of class {type(model).__name__}"
+        )
+    carry_state(model, copy)
+    carry_trainable(model, copy)
+    return copy
 
 
 def carry_state(old: keras.Layer, new: keras.Layer) -> None:
