@@ -118,6 +118,11 @@ class KernelAxes:
         """At which position of its input and unit each stands."""
         return self._number(connections, self._positions)
 
+    def in_matrix(self, connections: Any) -> Any:
+        """Where each stands in a matrix of shape `(fan_in, units)`: flat indices into that."""
+        rows = self._number(connections, self.over_inputs())
+        return rows * self.num_units + self.units_of(connections)
+
     def connections_between(self, inputs: np.ndarray, units: np.ndarray) -> np.ndarray:
         """All connections that lead out of some inputs into some units; int64, ascending."""
         every = np.arange(self.size, dtype=np.int64)

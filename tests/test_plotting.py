@@ -20,6 +20,7 @@ from keras_grow import (
     growable_layers,
     plotting,
 )
+from keras_grow.kernel_axes import KernelAxes
 from keras_grow.layers.pictures import block_densities
 from keras_grow.plotting import canvas
 from keras_grow.policies.densities import FanIn
@@ -124,7 +125,9 @@ def test_pictures_of_masks_are_the_masks(model):
 def test_a_block_is_as_bright_as_the_mean_of_its_mask(shape):
     mask = np.random.default_rng(0).random(shape) < 0.7
     flat = mask.reshape(-1, shape[-1])
-    densities, (height, width) = block_densities(np.flatnonzero(mask), shape, num_pixels=3)
+    densities, (height, width) = block_densities(
+        np.flatnonzero(mask), KernelAxes(shape), num_pixels=3
+    )
     assert max(densities.shape) <= 3
     for row, column in np.ndindex(densities.shape):
         block = flat[row * height : (row + 1) * height, column * width : (column + 1) * width]

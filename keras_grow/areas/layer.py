@@ -64,6 +64,11 @@ class PartialAreaConv2D(GrowableConv2D):
 
     def build(self, input_shape):
         super().build(input_shape)
+        if self.groups > 1:
+            raise ValueError(
+                "A partial-area convolution has a mask for each pair of maps, which groups forbid. "
+                f"Received: groups={self.groups} for layer {self.name!r}"
+            )
         if self.num_positions is None:
             raise ValueError(
                 "A partial-area convolution has a mask over its positions, and must know them. "

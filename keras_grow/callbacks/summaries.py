@@ -156,6 +156,6 @@ def _dormant_scores(layer: Growable, score: Score, measured: Measurements, seed:
 def _picture(layer: Growable) -> np.ndarray:
     """The mask of a layer as a gray image: float32 of shape `(1, rows, columns, 1)`, 0 to 1."""
     indices = layer.active_connections()[0].numpy()
-    densities, _ = block_densities(indices, layer.kernel_shape, num_pixels=256)
+    densities, _ = block_densities(indices, layer.axes, num_pixels=256)
     brightness = densities / (densities.max() or 1.0)
     return brightness[None, :, :, None].astype("float32")

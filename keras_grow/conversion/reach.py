@@ -15,7 +15,6 @@ from keras_grow.layers.paths import find_layers, layer_paths, nested_layers, pat
 from keras_grow.layers.plain_kernel import PlainKernel
 from keras_grow.layers.sparse_dense import SparseDense
 from keras_grow.structure.cloning import check_convertible, exchangeable_layers
-from keras_grow.structure.kernels import why_not_resizable
 
 # Layers, and what they become; their subclasses may compute something else.
 GROWABLE: Mapping[type, type[PlainKernel]] = {
@@ -168,8 +167,9 @@ def why_not_growable(layer: keras.Layer) -> str | None:
 
 def growable_class(layer: keras.Layer) -> type[PlainKernel] | None:
     """The growable class in the place of a layer's own, `None` where only its kernels can grow."""
-    can_be_exchanged = type(layer) in GROWABLE and why_not_resizable(layer) is None
-    return GROWABLE[type(layer)] if can_be_exchanged else None
+    is_used_as_it_is = all(kernel.why_not_growable() is None for kernel in inner_kernels(layer))
+    has_units_last = getattr(layer, "data_format", "channels_last") == "channels_last"
+    return GROWABLE.get(type(layer)) if is_used_as_it_is and has_units_last else None
 
 
 def _kernel_variables(layer: keras.Layer) -> list[keras.Variable]:

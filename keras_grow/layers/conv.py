@@ -21,7 +21,8 @@ class GrowableConv2D(PlainKernel, ConvLike):
         filters: positive integer, the number of output maps.
         kernel_size, strides, padding, dilation_rate: as in `keras.layers.Conv2D`.
         data_format: `"channels_last"`, the only one, or `None` where that is Keras's default.
-        groups: 1, the only one: groups would forbid connections instead of leaving them dormant.
+        groups: as in `keras.layers.Conv2D`; every unit may be connected to the input maps of its
+            group.
         activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer,
             bias_regularizer, activity_regularizer, kernel_constraint, bias_constraint: as in
             `keras.layers.Conv2D`.
@@ -38,7 +39,7 @@ class GrowableConv2D(PlainKernel, ConvLike):
         `(batch, new_height, new_width, filters)`.
 
     Attributes:
-        kernel: variable of shape `(*kernel_size, channels, filters)`, what is stored.
+        kernel: variable of shape `(*kernel_size, channels // groups, filters)`, what is stored.
         kernel_mask: non-trainable bool variable of the same shape.
         bias: variable of shape `(filters,)`, or `None`.
         num_positions: positions of the window in one input, `new_height * new_width`, once
@@ -46,8 +47,8 @@ class GrowableConv2D(PlainKernel, ConvLike):
         num_connections, num_active, density: counts, now.
 
     Raises:
-        ValueError: for arguments out of range, groups, channels first, strides together with
-            dilation, and inputs smaller than the window.
+        ValueError: for arguments out of range, groups that do not divide filters and channels,
+            channels first, strides together with dilation, and inputs smaller than the window.
 
     Example:
 

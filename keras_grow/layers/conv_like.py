@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_grow.integers import as_integer
+from keras_grow.kernel_axes import KernelAxes
 from keras_grow.layers.affine import Affine, checked_size
 
 
@@ -15,8 +16,9 @@ class ConvLike(Affine):
     """`activation(convolution(inputs, kernel) + bias)`, with Keras's arguments in Keras's order.
 
     A connection of a convolution leads from one place of the window and one input map to one
-    output map, and is shared by all positions of the window. A subclass sets `rank`, the number
-    of the axes along which the window moves.
+    output map, and is shared by all positions of the window. With groups, units read the input
+    maps of their group only. A subclass sets `rank`, the number of the axes along which the window
+    moves.
     """
 
     rank: int
@@ -46,10 +48,11 @@ class ConvLike(Affine):
         **kwargs,
     ):
         filters = checked_size("filters", filters)
-        if groups != 1:
+        groups = checked_size("groups", groups)
+        if filters % groups:
             raise ValueError(
-                "Every unit of a growable convolution may be connected to every input map, which "
-                f"groups forbid. Expected groups=1. Received: groups={groups!r}"
+                "Groups have equally many filters, expected a divisor of `filters`. Received: "
+                f"groups={groups}, filters={filters}"
             )
         if data_format is None:
             data_format = keras.config.image_data_format()
@@ -57,7 +60,8 @@ class ConvLike(Affine):
             raise ValueError(
                 "Growable convolutions take inputs with the channels last, as TensorFlow's CPU "
                 'does. Expected data_format="channels_last". '
-                f"Received: data_format={data_format!r}"
+                f"Received: data_format={data_format!r}. Use `keras_grow.GrowableKernels` of "
+                "Keras's own layer, where the device computes it."
             )
         super().__init__(
             activation,
@@ -99,7 +103,16 @@ class ConvLike(Affine):
                 "A convolution must know how many channels its inputs have. "
                 f"Received: inputs of shape {tuple(input_shape)} for layer {self.name!r}"
             )
-        return (*self.kernel_size, input_shape[-1], self.filters)
+        if input_shape[-1] % self.groups:
+            raise ValueError(
+                "Groups read equally many input channels, expected a divisor of their number. "
+                f"Received: groups={self.groups}, inputs of shape {tuple(input_shape)} for layer "
+                f"{self.name!r}"
+            )
+        return (*self.kernel_size, input_shape[-1] // self.groups, self.filters)
+
+    def axes_for(self, shape):
+        return KernelAxes(shape, num_groups=self.groups)
 
     def apply_kernel(self, inputs, kernel):
         inputs, padding = self._padded(inputs)
@@ -113,6 +126,12 @@ class ConvLike(Affine):
         )
 
     def as_rows(self, inputs):
+        if self.groups > 1:
+            raise ValueError(
+                "Units of different groups read other inputs, and see no rows in common. Received: "
+                f"layer {self.name!r} with groups={self.groups}. Its growth gradients are measured "
+                "by `keras_grow.growth_gradients`."
+            )
         inputs, padding = self._padded(inputs)
         # TensorFlow cuts patches out of images only: a sequence is an image of height 1.
         missing = (1,) * (2 - self.rank)

@@ -163,7 +163,7 @@ class GradientMeter:
                 _check_finite(measured, array, path)
         num_positions = {}
         for layer, totals in zip(wanted.inputs[0], input_sums, strict=True):
-            of_inputs, num_positions[layer] = input_values(totals, wanted.inputs[1])
+            of_inputs, num_positions[layer] = input_values(layer, totals, wanted.inputs[1])
             values[layer].update(of_inputs)
         batch_size = self._fitting_batch_size(model, data, wanted)
         return MeasuredStatistics(

@@ -28,20 +28,22 @@ def input_totals(
 
 
 def input_values(
-    totals: Sequence, statistics: Sequence[InputStatistic]
+    layer: Growable, totals: Sequence, statistics: Sequence[InputStatistic]
 ) -> tuple[dict[Statistic, tf.Tensor], float]:
     """What the totals of a layer, added up over the data, come to.
 
     Returns:
         For each statistic a float32 tensor of shape `(inputs, 1)`; of a convolution, of each input
-        map over all its places, `(channels, 1)`; that of a mean of 0 where the layer is not called.
+        map over all its places, `(channels, 1)`, with groups one of the kernel's shape; that of a
+        mean of 0 where the layer is not called.
         And the number of vectors that the layer puts out per sample of its input.
     """
     sums, num_rows, num_vectors, num_samples = totals
-    values: dict[Statistic, tf.Tensor] = {
-        statistic: statistic.of_mean(tf.math.divide_no_nan(total, num_rows))[:, None]
-        for statistic, total in zip(statistics, sums, strict=True)
-    }
+    values: dict[Statistic, tf.Tensor] = {}
+    for statistic, total in zip(statistics, sums, strict=True):
+        mean = statistic.of_mean(tf.math.divide_no_nan(total, num_rows))
+        is_alike = layer.axes.num_groups == 1
+        values[statistic] = mean[:, None] if is_alike else layer.axes.per_input(mean)
     return values, float(num_vectors / num_samples)
 
 
@@ -53,7 +55,7 @@ class _InputSums(Observer):
         self._graph = tf.compat.v1.get_default_graph()
         self.totals: dict[Growable, list] = {}
         for layer in layers:
-            sums = [tf.zeros(layer.kernel_shape[-2:-1]) for _ in statistics]
+            sums = [tf.zeros([layer.axes.num_inputs]) for _ in statistics]
             # Counts of vectors in float64: beyond 2^24 they are no float32.
             none = tf.zeros((), tf.float64)
             self.totals[layer] = [sums, tf.zeros(()), none, none]
@@ -67,7 +69,7 @@ class _InputSums(Observer):
                 f"{layer.name!r} inside a while loop or a vectorized map. Unroll it."
             )
         inputs = tf.sparse.to_dense(inputs) if isinstance(inputs, tf.SparseTensor) else inputs
-        rows = tf.reshape(tf.cast(inputs, tf.float32), [-1, layer.kernel_shape[-2]])
+        rows = tf.reshape(tf.cast(inputs, tf.float32), [-1, layer.axes.num_inputs])
         totals = self.totals[layer]
         for i, statistic in enumerate(self._statistics):
             totals[0][i] += tf.reduce_sum(statistic.of_inputs(rows), axis=0)
@@ -76,7 +78,7 @@ class _InputSums(Observer):
     def pre_activation(self, layer, inputs, outputs):
         if layer in self.totals:
             totals = self.totals[layer]
-            num_vectors = tf.size(outputs, tf.int64) // layer.kernel_shape[-1]
+            num_vectors = tf.size(outputs, tf.int64) // layer.axes.num_units
             totals[2] += tf.cast(num_vectors, tf.float64)
             totals[3] += tf.cast(tf.shape(outputs)[0], tf.float64)
         return outputs

@@ -75,7 +75,7 @@ def kernel_masks(
 
 def _draw(name: str, layer: Growable, axis: "Axes", num_pixels: int) -> None:
     indices = layer.active_connections()[0].numpy()
-    densities, (height, width) = block_densities(indices, layer.kernel_shape, num_pixels)
+    densities, (height, width) = block_densities(indices, layer.axes, num_pixels)
     rows, columns = densities.shape
     is_mask = (height, width) == (1, 1)
     image = axis.imshow(
@@ -96,7 +96,7 @@ def _draw(name: str, layer: Growable, axis: "Axes", num_pixels: int) -> None:
         label = f"density of {height} x {width} connections (%)"
         axis.figure.colorbar(image, ax=axis, label=label)
     # The last blocks may reach over the edge of the kernel.
-    axis.set(xlim=(-0.5, layer.kernel_shape[-1] - 0.5), ylim=(layer.fan_in - 0.5, -0.5))
+    axis.set(xlim=(-0.5, layer.axes.num_units - 0.5), ylim=(layer.fan_in - 0.5, -0.5))
     axis.set(xlabel="unit", ylabel="input")
     canvas.tick_at_integers(axis.xaxis, axis.yaxis)
     axis.set_title(f"{name}\n{len(indices):,} active ({100 * layer.density:.3g}%)")

@@ -173,11 +173,18 @@ class OutputScale(ModelStatistic):
         return {layer: _output_scale(graph, layer) for layer in layers}
 
 
+def _makes_units_of(layer: Any, kernel: Any) -> bool:
+    """Whether the outputs of a layer are the units of a growable kernel: its own, or its only."""
+    is_only = getattr(layer, "masked_kernels", None) == [kernel] and not kernel.inner.path
+    return layer is kernel or is_only
+
+
 def _output_scale(graph: Any, layer: Any) -> tf.Tensor:
     units = layer.axes.num_units
-    made = {stream for step in graph.steps if step.layer is layer for stream in step.outputs}
+    made = {stream for s in graph.steps if _makes_units_of(s.layer, layer) for stream in s.outputs}
     readers = {step.layer for step in graph.steps if not made.isdisjoint(step.inputs)}
-    is_linear = getattr(layer, "activation", None) in (None, keras.activations.linear)
+    applied_by = layer.inner.layer if hasattr(layer, "inner") else layer
+    is_linear = getattr(applied_by, "activation", None) in (None, keras.activations.linear)
     is_alone = len(readers) == 1 and made.isdisjoint(graph.outputs)
     if not (is_linear and is_alone):
         return tf.ones((units,))
