@@ -4,11 +4,13 @@ import dataclasses
 import importlib
 import os
 import pathlib
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_grow.export.inference import Arrays, Inference, Serve, with_constants
 from keras_grow.export.pipeline import Format, Stored, refused
@@ -135,7 +137,7 @@ def _module(name: str) -> ModuleType:
 
 def _converted(function: Any, inference: Inference, opset: int | None) -> bytes:
     converted, _ = _module("tf2onnx.convert").from_function(
-        function,
+        _as_tf2onnx_takes(function, inference.specs),
         inference.specs,
         opset=opset,
         custom_op_handlers={"Erfc": (_complementary_error_function, [])},
@@ -145,6 +147,33 @@ def _converted(function: Any, inference: Inference, opset: int | None) -> bytes:
         if len(sizes) and not sizes[0].HasField("dim_value"):
             sizes[0].dim_param = "batch"
     return converted.SerializeToString()
+
+
+def _as_tf2onnx_takes(function: Any, specs: Sequence[tf.TensorSpec]) -> Any:
+    """The same function without what tf2onnx stumbles over.
+
+    Tensors that layers keep, such as numbers of positions, are constants in its graph already, and
+    would be taken for inputs. What must be compiled by XLA, as Keras has it for grouped
+    convolutions on a CPU, would not be opened up.
+    """
+    traced = function.get_concrete_function(*specs)
+    graph = traced.graph.as_graph_def()
+    for nodes in (graph.node, *(each.node_def for each in graph.library.function)):
+        for node in nodes:
+            node.attr.pop("_XlaMustCompile", None)
+    for each in graph.library.function:
+        each.attr.pop("_XlaMustCompile", None)
+    given = [tensor.name for tensor in traced.inputs[: len(specs)]]
+    made = {name: tensor.name for name, tensor in traced.structured_outputs.items()}
+
+    @tf.function(input_signature=list(specs))
+    def call(*inputs):
+        found = tf.graph_util.import_graph_def(
+            graph, dict(zip(given, inputs, strict=True)), list(made.values()), name="model"
+        )
+        return dict(zip(made, found, strict=True))
+
+    return call
 
 
 def _complementary_error_function(graph: Any, node: Any, name: str, args: Any) -> None:
