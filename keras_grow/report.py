@@ -2,12 +2,13 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from keras_grow.layers.growable import Growable, growable_layers
+from keras_grow.layers.growable import Growable, growable_layers, weights_outside
 from keras_grow.layers.paths import paths_of
 from keras_grow.measuring.gradients import GradientMeter, MeasuredStatistics
 from keras_grow.policies.statistics import InputDensity
@@ -70,12 +71,15 @@ class Report:
     Attributes:
         layers: a `LayerReport` for each growable layer, in the model's order.
         other_parameters: the parameters of all other layers.
+        left: of these, weights of two axes and more that can't grow: how many, by the path of
+            their variable. `keras_grow.plan_conversion` says why.
         frozen: the names of growable layers that are not trainable, which `grow` and `prune` leave
             alone.
     """
 
     layers: tuple[LayerReport, ...]
     other_parameters: int
+    left: Mapping[str, int]
     frozen: tuple[str, ...] = ()
 
     @property
@@ -92,6 +96,11 @@ class Report:
     def density(self) -> float:
         """Active connections over all connections."""
         return self.num_active / self.num_connections
+
+    @property
+    def reach(self) -> float:
+        """Connections over all weights of two axes and more, those that can't grow included."""
+        return self.num_connections / (self.num_connections + sum(self.left.values()))
 
     @property
     def trainable_density(self) -> float:
@@ -174,6 +183,12 @@ class Report:
             )
         if self.other_parameters:
             lines.append(f"and {self.other_parameters:,} parameters in other layers")
+        if self.left:
+            count = sum(self.left.values())
+            lines.append(
+                f"{self.reach:.1%} of the weights can grow, but for {count:,} in "
+                f"{', '.join(self.left)}"
+            )
         return "\n".join(lines)
 
 
@@ -213,7 +228,8 @@ def report(model: keras.Model, data: Any = None, *, batch_size: int | None = Non
         v.value.shape.num_elements() for v in model.weights if id(v) not in growable_variables
     )
     frozen = [layer for layer in layers if not layer.trainable]
-    return Report(counted, other, tuple(paths_of(model, frozen)))
+    left = {each.path: each.size for each in weights_outside(model).values()}
+    return Report(counted, other, left, tuple(paths_of(model, frozen)))
 
 
 def _number(value: int | float | None) -> str:

@@ -1,6 +1,7 @@
 """Data-dependent initialization of weight normalization."""
 
 import itertools
+import warnings
 from typing import Any
 
 import keras
@@ -9,7 +10,7 @@ import tensorflow as tf
 from keras_grow.as_it_was import as_it_was_on_error
 from keras_grow.layers.growable import Growable, growable_layers
 from keras_grow.layers.observer import Observer, observing
-from keras_grow.layers.paths import layer_paths
+from keras_grow.layers.paths import layer_paths, paths_of
 from keras_grow.layers.weight_norm_kernel import WeightNormKernel
 from keras_grow.measuring.accumulation import accumulate, summed
 from keras_grow.measuring.batch_size import fitting_batch_size
@@ -61,9 +62,10 @@ def initialize_weight_norm(
     In a convolution $v$ is convolved with $x$, and the moments are taken per output map, over
     samples and positions alike.
 
-    A layer without bias gets its `g` only. A unit whose `t` does not vary keeps its `g`, and its
-    bias makes it zero-mean. Frozen layers stay as they are. Other variables, BatchNormalization's
-    statistics and seeds included, are not touched.
+    Kernels inside `WeightNormKernels`, whose pre-activations are not seen, are named in a warning
+    and left as they are. A layer without bias gets its `g` only. A unit whose `t` does not vary
+    keeps its `g`, and its bias makes it zero-mean. Frozen layers stay as they are. Other variables,
+    BatchNormalization's statistics and seeds included, are not touched.
 
     Args:
         model: a built model with weight-normalized layers.
@@ -84,6 +86,14 @@ def initialize_weight_norm(
         for layer in growable_layers(model)
         if isinstance(layer, WeightNormKernel) and layer.trainable
     ]
+    hidden = [layer for layer in layers if not layer.shows_activities]
+    layers = [layer for layer in layers if layer.shows_activities]
+    if hidden:
+        warnings.warn(
+            f"Not initialized: kernels {paths_of(model, hidden)}, whose products other layers keep "
+            "to themselves. They start with w = v.",
+            stacklevel=2,
+        )
     if not layers:
         raise ValueError(
             "The model has no trainable WeightNormDense or WeightNormConv layer to initialize. "

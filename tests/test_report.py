@@ -61,6 +61,7 @@ def test_the_table_is_what_a_person_reads(model):
             "--------------------------------------------------------------------------------",
             "in all                    8       4   50.00%                            5      8",
             "and 5 parameters in other layers",
+            "80.0% of the weights can grow, but for 2 in plain/kernel",
         ]
     ).replace("a        3 x 2", "a       3 x 2 ").replace("b        1 x 2", "b       1 x 2 ")
 

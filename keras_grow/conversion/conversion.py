@@ -16,6 +16,7 @@ from keras_grow.conversion.in_place import (
 from keras_grow.conversion.reach import (
     LayerChoice,
     growable_class,
+    is_growable,
     plan_conversion,
     wanted_layers,
     why_not_growable,
@@ -24,9 +25,8 @@ from keras_grow.conversion.starts import Starts
 from keras_grow.layers.affine import Affine
 from keras_grow.layers.dense import GrowableDense
 from keras_grow.layers.dense_like import DenseLike
-from keras_grow.layers.growable import Growable, growable_layers
+from keras_grow.layers.growable import growable_layers
 from keras_grow.layers.growable_kernels import GrowableKernels
-from keras_grow.layers.inner_kernel import Inner
 from keras_grow.layers.kernel_types import inner_kernels
 from keras_grow.layers.masked import keep_active
 from keras_grow.layers.paths import by_layer, nested_layers, paths_of
@@ -276,7 +276,7 @@ def make_plain(model: keras.Model, *, in_place: bool = False, verify: Any = True
         return plain_by_configuration(model, verify)
     check_convertible(model)
     growable_layers(model)  # Raises where there is none.
-    growable = [layer for layer in nested_layers(model) if _is_growable(layer)]
+    growable = [layer for layer in nested_layers(model) if is_growable(layer)]
     chosen = {id(layer) for layer in wanted_layers(model, growable, _why_not_plain)}
 
     def convert(layer: keras.Layer) -> keras.Layer | None:
@@ -322,12 +322,6 @@ def _why_not_sparse(layer: keras.Layer) -> str | None:
     if type(layer) is not keras.layers.Dense:
         return f"{type(layer).__name__} has no sparse form"
     return why_not_resizable(layer)
-
-
-def _is_growable(layer: keras.Layer) -> bool:
-    """Whether a layer is growable and no part of another that is."""
-    is_part = isinstance(layer, Inner)
-    return isinstance(layer, Growable | GrowableKernels) and not is_part
 
 
 def _why_not_plain(layer: keras.Layer) -> str | None:

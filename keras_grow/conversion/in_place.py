@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from keras_grow.compatibility import check_is_keras_model
-from keras_grow.conversion.reach import LayerChoice, choose_layers
+from keras_grow.conversion.reach import LayerChoice, choose_layers, why_not_growable
 from keras_grow.conversion.starts import Starts
 from keras_grow.keras_private import forget_compiled
 from keras_grow.layers.in_place import (
@@ -17,11 +17,11 @@ from keras_grow.layers.in_place import (
     masked_in_place,
     unmask_in_place,
 )
-from keras_grow.layers.kernel_types import inner_kernels
 from keras_grow.layers.pairing import paired_layers
 from keras_grow.layers.paths import nested_layers, paths_of
 from keras_grow.measuring.agreement import check_copy
 from keras_grow.policies.densities import DensityDistribution
+from keras_grow.structure.cloning import check_made_of_graph
 from keras_grow.structure.copying import copied_by_configuration
 
 # Classes with masks in place, by the class of the user's.
@@ -56,7 +56,11 @@ def grow_by_configuration(
 ) -> keras.Model:
     """`make_growable(model)`, for a model whose class makes its graph by itself."""
     starts = _starts(model, layers, initial_density, seed, zeros_are_dormant)
-    copy = copied_by_configuration(model)
+    try:
+        copy = copied_by_configuration(model)
+    except ValueError:
+        check_made_of_graph(model)  # It raises, and says what else would do.
+        raise
     _mask(copy, dict(paired_layers(model, copy)), starts)
     check_copy(model, copy, verify, not_compared=starts.thinned)
     return copy
@@ -84,7 +88,7 @@ def _starts(
 ) -> Starts:
     """Where the layers that are chosen among those that can be masked start."""
     reachable = list(maskable_layers(model))
-    chosen = choose_layers(model, layers, reachable, why_not_in_place)
+    chosen = choose_layers(model, layers, reachable, why_not_growable)
     if not chosen:
         raise ValueError(
             f"The model has no layer to convert. Received: layers={layers!r}, and a model with "
@@ -115,14 +119,6 @@ def plain_in_place(model: keras.Model) -> keras.Model:
         model.__class__ = model.plain_class
     forget_compiled(model)
     return model
-
-
-def why_not_in_place(layer: keras.Layer) -> str | None:
-    """Why the kernels of a layer can't be masked where they stand, `None` if they can."""
-    if masked_in_place(layer):
-        return "it is growable already"
-    reasons = [kernel.why_not_growable() for kernel in inner_kernels(layer)]
-    return next(filter(None, reasons), None if reasons else "it has no kernel that is known")
 
 
 class InPlace:

@@ -10,6 +10,8 @@ from keras_grow.conversion.widening import carried_axes
 from keras_grow.layers.affine import Affine
 from keras_grow.layers.growable import Growable
 from keras_grow.layers.growable_kernels import GrowableKernels
+from keras_grow.layers.in_place import masked_in_place
+from keras_grow.layers.inner_kernel import Inner
 from keras_grow.layers.kernel_types import inner_kernels
 from keras_grow.layers.pairing import paired_layers
 from keras_grow.layers.paths import nested_layers
@@ -91,10 +93,13 @@ def convert_optimizer(
 
 def _moves(old: keras.Layer, new: keras.Layer, axes: Axes) -> list[Move]:
     """How the variables of a layer moved into its copy, those that are not there as they were."""
-    if isinstance(new, GrowableKernels) and not isinstance(old, GrowableKernels):
-        pairs = zip(inner_kernels(old), new.masked_kernels, strict=True)
+    masks = [_masks_of(old), _masks_of(new)]
+    if masks[1] and not masks[0]:
+        pairs = zip(inner_kernels(old), masks[1], strict=True)
         kept = [(a.variable, b.inner.variable, b.active_connections()[0]) for a, b in pairs]
         return [Move(before, after, (active, active)) for before, after, active in kept]
+    if any(isinstance(kernel, WeightNormKernel) for kernel in masks[0]) and not masks[1]:
+        raise _normalized(old, new)
     is_other = isinstance(new, SparseDense) or type(old) is not type(new)
     # Other layers, and the models themselves, may be of different classes too.
     is_kernel_moved = is_other and has_kernel(new)
@@ -108,11 +113,7 @@ def _moves(old: keras.Layer, new: keras.Layer, axes: Axes) -> list[Move]:
     if not is_kernel_moved:
         return moves
     if isinstance(old, WeightNormKernel):
-        raise ValueError(
-            "The optimizer's slots of v and g say nothing of the weights they make. "
-            f"Received: layer {old.name!r}, a {type(old).__name__} that was converted to "
-            f"{type(new).__name__}. Compile the converted model with a new optimizer."
-        )
+        raise _normalized(old, new)
     is_kept = isinstance(new, Affine) and not axes
     common, _ = connections_of(new if is_kept else old)
     there = common
@@ -120,6 +121,19 @@ def _moves(old: keras.Layer, new: keras.Layer, axes: Axes) -> list[Move]:
         which, there = translated(common, kernels.axes_of(old), kernels.axes_of(new), axes)
         common = tf.gather(common, which)
     return [*moves, Move(_weights(old), _weights(new), (_place(old, common), _place(new, there)))]
+
+
+def _masks_of(layer: keras.Layer) -> list[Inner]:
+    """The masked kernels in a layer that keeps its variables."""
+    return layer.masked_kernels if isinstance(layer, GrowableKernels) else masked_in_place(layer)
+
+
+def _normalized(old: keras.Layer, new: keras.Layer) -> ValueError:
+    return ValueError(
+        "The optimizer's slots of v and g say nothing of the weights they make. "
+        f"Received: layer {old.name!r}, a {type(old).__name__} that was converted to "
+        f"{type(new).__name__}. Compile the converted model with a new optimizer."
+    )
 
 
 def _weights(layer: keras.Layer) -> keras.Variable:

@@ -1,20 +1,22 @@
 """What of a model can be converted, and why the rest can't."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 
 import keras
 
+from keras_grow.compatibility import check_is_keras_model
 from keras_grow.layers.conv import GrowableConv1D, GrowableConv2D
 from keras_grow.layers.dense import GrowableDense
-from keras_grow.layers.growable import Growable
+from keras_grow.layers.growable import Growable, weights_outside
 from keras_grow.layers.growable_kernels import GrowableKernels
+from keras_grow.layers.in_place import maskable_layers, masked_in_place
+from keras_grow.layers.inner_kernel import Inner
 from keras_grow.layers.kernel_types import inner_kernels
 from keras_grow.layers.paths import find_layers, layer_paths, nested_layers, paths_of
 from keras_grow.layers.plain_kernel import PlainKernel
 from keras_grow.layers.sparse_dense import SparseDense
-from keras_grow.structure.cloning import check_convertible, exchangeable_layers
+from keras_grow.structure.cloning import exchangeable_layers, is_graph, is_made_of_graph
 
 # Layers, and what they become; their subclasses may compute something else.
 GROWABLE: Mapping[type, type[PlainKernel]] = {
@@ -71,6 +73,8 @@ def plan_conversion(model: keras.Model, layers: LayerChoice = None) -> Conversio
     Args:
         model, layers: as in `make_growable`.
 
+    It says the same of models that only grow with `in_place`, such as subclassed ones.
+
     Raises:
         TypeError, ValueError: as `make_growable`, but for a model without layers to convert.
 
@@ -80,33 +84,29 @@ def plan_conversion(model: keras.Model, layers: LayerChoice = None) -> Conversio
     print(keras_grow.plan_conversion(model))
     ```
     """
-    check_convertible(model)
-    chosen = {id(layer) for layer in wanted_layers(model, layers, why_not_growable)}
-    reached: list[str] = []
+    check_is_keras_model(model)
+    is_copied = is_graph(model) and is_made_of_graph(model)
+    reachable = exchangeable_layers(model) if is_copied else list(maskable_layers(model))
+    chosen = choose_layers(model, layers, reachable, why_not_growable)
+    growable = [layer for layer in nested_layers(model) if is_growable(layer)]
+    paths = layer_paths(model)
+    outside = weights_outside(model)
+    num_weights = sum(each.size for each in outside.values())
+    num_weights += sum(x.num_connections for x in nested_layers(model) if isinstance(x, Growable))
+    for layer in chosen:
+        for kernel in inner_kernels(layer):
+            outside.pop(id(kernel.variable), None)
     left: dict[str, str] = {}
-    num_reached = num_weights = 0
-    reachable = exchangeable_layers(model)
-    for layer, path in zip(reachable, paths_of(model, reachable), strict=True):
-        if isinstance(layer, Growable):
-            reached.append(path)
-            num_reached += layer.num_connections
-            num_weights += layer.num_connections
+    num_left = sum(each.size for each in outside.values())
+    for layer in reachable:
+        if layer in chosen or layer in growable:
             continue
-        weights = {
-            id(each): math.prod(each.shape)
-            for each in layer.weights
-            if len(each.shape) > 1 and each.dtype != "bool" and each.name != "bias"
-        }
-        count = sum(weights.values())
-        num_weights += count
-        if id(layer) in chosen or isinstance(layer, GrowableKernels):
-            kernels = {id(variable) for variable in _kernel_variables(layer)}
-            reached.append(path)
-            num_reached += sum(weights[each] for each in kernels)
-            left |= _left_inside(layer, path, set(weights) - kernels)
-        elif count:
-            left[path] = why_not_growable(layer) or "not asked for"
-    return Conversion(tuple(reached), left, num_reached, num_weights)
+        of_layer = [id(each) for each in layer.weights if outside.pop(id(each), None)]
+        if of_layer:
+            left[paths[layer]] = why_not_growable(layer) or "not asked for"
+    left |= {each.path: "no layer is known to use it as a kernel" for each in outside.values()}
+    reached = tuple(paths[layer] for layer in paths if layer in growable or layer in chosen)
+    return Conversion(reached, left, num_weights - num_left, num_weights)
 
 
 def wanted_layers(
@@ -159,10 +159,18 @@ def choose_layers(
 
 def why_not_growable(layer: keras.Layer) -> str | None:
     """Why a layer has no growable form that computes the same, `None` if it has one."""
+    if masked_in_place(layer):
+        return "it is growable already"
     if growable_class(layer) is not None:
         return None
     reasons = [kernel.why_not_growable() for kernel in inner_kernels(layer)]
     return next(filter(None, reasons), None if reasons else "it has no kernel that is known")
+
+
+def is_growable(layer: keras.Layer) -> bool:
+    """Whether a layer is growable and no part of another that is."""
+    is_whole = isinstance(layer, Growable | GrowableKernels) and not isinstance(layer, Inner)
+    return is_whole or bool(masked_in_place(layer))
 
 
 def growable_class(layer: keras.Layer) -> type[PlainKernel] | None:
@@ -170,20 +178,3 @@ def growable_class(layer: keras.Layer) -> type[PlainKernel] | None:
     is_used_as_it_is = all(kernel.why_not_growable() is None for kernel in inner_kernels(layer))
     has_units_last = getattr(layer, "data_format", "channels_last") == "channels_last"
     return GROWABLE.get(type(layer)) if is_used_as_it_is and has_units_last else None
-
-
-def _kernel_variables(layer: keras.Layer) -> list[keras.Variable]:
-    """The variables of a layer that can grow, or do."""
-    if isinstance(layer, GrowableKernels):
-        return [kernel.inner.variable for kernel in layer.masked_kernels]
-    return [kernel.variable for kernel in inner_kernels(layer)]
-
-
-def _left_inside(layer: keras.Layer, path: str, left: set[int]) -> dict[str, str]:
-    """Why some variables of a layer that is reached stay, by their paths."""
-    places = {}
-    for inner, inner_path in layer_paths(layer).items():  # Those further inside come later.
-        for variable in inner.weights:
-            if id(variable) in left:
-                places[id(variable)] = "/".join(filter(None, (path, inner_path, variable.name)))
-    return dict.fromkeys(places.values(), "no layer is known to use it as a kernel")

@@ -271,3 +271,38 @@ def check_finite(model: keras.Model, layers: Iterable[Growable]) -> None:
     layers = list(layers)
     for layer, path in zip(layers, paths_of(model, layers), strict=True):
         layer.check_finite(path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """A variable of two axes and more.
+
+    Attributes:
+        path: that of the layer that has it, and its name.
+        size: how many weights it has.
+    """
+
+    path: str
+    size: int
+
+
+def weights_outside(model: keras.Layer) -> dict[int, Weights]:
+    """The kernels, tables and the like of a model that do not grow, by the `id` of the variable.
+
+    They are its variables of two axes and more, without biases.
+    """
+    paths = layer_paths(model)
+    growing = {
+        id(variable)
+        for layer in paths
+        if isinstance(layer, Growable) and layer.built
+        for variable in (*layer.weights, *layer.kernel_variables)
+    }
+    return {
+        id(variable): Weights(
+            "/".join(filter(None, (path, variable.name))), variable.value.shape.num_elements()
+        )
+        for layer, path in paths.items()  # Those further inside come later.
+        for variable in layer.weights
+        if len(variable.shape) > 1 and variable.name != "bias" and id(variable) not in growing
+    }

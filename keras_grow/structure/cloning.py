@@ -150,10 +150,15 @@ def check_convertible(model: keras.Model) -> None:
 def is_made_of_graph(model: keras.Model) -> bool:
     """Whether the class of a graph can be made of its inputs and outputs, or layers, again."""
     try:
-        _arguments_beside_the_graph(model)
+        check_made_of_graph(model)
     except UnknownArguments:
         return False
     return True
+
+
+def check_made_of_graph(model: keras.Model) -> None:
+    """Raises `UnknownArguments` unless `is_made_of_graph`, saying why."""
+    _arguments_beside_the_graph(model)
 
 
 def is_graph(layer: keras.Layer) -> bool:

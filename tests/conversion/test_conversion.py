@@ -254,9 +254,9 @@ def test_convolutions_of_other_kinds_stay_what_they_are_and_their_kernels_grow()
     model = keras.Sequential([keras.Input((2, 2, 4)), *layers])
     growable = make_growable(model)
     kinds = [type(layer) for layer in growable.layers[:4]]
-    assert kinds == [GrowableKernels] * 3 + [GrowableConv2D]
-    inside = [type(layer.layer) for layer in growable.layers[:3]]
-    assert inside == [keras.layers.Conv2D, keras.layers.SeparableConv2D, Own]
+    assert kinds == [GrowableConv2D, GrowableKernels, GrowableKernels, GrowableConv2D]
+    inside = [type(layer.layer) for layer in growable.layers[1:3]]
+    assert inside == [keras.layers.SeparableConv2D, Own]
     np.testing.assert_array_equal(growable(np.ones((1, 2, 2, 4))), model(np.ones((1, 2, 2, 4))))
     assert type(make_sparse(model).get_layer("plain")) is keras.layers.Conv2D
 
