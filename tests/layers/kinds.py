@@ -152,9 +152,7 @@ KINDS = {
         output_axes=(-2, -1),
     ),
     "conv1d": _convolution(lambda: L.Conv1D(4, 3), 7, 3),
-    "conv1d_causal": _convolution(
-        lambda: L.Conv1D(4, 2, padding="causal", dilation_rate=2), 7, 3
-    ),
+    "conv1d_causal": _convolution(lambda: L.Conv1D(4, 2, padding="causal", dilation_rate=2), 7, 3),
     "conv2d": _convolution(lambda: L.Conv2D(4, (2, 3), strides=2, padding="same"), 5, 6, 3),
     "conv2d_groups": _convolution(lambda: L.Conv2D(6, 2, groups=2), 4, 4, 4),
     "conv3d": _convolution(lambda: L.Conv3D(3, 2), 3, 3, 3, 2),
@@ -165,9 +163,7 @@ KINDS = {
     "conv3d_transpose": _convolution(lambda: L.Conv3DTranspose(3, 2, strides=2), 2, 2, 2, 2),
     "depthwise_conv1d": _convolution(lambda: L.DepthwiseConv1D(2, depth_multiplier=2), 5, 3),
     "depthwise_conv2d": _convolution(lambda: L.DepthwiseConv2D(2, depth_multiplier=2), 4, 4, 3),
-    "separable_conv1d": Kind(
-        lambda: L.SeparableConv1D(4, 2, depth_multiplier=2), (_normal(5, 3),)
-    ),
+    "separable_conv1d": Kind(lambda: L.SeparableConv1D(4, 2, depth_multiplier=2), (_normal(5, 3),)),
     "separable_conv2d": Kind(
         lambda: L.SeparableConv2D(4, 2, depth_multiplier=2), (_normal(4, 4, 3),)
     ),
@@ -207,9 +203,7 @@ KINDS = {
         lambda: L.Bidirectional(L.LSTM(3, return_sequences=True)), (_SEQUENCES, _STEPS), _masked
     ),
     "conv_lstm1d": Kind(lambda: L.ConvLSTM1D(3, 2), (_normal(3, 4, 2),)),
-    "conv_lstm2d": Kind(
-        lambda: L.ConvLSTM2D(2, 2, return_sequences=True), (_normal(3, 3, 3, 2),)
-    ),
+    "conv_lstm2d": Kind(lambda: L.ConvLSTM2D(2, 2, return_sequences=True), (_normal(3, 3, 3, 2),)),
     "attention": _attention(lambda layer, x: layer(x, x)),
     "attention_to_others": _attention(lambda layer, x, y: layer(x, y), _normal(5, 4)),
     "attention_masked": _attention(
@@ -217,7 +211,10 @@ KINDS = {
         np.tile(_STEPS[:, None, :], (1, 4, 1)),
     ),
     "attention_causal": _attention(
-        lambda layer, x: layer(x, x, use_causal_mask=True, return_attention_scores=True)
+        # Keras puts a mask on the scores, which no loss of theirs can take.
+        lambda layer, x: [
+            1 * each for each in layer(x, x, use_causal_mask=True, return_attention_scores=True)
+        ]
     ),
     "grouped_query_attention": _attention(
         lambda layer, x: layer(x, x), make=lambda: L.GroupQueryAttention(3, 4, 2)
