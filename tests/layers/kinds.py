@@ -47,6 +47,7 @@ class Kind:
             inputs and units are counted along, where the layer is linear in one kernel that both
             are the layer's own of.
         reads_tokens: whether inputs are numbers of rows.
+        is_random: whether it draws numbers in training.
     """
 
     make: Callable[[], keras.Layer]
@@ -56,8 +57,9 @@ class Kind:
     input_axes: tuple[int, ...] = ()
     output_axes: tuple[int, ...] = ()
     reads_tokens: bool = False
+    is_random: bool = False
 
-    def model(self, wrap=lambda layer: layer):
+    def model(self, wrap=lambda layer: layer, model_class=keras.Model):
         """A functional model of the layer, or of what `wrap` makes of it: the same each time."""
         keras.utils.set_random_seed(7)
         layer = wrap(self.make())
@@ -70,7 +72,7 @@ class Kind:
             for array in self.inputs
         ]
         outputs = self.call(layer, *inputs)
-        return keras.Model(inputs if len(inputs) > 1 else inputs[0], outputs)
+        return model_class(inputs if len(inputs) > 1 else inputs[0], outputs)
 
     def targets(self, model):
         """Targets for each output of a model."""
@@ -87,12 +89,6 @@ class Kind:
     def arrays(self):
         """The inputs, as a model takes them."""
         return list(self.inputs) if len(self.inputs) > 1 else self.inputs[0]
-
-
-def masked(model):
-    """The one layer with masked kernels in a model of a kind."""
-    (layer,) = (each for each in model.layers if hasattr(each, "masked_kernels"))
-    return layer
 
 
 def bits(tensors):
@@ -189,7 +185,9 @@ KINDS = {
     "lstm": _sequence(L.LSTM),
     "lstm_sequences": _sequence(L.LSTM, return_sequences=True, return_state=True),
     "lstm_masked": Kind(lambda: L.LSTM(3), (_SEQUENCES, _STEPS), _masked),
-    "lstm_dropout": _sequence(L.LSTM, dropout=0.3, recurrent_dropout=0.4, seed=3),
+    "lstm_dropout": Kind(
+        lambda: L.LSTM(3, dropout=0.3, recurrent_dropout=0.4, seed=3), (_SEQUENCES,), is_random=True
+    ),
     "lstm_stateful": Kind(lambda: L.LSTM(3, stateful=True), (_SEQUENCES,), has_fixed_batch=True),
     "gru": _sequence(L.GRU),
     "gru_backwards": _sequence(L.GRU, go_backwards=True, unroll=True),
@@ -221,7 +219,7 @@ KINDS = {
     ),
     "time_distributed": Kind(lambda: L.TimeDistributed(L.Dense(4)), (_normal(3, 2, 5),)),
     "block": Kind(lambda: Block(4), (_SEQUENCES,)),
-    "block_dropout": Kind(lambda: Block(4, 0.5), (_SEQUENCES,)),
+    "block_dropout": Kind(lambda: Block(4, 0.5), (_SEQUENCES,), is_random=True),
 }
 
 
