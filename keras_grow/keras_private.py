@@ -27,16 +27,22 @@ def layers_in(layer: keras.Layer) -> list[keras.Layer]:
 
 
 def add_inside(layer: keras.Layer, name: str, layers: list[keras.Layer]) -> None:
-    """Sets an attribute of a built layer to a list of layers, as Keras does to enable LoRA."""
+    """Sets an attribute of a layer, built or not, to a list of layers.
+
+    Keras unlocks a layer so to enable LoRA. `tf.train.Checkpoint` passes by what stands in lists.
+    """
     layer._tracker.unlock()
     setattr(layer, name, layers)
     layer._tracker.lock()
+    for number, inner in enumerate(layers):
+        layer._track_trackable(inner, f"{name}_{number}", overwrite=True)
 
 
 def remove_inside(layer: keras.Layer, name: str) -> None:
     """Undoes `add_inside`."""
-    for inner in getattr(layer, name):
+    for number, inner in enumerate(getattr(layer, name)):
         layer._tracker.untrack(inner)
+        layer._delete_tracking(f"{name}_{number}")
     delattr(layer, name)
 
 

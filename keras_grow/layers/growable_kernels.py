@@ -7,7 +7,9 @@ import keras
 import tensorflow as tf
 
 from keras_grow.integers import checked_integer
+from keras_grow.keras_private import add_inside
 from keras_grow.layers.inner_kernel import Inner, MaskedInner, WeightNormInner
+from keras_grow.layers.kernel_types import is_built
 from keras_grow.layers.masked_calls import call_masked, mask_kernels
 from keras_grow.policies.densities import check_initial_density
 
@@ -72,7 +74,7 @@ class GrowableKernels(keras.layers.Wrapper):
         self.autocast = layer.autocast
         self.supports_masking = layer.supports_masking
         self.masked_kernels: list[Inner] = []
-        if layer.built:
+        if is_built(layer):
             self.build()
 
     def __call__(self, *args, **kwargs):
@@ -90,7 +92,7 @@ class GrowableKernels(keras.layers.Wrapper):
             is_sparse = isinstance(value, tf.SparseTensor)
             return keras.KerasTensor(value.shape, dtype, is_sparse)
 
-        if not self.layer.built:
+        if not is_built(self.layer):
             self.layer(
                 *keras.tree.map_structure(symbol, args), **keras.tree.map_structure(symbol, kwargs)
             )
@@ -99,9 +101,10 @@ class GrowableKernels(keras.layers.Wrapper):
     def build(self, *shapes, **named_shapes):
         if not self.layer.built:
             self.layer.build(*shapes, **named_shapes)
-        self.masked_kernels = mask_kernels(
-            self.layer, self.kernel_class, self.initial_density, self.seed
-        )
+        if not is_built(self.layer) and len(shapes) == 1:
+            self.layer(keras.KerasTensor(shapes[0], self.layer.compute_dtype))
+        kernels = mask_kernels(self.layer, self.kernel_class, self.initial_density, self.seed)
+        add_inside(self, "masked_kernels", kernels)
         self.built = True
 
     def get_build_config(self):

@@ -110,6 +110,31 @@ class MaskedInner(Inner, PlainKernel):
         """The layer's variable."""
         return self.inner.variable
 
+    def _compute_effective_kernel(self):
+        if self.inner.is_embedding:
+            return _active_table(self.kernel, self.kernel_mask)
+        return super()._compute_effective_kernel()
+
+
+def _active_table(table: keras.Variable, mask: keras.Variable) -> tf.Tensor:
+    """`keep_active`, with a gradient of some rows where some rows are looked up.
+
+    An optimizer leaves the others alone then, as Keras's do.
+    """
+
+    @tf.custom_gradient
+    def active(table):
+        def gradient(upstream):
+            if not isinstance(upstream, tf.IndexedSlices):
+                return keep_active(upstream, mask)
+            rows = tf.gather(tf.convert_to_tensor(mask), upstream.indices)
+            values = keep_active(upstream.values, rows)
+            return tf.IndexedSlices(values, upstream.indices, upstream.dense_shape)
+
+        return keep_active(table, mask), gradient
+
+    return active(tf.convert_to_tensor(table))
+
 
 @keras.saving.register_keras_serializable(package="keras_grow")
 class WeightNormInner(Inner, WeightNormKernel):

@@ -98,6 +98,14 @@ def kernels_of(layer: keras.Layer) -> Mapping[str, AxesOf]:
     return {}
 
 
+def is_built(layer: keras.Layer) -> bool:
+    """Whether a layer has its kernels.
+
+    Keras counts a layer of one's own as built that builds the layers in it when it is called.
+    """
+    return layer.built and all(inner.built for inner in layer_paths(layer) if kernels_of(inner))
+
+
 def inner_kernels(layer: keras.Layer) -> Iterator[InnerKernel]:
     """The kernels of a layer, and of all layers inside it but growable ones, each once."""
     seen = {id(each) for inner in layer_paths(layer) for each in _growable_already(inner)}

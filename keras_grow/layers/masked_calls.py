@@ -91,7 +91,7 @@ def call_masked(
     if looked_up is None:
         return outputs
     # A mask for the rows that were looked up, and not for the whole table.
-    indices = tf.cast(args[0], "int64")
+    indices = tf.cast(args[0] if args else kwargs["inputs"], "int64")
     active = tf.gather(tf.convert_to_tensor(looked_up.kernel_mask), indices)
     return copy_timestep_mask(outputs, keep_active(outputs, active))
 

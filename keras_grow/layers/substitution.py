@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_grow.keras_private import current_stateless_scope
+from keras_grow.keras_private import current_stateless_scope, uncast_variables
 
 
 class _Substitution(keras.StatelessScope):
@@ -44,7 +44,10 @@ def substituted(
         pairs: variables, and the tensors that they are read as.
         add_loss: is called with each loss that layers added.
     """
-    with _Substitution(pairs) as scope:
+    # Cast once for all reads, gradients of the reads would be summed in half precision.
+    with uncast_variables():
+        scope = _Substitution(pairs)
+    with scope:
         yield
     for variable, value in scope.updates.values():
         variable.assign(value)
