@@ -30,6 +30,11 @@ def hebbian_gradients(
     of kernel regularizers (whose gradient at a dormant connection, whose weight is 0, is 0), and
     needs no dense gradient until the last step.
 
+    It takes layers that show what their kernel is applied to. Kernels in other layers
+    (`GrowableKernels`) do not, and are refused. In an embedding, whose input n is 1 where token n
+    stands and 0 elsewhere, the rule would add up the output gradients of the places where the token
+    stands, which is what `growth_gradients` measures there.
+
     Args:
         model, data, loss, training, batch_size, verbose: as in `growth_gradients`.
 
@@ -37,7 +42,8 @@ def hebbian_gradients(
         As `growth_gradients`.
 
     Raises:
-        TypeError, ValueError: as `growth_gradients`, and for a layer called inside a while loop.
+        TypeError, ValueError: as `growth_gradients`, for a layer called inside a while loop, and
+            for kernels in other layers.
 
     Reference: Dai, Yin, Jha, "NeST", arXiv:1711.02017, Policy 1; Hebb, "The Organization of
     Behavior", 1949.
