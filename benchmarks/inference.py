@@ -119,12 +119,14 @@ def with_fewer_neurons(arguments: argparse.Namespace) -> keras.Model:
             steps_per_execution=59,
         )
     layers = keras_grow.growable_layers(network)[:2]
-    units = [row.living_units for row in keras_grow.report(network).layers[:2]]
+    units = [row.connected_units for row in keras_grow.report(network).layers[:2]]
     rounds = 10
     for done in range(rounds):
         if done < 5:
             for layer, start, goal in zip(layers, units, (64, 32), strict=True):
-                living = {row.name: row.living_units for row in keras_grow.report(network).layers}
+                living = {
+                    row.name: row.connected_units for row in keras_grow.report(network).layers
+                }
                 count = living[layer.name] - round(start + (goal - start) * (done + 1) / 5)
                 if count > 0:
                     keras_grow.prune_neurons(

@@ -255,7 +255,7 @@ def train(
 
 def _courses(recipe: Recipe, start: str, num_connections: int, seed: int):
     by_gradient, at_random = keras_grow.scores.GradientMagnitude(), keras_grow.scores.Random(seed)
-    yield keras_grow.synthesis.Course(
+    yield keras_grow.synthesis.Recipe(
         keras_grow.synthesis.GrowthPhase(
             1.0 if start == "dense" else recipe.grown_density,
             recipe.growth_epochs,
@@ -268,7 +268,7 @@ def _courses(recipe: Recipe, start: str, num_connections: int, seed: int):
         stage = keras_grow.synthesis.PruningStage(
             density, pruning_epochs, retraining_epochs, removes_dead_neurons=False
         )
-        yield keras_grow.synthesis.Course(None, [stage])
+        yield keras_grow.synthesis.Recipe(None, [stage])
 
 
 def _inputs_used(model: keras.Model) -> np.ndarray:

@@ -58,14 +58,14 @@ def study(ratio: float, seed: int = 0, data_dir: str | None = None, epoch_size=N
         options = {"growth_data": growth_data, "validation_data": validation, "verbose": 0}
         return keras_grow.synthesis.synthesize(model, batches, part, **options)
 
-    (grown,) = course(keras_grow.synthesis.Course(growth)).phases
+    (grown,) = course(keras_grow.synthesis.Recipe(growth)).phases
     sizes = itertools.takewhile(
         lambda size: size >= LEAST_WEIGHTS,
         (grown.num_active * SHRINKAGE**i for i in itertools.count(1)),
     )
     stages = [keras_grow.synthesis.PruningStage(size / num_connections, 3, 6) for size in sizes]
     pruned = course(
-        keras_grow.synthesis.Course(
+        keras_grow.synthesis.Recipe(
             None, stages, accept=lambda logs: logs["val_accuracy"] >= ACCEPTED_ACCURACY
         )
     )

@@ -25,9 +25,9 @@ class LayerReport:
         num_connections: all connections.
         num_active: active connections; "parameters" of NeST and Han et al., weights only.
         num_units, num_inputs: how many units the kernel makes, and inputs it reads.
-        living_units: units with at least one active input.
-        living_inputs: inputs (of a convolution, input maps) with at least one active connection.
-        living_biases: biases of living units, 0 without biases.
+        connected_units: units with at least one active input.
+        connected_inputs: inputs (of a convolution, input maps) with at least one active connection.
+        connected_biases: biases of connected units, 0 without biases.
         num_positions: at how many places of one sample a convolution is applied, those at which
             padding takes part included; 1 for a dense layer. Where inputs may have any size it is
             the mean over the data, `None` without data.
@@ -46,9 +46,9 @@ class LayerReport:
     num_active: int
     num_units: int
     num_inputs: int
-    living_units: int
-    living_inputs: int
-    living_biases: int
+    connected_units: int
+    connected_inputs: int
+    connected_biases: int
     num_positions: int | float | None
     flops: int | None
     scaled_flops: float | None
@@ -60,8 +60,8 @@ class LayerReport:
 
     @property
     def num_parameters(self) -> int:
-        """Active connections, and biases of living units."""
-        return self.num_active + self.living_biases
+        """Active connections, and biases of connected units."""
+        return self.num_active + self.connected_biases
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Report:
 
     @property
     def num_parameters(self) -> int:
-        """Active connections, and biases of living units."""
+        """Active connections, and biases of connected units."""
         return sum(layer.num_parameters for layer in self.layers)
 
     @property
@@ -142,8 +142,8 @@ class Report:
                     f"{layer.num_connections:,}",
                     f"{layer.num_active:,}",
                     f"{layer.density:.2%}",
-                    f"{layer.living_units} of {layer.num_units}",
-                    f"{layer.living_inputs} of {layer.num_inputs}",
+                    f"{layer.connected_units} of {layer.num_units}",
+                    f"{layer.connected_inputs} of {layer.num_inputs}",
                     f"{layer.num_parameters:,}",
                 ]
                 + [_number(layer.num_positions)] * has_positions
@@ -239,7 +239,7 @@ def _number(value: int | float | None) -> str:
 def _count(path: str, layer: Growable, measured: MeasuredStatistics | None) -> LayerReport:
     indices, _ = layer.active_connections()
     inputs_of = layer.axes.inputs_of(indices)
-    living_units = len(tf.unique(layer.axes.units_of(indices)).y)
+    connected_units = len(tf.unique(layer.axes.units_of(indices)).y)
     num_positions: int | float | None = layer.num_positions
     if not layer.shows_activities:
         measured = None
@@ -264,9 +264,9 @@ def _count(path: str, layer: Growable, measured: MeasuredStatistics | None) -> L
         num_active=len(indices),
         num_units=layer.axes.num_units,
         num_inputs=layer.axes.num_inputs,
-        living_units=living_units,
-        living_inputs=len(tf.unique(inputs_of).y),
-        living_biases=living_units if getattr(layer, "bias", None) is not None else 0,
+        connected_units=connected_units,
+        connected_inputs=len(tf.unique(inputs_of).y),
+        connected_biases=connected_units if getattr(layer, "bias", None) is not None else 0,
         num_positions=num_positions,
         flops=flops,
         scaled_flops=scaled_flops,

@@ -64,9 +64,9 @@ def _areas(size):
     keras_grow.areas.prune_areas(areas, (images,), share=0.3, batch_size=size)
 
 
-def _course(size):
-    course = keras_grow.synthesis.Course(None, [keras_grow.synthesis.PruningStage(0.3, 1, 0)])
-    keras_grow.synthesis.synthesize(_model(), (X, Y), course, batch_size=size, verbose=0)
+def _recipe(size):
+    recipe = keras_grow.synthesis.Recipe(None, [keras_grow.synthesis.PruningStage(0.3, 1, 0)])
+    keras_grow.synthesis.synthesize(_model(), (X, Y), recipe, batch_size=size, verbose=0)
 
 
 def _plain():
@@ -84,10 +84,10 @@ TAKEN = {
     "every epochs": lambda n: keras_grow.Epochs(every=n, start=n, stop=n).is_due(n),
     "every steps": lambda n: keras_grow.Steps(n, start=n).is_due(int(n)),
     "seed of a score": lambda n: scores.Random(seed=n),
-    "seed of newborns": lambda n: keras_grow.neuron_initializers.Random(seed=n),
+    "seed of newborns": lambda n: keras_grow.neuron_initializers.RandomWeights(seed=n),
     "seed of bridges": lambda n: keras_grow.neuron_initializers.BridgingGradient(seed=n),
     "num_inputs": lambda n: keras_grow.neuron_initializers.SingularVectors(num_inputs=n),
-    "num_outputs": lambda n: keras_grow.neuron_initializers.Random(num_outputs=n),
+    "num_outputs": lambda n: keras_grow.neuron_initializers.RandomWeights(num_outputs=n),
     "seed of a conversion": lambda n: keras_grow.make_growable(
         _plain(), initial_density=0.5, seed=n
     ),
@@ -103,7 +103,7 @@ TAKEN = {
     "batch_size": _meter,
     "batch_size of a report": lambda n: keras_grow.report(_model(), (X, Y), batch_size=n),
     "batch_size of areas": _areas,
-    "batch_size of training": _course,
+    "batch_size of training": _recipe,
     "tile_shape": lambda n: keras_grow.TiledSearch(tile_shape=(n, n)),
     "epochs of a stage": lambda n: keras_grow.synthesis.PruningStage(0.5, n, n),
     "num_pixels": lambda n: keras_grow.plotting.kernel_masks(_model(), num_pixels=n),

@@ -33,9 +33,9 @@ def model():
 def test_counts_are_those_of_the_masks(model):
     counted = report(model)
     a, b = counted.layers
-    assert (a.num_connections, a.num_active, a.living_units, a.living_inputs) == (6, 2, 1, 2)
-    assert (a.living_biases, a.num_parameters, a.flops, a.scaled_flops) == (1, 3, 4, None)
-    assert (b.num_connections, b.num_active, b.living_biases, b.num_parameters) == (2, 2, 0, 2)
+    assert (a.num_connections, a.num_active, a.connected_units, a.connected_inputs) == (6, 2, 1, 2)
+    assert (a.connected_biases, a.num_parameters, a.flops, a.scaled_flops) == (1, 3, 4, None)
+    assert (b.num_connections, b.num_active, b.connected_biases, b.num_parameters) == (2, 2, 0, 2)
     assert (counted.num_connections, counted.num_active, counted.num_parameters) == (8, 4, 5)
     assert (counted.density, counted.flops, counted.scaled_flops) == (0.5, 8, None)
     assert counted.other_parameters == 2 + 3
@@ -92,7 +92,11 @@ def test_an_input_map_lives_while_any_of_its_places_feeds_a_unit():
     x = np.zeros((2, 4, 5, 4), "float32")
     x[0, :2, :, 0] = x[:, :, :, 2] = 1
     (counted,) = report(model, (x,)).layers
-    assert (counted.living_units, counted.living_biases, counted.living_inputs) == (2, 2, 2)
+    assert (counted.connected_units, counted.connected_biases, counted.connected_inputs) == (
+        2,
+        2,
+        2,
+    )
     assert (counted.num_positions, counted.flops) == (3 * 4, 2 * 3 * 12)
     assert counted.scaled_flops == pytest.approx(2 * 12 * (1 + 1 + 1 / 4))
 

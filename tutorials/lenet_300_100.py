@@ -1,6 +1,6 @@
 """LeNet-300-100, grown and pruned, beside a dense network and growth at random.
 
-The course of NeST (Dai, Yin, Jha, arXiv:1711.02017): a seed with 10% of its connections grows by
+The recipe of NeST (Dai, Yin, Jha, arXiv:1711.02017): a seed with 10% of its connections grows by
 the gradient to 30%, is pruned by magnitude, and is trained on as it is. The two controls train
 for the same epochs with the same optimizer, batch size and learning rates: a dense network, and
 a network that grows and is pruned alike but wakes connections at random.

@@ -59,7 +59,9 @@ def remove_dead_neurons(
     groups, not_followed = followed(model, layers, graph)
     optimizer = optimizer_of(model, optimizer, layers)
     flow = Flow(graph, keeps_one=False)
-    dead = [np.flatnonzero(units.living() & ~flow.is_needed(units.group.roots)) for units in groups]
+    dead = [
+        np.flatnonzero(units.connected() & ~flow.is_needed(units.group.roots)) for units in groups
+    ]
     absorbing = [steps[0] for steps in graph.kernels.values() if flow.kernel(steps[0].layer)]
     for step in absorbing:
         _shift_biases(flow, step, optimizer)

@@ -48,7 +48,7 @@ class FeatureMapRecord:
     def __str__(self) -> str:
         return (
             f"{self.count} feature maps and {self.layer.num_incoming + self.layer.num_outgoing:,} "
-            f"connections born, {self.layer.num_living} living in {self.layer.name!r}, loss "
+            f"connections born, {self.layer.num_connected} connected in {self.layer.name!r}, loss "
             f"{self.loss_before:.4g} before, {self.loss:.4g} now, {self.seconds:.2f} s"
         )
 

@@ -232,7 +232,7 @@ class SingularVectors(_BornSilent):
         return tf.cast(incoming, dtype), tf.cast(tf.transpose(outgoing), dtype)
 
 
-class Random(_BornSilent):
+class RandomWeights(_BornSilent):
     """Random incoming weights, outgoing weights of 0: the control of experiments on neurons.
 
     They are a function of (seed, step); the sign is chosen as in `SingularVectors`.

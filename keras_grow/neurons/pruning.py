@@ -38,7 +38,7 @@ def prune_neurons(
 ) -> NeuronRecord:
     """Removes the neurons whose output matters least.
 
-    Ranks the living units of all layers by score, and makes every connection into and out of the
+    Ranks the connected units of all layers by score, and makes every connection into and out of the
     smallest dormant; where a plain Dense reads them, their weights become 0. Their biases become
     0. Units that are tied together, as at the ends of an addition (`keras_grow.groups` shows them),
     count as one and go together. Among equals the earlier layer's go first, then the lower index.
@@ -132,7 +132,7 @@ def _choose(
     """The units to remove of each layer, ascending."""
     removable = []
     for units, values in zip(groups, scores, strict=True):
-        is_removable = units.living()
+        is_removable = units.connected()
         if np.any(is_removable):
             is_removable[np.argmax(np.where(is_removable, values, -np.inf))] = False
         removable.append(is_removable)

@@ -28,7 +28,7 @@ class NeuronChange:
         units: int64 array, the units that were born or removed.
         num_incoming, num_outgoing: how many connections that changed, in the layers that make the
             units and in those that read them.
-        num_living: how many of the units have a connection now.
+        num_connected: how many of the units have a connection now.
         left: int64 array, units that were due and could not be removed.
         tied: the paths of the other layers that make the same units, the other ends of an addition.
     """
@@ -37,7 +37,7 @@ class NeuronChange:
     units: np.ndarray
     num_incoming: int
     num_outgoing: int
-    num_living: int
+    num_connected: int
     left: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
     tied: tuple[str, ...] = ()
 
@@ -71,11 +71,13 @@ class NeuronRecord:
         return sum(layer.count for layer in self.layers)
 
     def __str__(self) -> str:
-        living = ", ".join(f"{layer.num_living} living in {layer.name!r}" for layer in self.layers)
+        connected = ", ".join(
+            f"{layer.num_connected} connected in {layer.name!r}" for layer in self.layers
+        )
         connections = sum(layer.num_incoming + layer.num_outgoing for layer in self.layers)
         loss = "" if self.loss is None else f", loss {self.loss:.4g}"
         return (
-            f"{self.count} neurons and {connections:,} connections changed, {living}{loss}, "
+            f"{self.count} neurons and {connections:,} connections changed, {connected}{loss}, "
             f"{self.seconds:.2f} s"
         )
 
@@ -112,13 +114,13 @@ class Units:
         """
         return self._count(self.group.read_by, side=0)
 
-    def living(self) -> np.ndarray:
+    def connected(self) -> np.ndarray:
         """Which units have a connection: bool of shape `(count,)`."""
         return (self.fan_in() > 0) | (self.fan_out() > 0)
 
     def dormant(self, count: int) -> np.ndarray:
         """The first `count` units without a connection; raises `ValueError` if there are fewer."""
-        dormant = np.flatnonzero(~self.living())
+        dormant = np.flatnonzero(~self.connected())
         if len(dormant) < count:
             name, wanted = self.path, self.count + count - len(dormant)
             raise ValueError(
@@ -165,7 +167,7 @@ class Units:
             self.numbers[units],
             num_incoming,
             num_outgoing,
-            int(self.living().sum()),
+            int(self.connected().sum()),
             self.numbers[np.asarray(left, np.int64)],
             tied,
         )

@@ -1,13 +1,13 @@
-"""NeST's whole course in one call: growth, then pruning in stages with retraining."""
+"""NeST's whole recipe in one call: growth, then pruning in stages with retraining."""
 
-from keras_grow.synthesis.course import Course, GrowthPhase, PruningStage
+from keras_grow.synthesis.recipe import GrowthPhase, PruningStage, Recipe
 from keras_grow.synthesis.synthesis import PhaseRecord, SynthesisRecord, synthesize
 
 __all__ = [
-    "Course",
     "GrowthPhase",
     "PhaseRecord",
     "PruningStage",
+    "Recipe",
     "SynthesisRecord",
     "synthesize",
 ]

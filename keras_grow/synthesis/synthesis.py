@@ -1,4 +1,4 @@
-"""NeST's whole course on one model: growth of connections and neurons, pruning in stages."""
+"""NeST's whole recipe on one model: growth of connections and neurons, pruning in stages."""
 
 import dataclasses
 import math
@@ -17,12 +17,12 @@ from keras_grow.integers import checked_integer
 from keras_grow.layers.growable import growable_layers
 from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.neurons.dead import remove_dead_neurons
-from keras_grow.synthesis.course import Course, GrowthPhase, Judgment, PruningStage
+from keras_grow.synthesis.recipe import GrowthPhase, Judgment, PruningStage, Recipe
 
 
 @dataclasses.dataclass(frozen=True)
 class PhaseRecord:
-    """What one phase of a course did.
+    """What one phase of a recipe did.
 
     Attributes:
         name: "growth" or "pruning".
@@ -43,7 +43,7 @@ class PhaseRecord:
 
 @dataclasses.dataclass(frozen=True)
 class SynthesisRecord:
-    """What a course did; its `str` is a table.
+    """What a recipe did; its `str` is a table.
 
     Attributes:
         phases: a `PhaseRecord` for each, in order.
@@ -80,7 +80,7 @@ class SynthesisRecord:
 def synthesize(
     model: keras.Model,
     data: Any,
-    course: Course,
+    recipe: Recipe,
     *,
     growth_data: Any = None,
     validation_data: Any = None,
@@ -89,7 +89,7 @@ def synthesize(
     meter: GradientMeter | None = None,
     verbose: str | int = "auto",
 ) -> SynthesisRecord:
-    """Grows a compiled model and prunes it in stages, training throughout: NeST's course.
+    """Grows a compiled model and prunes it in stages, training throughout: NeST's recipe.
 
     The model should start sparse, from its layers' `initial_density`; NeST starts at 10%. It is
     trained by `model.fit` with the optimizer it was compiled with. The optimizer's learning rate
@@ -100,7 +100,7 @@ def synthesize(
         model: a built and compiled model with growable layers, changed in place.
         data: training data: `(x, y)`, `(x, y, sample_weight)`, or a `tf.data.Dataset` or
             `keras.utils.PyDataset` of batches.
-        course: what to do; see `Course`.
+        recipe: what to do; see `Recipe`.
         growth_data: what growth measures gradients, and pruning activations, on: a large part of
             the training set, by default `data`.
         validation_data: as in `fit`, for `until` and `accept`.
@@ -114,13 +114,13 @@ def synthesize(
 
     Raises:
         TypeError, ValueError: for a model that is not compiled or has no growable layers, a
-            course that has nothing to do, and data that does not fit.
+            recipe that has nothing to do, and data that does not fit.
 
     Example:
 
     ```python
-    course = keras_grow.synthesis.Course.to_density(0.03)
-    print(keras_grow.synthesis.synthesize(model, (x, y), course, validation_data=(x_val, y_val)))
+    recipe = keras_grow.synthesis.Recipe.to_density(0.03)
+    print(keras_grow.synthesis.synthesize(model, (x, y), recipe, validation_data=(x_val, y_val)))
     ```
 
     Reference: Dai, Yin, Jha, "NeST", arXiv:1711.02017: a seed architecture, one growth phase
@@ -135,11 +135,11 @@ def synthesize(
         {"validation_data": validation_data, "verbose": verbose},
         batch_size,
         list(callbacks),
-    ).run(course)
+    ).run(recipe)
 
 
 class _Synthesis:
-    """One run of a course."""
+    """One run of a recipe."""
 
     def __init__(self, model, data, growth_data, meter, options, batch_size, callbacks):
         growable_layers(model)
@@ -160,14 +160,14 @@ class _Synthesis:
         self._epoch = 0
         self._logs: list[dict[str, float]] = []
 
-    def run(self, course: Course) -> SynthesisRecord:
+    def run(self, recipe: Recipe) -> SynthesisRecord:
         started = time.perf_counter()
-        phases = [] if course.growth is None else [self._grow(course.growth)]
-        for stage in course.stages:
+        phases = [] if recipe.growth is None else [self._grow(recipe.growth)]
+        for stage in recipe.stages:
             variables = [*self._model.variables, *self._model.optimizer.variables]
             before = Snapshot(variables, on_host=True)
             phase = self._prune(stage)
-            is_accepted = course.accept is None or bool(course.accept(phase.logs))
+            is_accepted = recipe.accept is None or bool(recipe.accept(phase.logs))
             phases.append(dataclasses.replace(phase, is_accepted=is_accepted))
             if not is_accepted:
                 before.restore()

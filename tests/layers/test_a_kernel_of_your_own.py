@@ -136,7 +136,7 @@ def test_it_is_saved_reported_and_trained(tmp_path):
     loaded = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(loaded(x), model(x))
     row = keras_grow.report(model).layers[1]
-    assert (row.name, row.living_inputs, row.living_units) == ("depthwise", 4, 8)
+    assert (row.name, row.connected_inputs, row.connected_units) == ("depthwise", 4, 8)
 
 
 def test_its_channels_are_pruned_and_compacted_with_those_that_it_filters():

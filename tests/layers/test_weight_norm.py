@@ -154,7 +154,7 @@ def test_pruning_leaves_the_weights_of_survivors(dtype, tolerance):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-14), ("float32", 1e-6)])
 def test_growing_gives_exactly_the_weights_asked_for_and_keeps_the_others(dtype, tolerance):
-    """In a living unit, in a dead one, and in one whose gain is 0."""
+    """In a connected unit, in a dead one, and in one whose gain is 0."""
     layer, _ = _with_dead_unit(dtype=dtype)
     layer.g.assign(np.where(np.arange(5) == 3, 0, layer.g.numpy()))
     expected = layer.effective_kernel().numpy()

@@ -17,7 +17,7 @@ from keras_grow.neurons.initializers import (
     Birth,
     BridgingGradient,
     NeuronInitializer,
-    Random,
+    RandomWeights,
     SingularVectors,
 )
 from keras_grow.optimizer_slots import slots
@@ -25,8 +25,8 @@ from keras_grow.optimizer_slots import slots
 _layers = keras.layers
 
 
-def _network(living=3, units=8, kind=GrowableDense, activation="relu", between=(), inputs=8):
-    """A compiled network whose hidden layer has some living units, the others dormant."""
+def _network(connected=3, units=8, kind=GrowableDense, activation="relu", between=(), inputs=8):
+    """A compiled network whose hidden layer has some connected units, the others dormant."""
     options = {"capacity": 1.0} if kind is SparseDense else {}
     hidden = kind(units, activation, name="hidden", **options)
     outputs = kind(3, "softmax", name="outputs", **options)
@@ -35,7 +35,7 @@ def _network(living=3, units=8, kind=GrowableDense, activation="relu", between=(
     # of a batch, whence the whole of the data in one.
     optimizer, loss = keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy"
     model.compile(optimizer, loss, run_eagerly=True)
-    _put_to_sleep(model, range(living, units))
+    _put_to_sleep(model, range(connected, units))
     return model
 
 
@@ -131,7 +131,7 @@ def test_singular_vectors_learn_faster_than_random_ones():
         model.layers[-1].prune_connections(np.arange(96).reshape(12, 8)[3:].reshape(-1))
         model.fit(*data, epochs=2, verbose=0)
         start, losses = [v.numpy() for v in model.variables], []
-        for initializer in (SingularVectors(), Random(seed=seed)):
+        for initializer in (SingularVectors(), RandomWeights(seed=seed)):
             for variable, value in zip(model.variables, start):
                 variable.assign(value)
             grow_neurons(model, data, hidden, 4, initializer=initializer, meter=meter)
@@ -169,8 +169,10 @@ def test_neurons_are_born_into_dormant_units_with_the_weights_of_the_initializer
     np.testing.assert_allclose(outputs.effective_kernel(), expected_out, rtol=1e-5)
     np.testing.assert_array_equal(hidden.bias.numpy()[3:5], 0)
     (change,) = record.layers
-    assert (change.num_incoming, change.num_outgoing, change.num_living) == (12, 5, 5)
-    assert str(record).startswith("2 neurons and 17 connections changed, 5 living in 'hidden', l")
+    assert (change.num_incoming, change.num_outgoing, change.num_connected) == (12, 5, 5)
+    assert str(record).startswith(
+        "2 neurons and 17 connections changed, 5 connected in 'hidden', l"
+    )
 
 
 @pytest.mark.parametrize("kind", [GrowableDense, WeightNormDense, SparseDense])
@@ -262,7 +264,7 @@ class _Bad(NeuronInitializer):
         self.kind = kind
 
     def __call__(self, bridge):
-        birth = Random()(bridge)
+        birth = RandomWeights()(bridge)
         incoming, wakes = birth.incoming, birth.wakes_outgoing
         if self.kind == "shape":
             incoming = incoming[1:]
@@ -336,9 +338,9 @@ def test_a_full_sparse_layer_says_so_and_stays(blobs, snapshot):
         layer.prune_connections(layer.active_connections()[0])
     before = snapshot(model)
     with pytest.raises(CapacityUsedUp, match="bring 32 connections, .* has room for 30"):
-        grow_neurons(model, blobs, "hidden", 4, initializer=Random())
+        grow_neurons(model, blobs, "hidden", 4, initializer=RandomWeights())
     snapshot.assert_same(model, before)
-    grow_neurons(model, blobs, "hidden", 4, initializer=Random(num_inputs=7))
+    grow_neurons(model, blobs, "hidden", 4, initializer=RandomWeights(num_inputs=7))
     assert hidden.num_active == 28
 
 

@@ -64,14 +64,16 @@ def test_a_chain_of_dead_units_goes_from_both_ends(kind):
     record = remove_dead_neurons(model)
     assert difference(model(X), before) < 1e-6
     assert [change.units.tolist() for change in record.layers] == [[1, 3], [2, 5], [0]]
-    assert [change.num_living for change in record.layers] == [3, 4, 3]
+    assert [change.num_connected for change in record.layers] == [3, 4, 3]
     assert list(record.not_followed) == ["d"]
     for name in "abc":
         units = units_of(model, name)
         np.testing.assert_array_equal(units.fan_in() > 0, units.fan_out() > 0)
     again = remove_dead_neurons(model)
     assert again.count == 0
-    assert str(again).startswith("0 neurons and 0 connections changed, 3 living in 'a', 4 living")
+    assert str(again).startswith(
+        "0 neurons and 0 connections changed, 3 connected in 'a', 4 connected"
+    )
 
 
 _WAYS = {

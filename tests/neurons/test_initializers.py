@@ -10,7 +10,7 @@ from keras_grow import neuron_initializers
 from keras_grow.neurons.initializers import (
     Bridge,
     BridgingGradient,
-    Random,
+    RandomWeights,
     SingularVectors,
 )
 
@@ -108,10 +108,10 @@ def test_no_random_direction_gives_the_outgoing_weights_a_larger_gradient():
         return np.linalg.norm(gradient.T @ incoming) / np.linalg.norm(incoming)
 
     best = size(SingularVectors()(_bridge(gradient)).incoming)
-    assert all(size(Random(seed=s)(_bridge(gradient)).incoming) < best for s in range(50))
+    assert all(size(RandomWeights(seed=s)(_bridge(gradient)).incoming) < best for s in range(50))
 
 
-@pytest.mark.parametrize("kind", [SingularVectors, Random])
+@pytest.mark.parametrize("kind", [SingularVectors, RandomWeights])
 def test_the_mean_input_switches_newborns_on(kind):
     random = np.random.default_rng(1)
     for _ in range(10):
@@ -124,7 +124,7 @@ def test_the_mean_input_switches_newborns_on(kind):
     assert np.all(incoming[np.abs(incoming).argmax(axis=0), np.arange(3)] > 0)
 
 
-@pytest.mark.parametrize("kind", [SingularVectors, Random])
+@pytest.mark.parametrize("kind", [SingularVectors, RandomWeights])
 def test_only_so_many_connections_wake_at_the_strength_of_all(kind):
     bridge = _bridge(np.random.default_rng(2).normal(size=(9, 5)), 3)
     birth = kind(2.0, num_inputs=4, num_outputs=2)(bridge)
@@ -144,7 +144,7 @@ def test_more_neurons_than_singular_directions_are_refused():
         SingularVectors()(_bridge(gradient, 2))
 
 
-@pytest.mark.parametrize("kind", [BridgingGradient, Random])
+@pytest.mark.parametrize("kind", [BridgingGradient, RandomWeights])
 def test_random_numbers_follow_seed_and_step_alone(kind):
     gradient = np.random.default_rng(3).normal(size=(20, 10))
 
@@ -162,7 +162,7 @@ def test_random_numbers_follow_seed_and_step_alone(kind):
         (lambda: BridgingGradient(1.5), "`growth_ratio` must be a number from 0"),
         (lambda: BridgingGradient(birth_strength=0), "`birth_strength` must be positive"),
         (lambda: SingularVectors(num_inputs=0), "`num_inputs` must be a positive integer"),
-        (lambda: Random(num_outputs=-1), "`num_outputs` must be a positive integer"),
+        (lambda: RandomWeights(num_outputs=-1), "`num_outputs` must be a positive integer"),
     ],
 )
 def test_settings_out_of_range_are_refused(build, message):

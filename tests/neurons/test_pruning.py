@@ -68,7 +68,7 @@ def test_exactly_the_units_of_smallest_mean_output_go(blobs, kind):
     first, second = record.layers
     assert (first.num_incoming, first.num_outgoing) == (8 * first.count, 6 * first.count)
     assert second.num_outgoing == 3 * second.count
-    assert [change.num_living for change in record.layers] == [8 - first.count, 6 - second.count]
+    assert [change.num_connected for change in record.layers] == [8 - first.count, 6 - second.count]
 
 
 def test_the_network_computes_what_it_does_without_these_units(blobs):
@@ -90,7 +90,7 @@ def test_a_threshold_takes_all_below_it_but_the_best_of_each_layer(blobs):
     with pytest.raises(NothingToChange, match="No unit scores below"):
         prune_neurons(model, threshold=1e-9, data=blobs, layers=["b"])
     record = prune_neurons(model, threshold=1e9, data=blobs)
-    assert [change.num_living for change in record.layers] == [1, 1]
+    assert [change.num_connected for change in record.layers] == [1, 1]
     np.testing.assert_array_equal(units_of(model, model.layers[1]).fan_out().nonzero()[0].size, 1)
 
 

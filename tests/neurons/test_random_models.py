@@ -73,7 +73,7 @@ def test_a_wider_random_model_computes_the_same_in_whatever_is_tied_together(see
 def test_pruned_units_of_a_random_model_are_those_that_no_layer_reads_any_more(seed):
     model = random_model(seed)
     units, _ = followed(model, keras_grow.growable_layers(model))
-    num_spare = sum(max(0, int(each.living().sum()) - 1) for each in units)
+    num_spare = sum(max(0, int(each.connected().sum()) - 1) for each in units)
     if num_spare < 2:
         pytest.skip("no unit to spare")
     data, before = (inputs_of(model),), model.get_weights()
@@ -102,7 +102,7 @@ def test_what_is_dead_in_a_random_model_goes_and_the_function_stays(seed):
     units, _ = followed(model, keras_grow.growable_layers(model), graph)
     flow = Flow(graph, keeps_one=False)
     for each in units:
-        assert not np.any(each.living() & ~flow.is_needed(each.group.roots))
+        assert not np.any(each.connected() & ~flow.is_needed(each.group.roots))
     assert keras_grow.remove_dead_neurons(model).count == 0
 
 

@@ -121,7 +121,7 @@ class SparseKernel(ServedKernel):
         if not count:
             return
         fan_in = np.bincount(indices // self.num_inputs, minlength=self.num_units)
-        self._plan = plan = row_table.RowPlan.of(fan_in)
+        self._plan = plan = row_table.TablePlan.of(fan_in)
         values, *tables = row_table.table_shapes(plan)
         specs = [
             tf.TensorSpec([count, 2], tf.int64),

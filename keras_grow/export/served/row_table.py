@@ -23,7 +23,7 @@ _PASS = 1000
 
 
 @dataclasses.dataclass(frozen=True)
-class RowPlan:
+class TablePlan:
     """The static shape of the tables of a kernel.
 
     Attributes:
@@ -38,7 +38,7 @@ class RowPlan:
     max_pieces: int
 
     @classmethod
-    def of(cls, fan_in: np.ndarray) -> "RowPlan":
+    def of(cls, fan_in: np.ndarray) -> "TablePlan":
         """The plan of least work for units with so many active inputs, integers `(units,)`."""
         counts = np.asarray(fan_in, np.int64)
         levels: list[tuple[int, int]] = []
@@ -59,7 +59,7 @@ class RowPlan:
 
 
 def tables(
-    plan: RowPlan, inputs: tf.Tensor, units: tf.Tensor, values: tf.Tensor, num_inputs: int
+    plan: TablePlan, inputs: tf.Tensor, units: tf.Tensor, values: tf.Tensor, num_inputs: int
 ) -> list[tf.Tensor]:
     """The tables of `row_product`, made by TensorFlow, so that a SavedModel can make them.
 
@@ -91,13 +91,15 @@ def tables(
     return [table_of_values, *made, tf.concat([tf.reshape(table, [-1]), lengths], axis=0)]
 
 
-def table_shapes(plan: RowPlan) -> list[tuple[int, ...]]:
+def table_shapes(plan: TablePlan) -> list[tuple[int, ...]]:
     """The shapes of `tables`."""
     num_ends = plan.max_pieces * plan.num_units + len(plan.levels)
     return [plan.levels[0], *plan.levels, (num_ends,)]
 
 
-def row_product(plan: RowPlan, row: tf.Tensor, values: tf.Tensor, *tables: tf.Tensor) -> tf.Tensor:
+def row_product(
+    plan: TablePlan, row: tf.Tensor, values: tf.Tensor, *tables: tf.Tensor
+) -> tf.Tensor:
     """`row @ kernel`, for XLA to compile.
 
     Args:

@@ -1,4 +1,4 @@
-"""A course of synthesis: what is grown and pruned, how far, and when it ends."""
+"""A recipe of synthesis: what is grown and pruned, how far, and when it ends."""
 
 import dataclasses
 import itertools
@@ -83,14 +83,14 @@ class PruningStage:
 
 
 @dataclasses.dataclass(frozen=True)
-class Course:
+class Recipe:
     """What `synthesize` does: a growth phase, then stages of pruning.
 
     Args:
         growth: the growth phase, or `None` for none: for a model that is dense already.
         stages: the stages of pruning, each sparser than the one before.
         accept: judges the last logs of a stage. At the first stage that is not accepted the
-            course ends, and the network of the stage before comes back. By default all stages
+            recipe ends, and the network of the stage before comes back. By default all stages
             are made. NeST prunes on as long as retraining restores the accuracy, which is
             `lambda logs: logs["val_accuracy"] >= 0.98`.
     """
@@ -108,8 +108,8 @@ class Course:
             )
 
     @classmethod
-    def to_density(cls, density: float, grown_density: float = 0.3, **settings: Any) -> "Course":
-        """A course that grows to one density and halves it, stage by stage, down to another.
+    def to_density(cls, density: float, grown_density: float = 0.3, **settings: Any) -> "Recipe":
+        """A recipe that grows to one density and halves it, stage by stage, down to another.
 
         Args:
             density: the density to end with.
@@ -119,7 +119,7 @@ class Course:
         _check_density(density)
         if not density < grown_density <= 1:
             raise ValueError(
-                "The course must end sparser than growth leaves the network. "
+                "The recipe must end sparser than growth leaves the network. "
                 f"Received: density={density}, grown_density={grown_density}"
             )
         num_stages = max(1, round(math.log2(grown_density / density)))
