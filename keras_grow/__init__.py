@@ -2,8 +2,8 @@
 
 Here are the layers, verbs and callbacks. Policies, results and errors stand in modules of their
 own: `scores`, `statistics`, `start_values`, `densities`, `neuron_initializers`, `neuron_scores`,
-`unit_rules`, `formats`, `storages`; `records`; `errors`. `areas` and `synthesis` are rooms for more
-of NeST, `plotting` one for figures.
+`budgets`, `kernel_types`, `unit_rules`, `formats`, `storages`; `records`; `errors`. `areas` and
+`synthesis` are rooms for more of NeST, `plotting` one for figures.
 """
 
 from keras_grow import areas, errors, plotting, records, synthesis
@@ -42,6 +42,7 @@ from keras_grow.layers.weight_norm import (
 )
 from keras_grow.measuring.gradients import GradientMeter, growth_gradients
 from keras_grow.measuring.hebbian import hebbian_gradients
+from keras_grow.neurons import budgets
 from keras_grow.neurons import initializers as neuron_initializers
 from keras_grow.neurons import scores as neuron_scores
 from keras_grow.neurons.births import grow_neurons
@@ -82,6 +83,7 @@ __all__ = [
     "WeightNormKernels",
     "__version__",
     "areas",
+    "budgets",
     "compact",
     "convert_optimizer",
     "densities",

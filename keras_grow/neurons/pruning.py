@@ -18,11 +18,12 @@ from keras_grow.connections.cut_off import CutOffWarning
 from keras_grow.layers.growable import Growable
 from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.measuring.layer_inputs import Moments, moments_of_inputs
+from keras_grow.neurons.budgets import Budget, units_within
 from keras_grow.neurons.scores import NeuronScore, OutputMagnitude, Outputs
 from keras_grow.neurons.units import NeuronRecord, Units, checked_count, followed
 from keras_grow.structure.graph import UnitsNotFollowed
 from keras_grow.structure.kernels import axes_of, connections_of
-from keras_grow.structure.unit_graph import End
+from keras_grow.structure.unit_graph import End, UnitGraph
 
 
 def prune_neurons(
@@ -30,6 +31,8 @@ def prune_neurons(
     *,
     count: int | None = None,
     threshold: float | None = None,
+    budget: Budget | None = None,
+    multiple_of: int = 1,
     layers: Sequence[str | Growable] | None = None,
     score: NeuronScore | None = None,
     data: Any = None,
@@ -50,6 +53,11 @@ def prune_neurons(
         model: a built Sequential or functional model.
         count: positive integer, how many units to remove of all layers together.
         threshold: instead of `count`, the score below which units are removed.
+        budget: instead of `count`, how much of the network may be left, such as
+            `keras_grow.budgets.FLOPs(0.5)`: as few units are removed as will do. It is counted of
+            the compact network, what is dormant already included in it.
+        multiple_of: with a budget, what the number of units that a layer keeps is a multiple of:
+            processors work on eight channels or so at once.
         layers: growable layers, or their paths or names; by default every trainable growable layer
             whose units can be followed to other layers with weights.
         score: what ranks units, by default `keras_grow.neuron_scores.OutputMagnitude()`.
@@ -83,18 +91,23 @@ def prune_neurons(
     started = time.perf_counter()
     score = OutputMagnitude() if score is None else score
     check_policy(score, NeuronScore, "score")
-    if (count is None) == (threshold is None):
+    if sum(each is not None for each in (count, threshold, budget)) != 1:
         raise ValueError(
-            "Pass exactly one of `count` (units to remove) and `threshold` (the score below which "
-            f"they are removed). Received: count={count}, threshold={threshold}"
+            "Pass exactly one of `count` (units to remove), `threshold` (the score below which "
+            "they are removed) and `budget` (what may be left). Received: "
+            f"count={count}, threshold={threshold}, budget={budget}"
         )
+    if budget is not None:
+        check_policy(budget, Budget, "budget")
+    multiple_of = checked_count(multiple_of, "multiple_of")
     if data is None:
         raise ValueError(
             "The outputs of neurons are measured on data. Received: data=None. Pass `data=(x,)`, a "
             "dataset or an iterable of batches."
         )
     candidates = changeable_layers(model, layers)
-    groups, not_followed = followed(model, candidates)
+    graph = UnitGraph(model)
+    groups, not_followed = followed(model, candidates, graph)
     if layers is not None and not_followed:
         raise UnitsNotFollowed("; ".join(not_followed.values()))
     if not groups:
@@ -108,7 +121,7 @@ def prune_neurons(
     readers = [end.layer for units in groups for end in units.group.read_by]
     moments = moments_of_inputs(model, data, readers, meter.batch_size, meter.verbose)
     scores = [_scores(units, score, moments) for units in groups]
-    chosen = _choose(groups, scores, count, threshold)
+    chosen = _choose(groups, scores, count, threshold, budget, multiple_of, graph)
     cut_off = CutOffWarning(model, layers=[])
     counts = [
         (units.cut_incoming(removed, optimizer), units.cut_outgoing(removed, optimizer))
@@ -128,6 +141,9 @@ def _choose(
     scores: Sequence[np.ndarray],
     count: int | None,
     threshold: float | None,
+    budget: Budget | None,
+    multiple_of: int,
+    graph: UnitGraph,
 ) -> list[np.ndarray]:
     """The units to remove of each layer, ascending."""
     removable = []
@@ -136,6 +152,9 @@ def _choose(
         if np.any(is_removable):
             is_removable[np.argmax(np.where(is_removable, values, -np.inf))] = False
         removable.append(is_removable)
+    if budget is not None:
+        roots = [units.group.roots for units in groups]
+        return units_within(roots, scores, removable, graph, budget, multiple_of)
     num_removable = int(sum(mask.sum() for mask in removable))
     if threshold is not None:
         chosen = [

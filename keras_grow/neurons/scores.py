@@ -46,6 +46,27 @@ class OutputMagnitude(NeuronScore):
         return outputs.mean_magnitude
 
 
+class Relative(NeuronScore):
+    """A score by its mean over the units of the layer, so that layers of other sizes compare.
+
+    Ranked over all layers by magnitude alone, the layers with small outputs would go first, and as
+    wholes.
+
+    Args:
+        score: the score, by default `Contribution()`.
+
+    Reference: Fang et al., "DepGraph: Towards Any Structural Pruning", arXiv:2301.12900, section
+    3.4.
+    """
+
+    def __init__(self, score: NeuronScore | None = None):
+        self.score = Contribution() if score is None else score
+
+    def __call__(self, outputs: Outputs) -> tf.Tensor:
+        values = self.score(outputs)
+        return tf.math.divide_no_nan(values, tf.reduce_mean(values))
+
+
 class Contribution(NeuronScore):
     """The root mean square output times the norm of the outgoing weights.
 

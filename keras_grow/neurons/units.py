@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras_grow.integers import checked_integer
 from keras_grow.kernel_axes import KernelAxes
 from keras_grow.layers.growable import Growable, StorageChange
+from keras_grow.layers.inner_kernel import Inner
 from keras_grow.layers.paths import paths_of
 from keras_grow.optimizer_slots import reset_slots
 from keras_grow.structure.graph import UnitsNotFollowed
@@ -256,6 +257,12 @@ def followed(
     found: dict[int, Units] = {}
     others: dict[str, str] = {}
     for layer, path in zip(layers, paths_of(model, layers), strict=True):
+        if isinstance(layer, Inner):
+            if rule_for(layer.inner.layer) is None:
+                others[path] = (
+                    f"units are not followed through a {type(layer.inner.layer).__name__}"
+                )
+            continue  # A depthwise convolution changes with the units that pass it.
         try:
             for group in graph.groups_of(layer):
                 check_can_change(group, layers)

@@ -56,18 +56,20 @@ def test_it_is_pruned_and_grown_in_a_line_each_and_computes_the_same_in_every_fo
     _assert_same(_outputs(growable, x), _outputs(model, x))
     assert keras_grow.report(growable).num_connections == plan.num_reached
     keras_grow.prune(growable, density=keras_grow.densities.ErdosRenyi(0.2))
-    assert keras_grow.report(growable).density == pytest.approx(0.2, abs=1e-3)
+    # Each kernel's count is a whole number.
+    slack = len(keras_grow.report(growable).layers) / plan.num_reached
+    assert keras_grow.report(growable).density == pytest.approx(0.2, abs=slack)
     y = np.zeros(len(keras.tree.flatten(x)[0]), "float32")
     meter = keras_grow.GradientMeter(loss=_loss)
     keras_grow.grow(growable, (x, y), density=0.3, meter=meter)
     report = keras_grow.report(growable)
-    assert report.density == pytest.approx(0.3, abs=1e-3)
+    assert report.density == pytest.approx(0.3, abs=slack)
     assert report.reach == plan.share
     plain = keras_grow.make_plain(growable, verify=x)
     _assert_same(_outputs(plain, x), _outputs(growable, x))
     again = keras_grow.make_growable(plain, zeros_are_dormant=True, verify=x)
     # What has grown at 0 is dormant again, until it is trained.
-    assert keras_grow.report(again).density == pytest.approx(0.2, abs=1e-3)
+    assert keras_grow.report(again).density == pytest.approx(0.2, abs=slack)
 
 
 @pytest.mark.slow

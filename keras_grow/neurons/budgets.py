@@ -1,0 +1,217 @@
+"""Budgets: how small a network becomes when units are pruned, and what that is counted in."""
+
+import abc
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_grow.structure.graph import Step
+from keras_grow.structure.kernels import has_kernel
+from keras_grow.structure.rules import Depthwise, computing, rule_for
+from keras_grow.structure.unit_graph import UnitGraph
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerSize:
+    """What a call of a layer costs hangs on this.
+
+    Attributes:
+        path: the layer's path.
+        positions: at how many places of one sample its kernel is applied.
+        window: how many places of the input each of them sees.
+        inputs, units: how many are left, of those that a kernel mixes. In a depthwise convolution,
+            which mixes none, `inputs` is 1.
+        has_bias: whether it has a bias.
+        is_first_call: whether the layer is called here for the first time.
+    """
+
+    path: str
+    positions: int
+    window: int
+    inputs: int
+    units: int
+    has_bias: bool = True
+    is_first_call: bool = True
+
+
+class Budget(abc.ABC):
+    """What is to be left of a network; write your own by overriding `cost`.
+
+    Args:
+        share: from 0 to 1, how much of what the network costs may be left.
+    """
+
+    def __init__(self, share: float):
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
+            raise ValueError(
+                "A budget is a share of what the network costs, between 0 and 1. "
+                f"Received: share={share!r}"
+            )
+        self.share = share
+
+    @abc.abstractmethod
+    def cost(self, layer: LayerSize) -> float:
+        """What a call of a layer costs, once it is compact; it grows with inputs and units."""
+
+
+class FLOPs(Budget):
+    """A share of the FLOPs of the compact network: 2 for each weight at each position.
+
+    Of layers that are not followed, such as attention, none are counted.
+    """
+
+    def cost(self, layer: LayerSize) -> float:
+        return 2.0 * layer.positions * layer.window * layer.inputs * layer.units
+
+
+class Parameters(Budget):
+    """A share of the weights and biases of the compact network."""
+
+    def cost(self, layer: LayerSize) -> float:
+        weights = layer.window * layer.inputs * layer.units + layer.has_bias * layer.units
+        return float(weights if layer.is_first_call else 0)
+
+
+class Milliseconds(Budget):
+    """A share of the time of the compact network, by a table of what layers of some sizes take.
+
+    The choice then does not hang on the clock: a table is measured once, kept, and passed in.
+
+    Args:
+        share: as of `Budget`.
+        table: for each layer path, pairs of `(inputs, units)` and milliseconds; between them it is
+            interpolated by the number of products. Layers that it lacks are not counted.
+    """
+
+    def __init__(self, share: float, table: Mapping[str, Mapping[tuple[int, int], float]]):
+        super().__init__(share)
+        self._table = {
+            path: sorted((inputs * units, time) for (inputs, units), time in times.items())
+            for path, times in table.items()
+        }
+
+    def cost(self, layer: LayerSize) -> float:
+        known = self._table.get(layer.path)
+        if not known:
+            return 0.0
+        products, times = zip(*known, strict=True)
+        return float(np.interp(layer.inputs * layer.units, products, times))
+
+
+class Sizes:
+    """How large the layers of a model are once some of its units are gone.
+
+    Args:
+        graph: the graph of the model's units.
+    """
+
+    def __init__(self, graph: UnitGraph):
+        self._graph = graph
+        self._calls: list[tuple[Step, Callable[[np.ndarray], LayerSize]]] = []
+        seen: set[int] = set()
+        for step in graph.graph.steps:
+            if step in graph.fixed or len(step.inputs) != 1 or len(step.outputs) != 1:
+                continue
+            layer = computing(step.layer)
+            is_depthwise = isinstance(rule_for(step.layer), Depthwise)
+            if has_kernel(layer) or is_depthwise:
+                first = id(layer) not in seen
+                seen.add(id(layer))
+                self._calls.append((step, self._sized(step, layer, is_depthwise, first)))
+
+    def cost(self, is_left: np.ndarray, budget: Budget) -> float:
+        """What all calls cost.
+
+        Args:
+            is_left: bool, which of the graph's roots are left.
+            budget: what it is counted in.
+        """
+        return sum(budget.cost(sized(is_left)) for _, sized in self._calls)
+
+    def _sized(
+        self, step: Step, layer: Any, is_depthwise: bool, is_first_call: bool
+    ) -> Callable[[np.ndarray], LayerSize]:
+        (source,), (output,) = step.inputs, step.outputs
+        roots = self._graph.roots
+        positions = math.prod(size or 1 for size in output.shape[1:-1])
+        window = math.prod(getattr(layer, "kernel_size", ()))
+        has_bias = getattr(layer, "bias", None) is not None
+
+        def size(is_left: np.ndarray) -> LayerSize:
+            units = int(is_left[roots[output.units]].sum())
+            inputs = 1 if is_depthwise else int(is_left[roots[source.units]].sum())
+            return LayerSize(step.path, positions, window, inputs, units, has_bias, is_first_call)
+
+        return size
+
+
+def units_within(
+    roots: Sequence[np.ndarray],
+    scores: Sequence[np.ndarray],
+    is_removable: Sequence[np.ndarray],
+    graph: UnitGraph,
+    budget: Budget,
+    multiple_of: int,
+) -> list[np.ndarray]:
+    """The units of each group to remove so that a network is within a budget.
+
+    They are as few as will do, those of lowest score first; where the number that a group keeps
+    must be a multiple of some number, the best of them stay.
+
+    Args:
+        roots: of each group, the numbers of its units in the graph.
+        scores: of its units.
+        is_removable: which of them may go.
+        graph: the graph of the model's units.
+        budget: the budget.
+        multiple_of: what the number of units that a group keeps is a multiple of, as far as it had
+            as many.
+
+    Raises:
+        ValueError: for a budget that is not reached with all that may go removed.
+    """
+    sizes = Sizes(graph)
+    order = np.argsort(
+        np.concatenate(
+            [np.where(ok, values, np.inf) for ok, values in zip(is_removable, scores, strict=True)]
+        ),
+        kind="stable",
+    )
+    group_of = np.repeat(np.arange(len(roots)), [len(each) for each in roots])
+    ranks = [
+        np.argsort(np.where(ok, values, np.inf), kind="stable")
+        for ok, values in zip(is_removable, scores, strict=True)
+    ]
+
+    def removed(number: int) -> list[np.ndarray]:
+        counts = np.bincount(group_of[order[:number]], minlength=len(roots))
+        chosen = []
+        for rank, ok, count in zip(ranks, is_removable, counts, strict=True):
+            kept = -(-(len(rank) - count) // multiple_of) * multiple_of
+            chosen.append(np.sort(rank[: min(max(0, len(rank) - kept), int(ok.sum()))]))
+        return chosen
+
+    def cost(number: int) -> float:
+        is_left = np.ones(graph.num_units, bool)
+        for of_group, units in zip(roots, removed(number), strict=True):
+            is_left[of_group[units]] = False
+        return sizes.cost(is_left, budget)
+
+    whole = cost(0)
+    low, high = 0, int(sum(ok.sum() for ok in is_removable))
+    goal = budget.share * whole
+    if cost(high) > goal:
+        raise ValueError(
+            "The budget is below what is left with every unit gone that may go. Received: a share "
+            f"of {budget.share}, expected at least {cost(high) / whole:.3f}"
+        )
+    while low < high:
+        middle = (low + high) // 2
+        if cost(middle) <= goal:
+            high = middle
+        else:
+            low = middle + 1
+    return removed(low)
