@@ -17,18 +17,32 @@ class Outputs:
         mean_magnitude: float of shape `(units,)`, the mean |output| over the data.
         rms: float of shape `(units,)`, the root mean square of the output over the data.
         outgoing_norm: float of shape `(units,)`, the norm of the unit's outgoing weights.
+        incoming_norm: likewise of its incoming weights; the largest, where several layers make it.
+        scale: float of shape `(units,)`, |gamma| of the normalization that the unit passes, the
+            product of several; 1 where there is none.
+        first_order: float of shape `(units,)`, |x dL/dx| summed over positions, a mean over
+            samples: by how much the loss changes, to first order, without the unit. `None` unless
+            the score says that it takes it.
     """
 
     mean_magnitude: tf.Tensor
     rms: tf.Tensor
     outgoing_norm: tf.Tensor
+    incoming_norm: tf.Tensor
+    scale: tf.Tensor
+    first_order: tf.Tensor | None = None
 
 
 class NeuronScore(abc.ABC):
     """Ranks the units of all layers together; write your own by overriding `__call__`.
 
     A unit that several layers read has the largest of its scores.
+
+    Attributes:
+        takes_first_order: whether `Outputs.first_order` must be measured, which takes the loss.
     """
+
+    takes_first_order: bool = False
 
     @abc.abstractmethod
     def __call__(self, outputs: Outputs) -> tf.Tensor:
@@ -46,6 +60,44 @@ class OutputMagnitude(NeuronScore):
         return outputs.mean_magnitude
 
 
+class IncomingMagnitude(NeuronScore):
+    """The norm of the incoming weights, which takes no look at what flows through the unit.
+
+    Reference: Li et al., "Pruning Filters for Efficient ConvNets", arXiv:1608.08710.
+    """
+
+    def __call__(self, outputs: Outputs) -> tf.Tensor:
+        return outputs.incoming_norm
+
+
+class NormalizationScale(NeuronScore):
+    """|gamma| of the BatchNormalization behind the unit; 1 where there is none.
+
+    Reference: Liu et al., "Learning Efficient Convolutional Networks through Network Slimming",
+    arXiv:1708.06519.
+    """
+
+    def __call__(self, outputs: Outputs) -> tf.Tensor:
+        return outputs.scale
+
+
+class Taylor(NeuronScore):
+    r"""By how much the loss changes, to first order, without the unit.
+
+    $$ \frac{1}{N} \sum_n \left| \sum_p x_{np} \frac{\partial L_n}{\partial x_{np}} \right| $$
+
+    over samples $n$ and the positions $p$ at which the unit is read.
+
+    Reference: Molchanov et al., "Pruning Convolutional Neural Networks for Resource Efficient
+    Inference", arXiv:1611.06440.
+    """
+
+    takes_first_order = True
+
+    def __call__(self, outputs: Outputs) -> tf.Tensor:
+        return outputs.first_order
+
+
 class Relative(NeuronScore):
     """A score by its mean over the units of the layer, so that layers of other sizes compare.
 
@@ -61,6 +113,7 @@ class Relative(NeuronScore):
 
     def __init__(self, score: NeuronScore | None = None):
         self.score = Contribution() if score is None else score
+        self.takes_first_order = self.score.takes_first_order
 
     def __call__(self, outputs: Outputs) -> tf.Tensor:
         values = self.score(outputs)

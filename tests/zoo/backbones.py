@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import layers
 
-_APPLICATIONS = {
+APPLICATION_CLASSES = {
     "ConvNeXt": "ConvNeXtTiny",
     "DenseNet": "DenseNet121",
     "EfficientNet": "EfficientNetB0",
@@ -39,7 +39,7 @@ def _tokens(high, *shape):
 
 def _application(name):
     size = 75 if name in _LARGE_IMAGES else 32
-    make = getattr(keras.applications, _APPLICATIONS[name])
+    make = getattr(keras.applications, APPLICATION_CLASSES[name])
     model = make(weights=None, include_top=False, pooling="avg", input_shape=(size, size, 3))
     return model, _floats(4, size, size, 3)
 
@@ -264,6 +264,6 @@ OWN = {
         tabular,
     )
 }
-APPLICATIONS = {name: functools.partial(_application, name) for name in _APPLICATIONS}
+APPLICATIONS = {name: functools.partial(_application, name) for name in APPLICATION_CLASSES}
 HUB = _HUB if importlib.util.find_spec("keras_hub") else {}
 BACKBONES = {**OWN, **APPLICATIONS, **HUB}
