@@ -113,6 +113,13 @@ class Kind:
         """Inputs and targets of a model, as `fit` and `grow` take them."""
         return self.arrays, self.targets(model)
 
+    def start_over(self, model):
+        """Sets states that batches hand on, which are no variables of a model's, to 0."""
+        for layer in model.layers:
+            recurrent = getattr(layer, "layer", layer)
+            if self.has_fixed_batch and isinstance(recurrent, L.RNN):
+                recurrent.reset_states()
+
     @property
     def arrays(self):
         """The inputs, as a model takes them."""
