@@ -45,6 +45,7 @@ _STRINGS = {
     *keras_private.SECOND_MOMENTS,
     *keras_private.MODEL_OF_A_CALLBACK[:2],
     "_compile_loss",
+    "_keras_mask",
     "_layers",
     "_output_shapes",
     "_trainable_variables",
@@ -65,6 +66,112 @@ def test_private_names_stand_in_one_file(path):
 def test_layers_in_wrappers_are_found():
     inner = keras.layers.Dense(2)
     assert keras_private.layers_in(keras.layers.TimeDistributed(inner)) == [inner]
+
+
+def test_layers_that_are_added_to_a_built_layer_are_its_own_and_in_checkpoints_until_removed(
+    tmp_path,
+):
+    layer, inner = keras.layers.Dense(2), [keras.layers.Dense(3), keras.layers.Dense(4)]
+    for each in (layer, *inner):
+        each.build((None, 5))
+    before = [variable.path for variable in layer.variables]
+    for _ in range(2):
+        keras_private.add_inside(layer, "others", inner)
+        assert layer.others == inner
+        assert keras_private.layers_in(layer) == inner
+        assert len(layer.variables) == 6
+        path = tf.train.Checkpoint(layer).save(str(tmp_path / "with"))
+        shapes = [shape for _, shape in tf.train.list_variables(path)]
+        assert [5, 3] in shapes
+        assert [5, 4] in shapes
+        with pytest.raises(ValueError, match="cannot add new elements of state"):
+            layer.more = keras.layers.Dense(2)
+        keras_private.remove_inside(layer, "others")
+        assert not hasattr(layer, "others")
+        assert keras_private.layers_in(layer) == []
+        assert [variable.path for variable in layer.variables] == before
+        path = tf.train.Checkpoint(layer).save(str(tmp_path / "without"))
+        assert [5, 3] not in [shape for _, shape in tf.train.list_variables(path)]
+
+
+def test_keras_own_layers_are_told_from_others():
+    class Own(keras.layers.Dense):
+        pass
+
+    assert keras_private.is_keras_own(keras.layers.Dense(2))
+    assert keras_private.is_keras_own(keras.layers.LSTMCell(2))
+    assert not keras_private.is_keras_own(Own(2))
+    assert not keras_private.is_keras_own(keras_grow.GrowableDense(2))
+
+
+def test_a_model_that_forgets_what_it_compiled_traces_anew():
+    class Counting(keras.Sequential):
+        traces = 0
+
+        def train_step(self, data):
+            self.traces += 1
+            return super().train_step(data)
+
+        def test_step(self, data):
+            self.traces += 1
+            return super().test_step(data)
+
+        def predict_step(self, data):
+            self.traces += 1
+            return super().predict_step(data)
+
+    model = Counting([keras.Input((3,)), keras.layers.Dense(2)])
+    model.compile("sgd", "mse")
+    x, y = np.ones((4, 3), "float32"), np.ones((4, 2), "float32")
+    for run in (
+        lambda: model.fit(x, y, verbose=0),
+        lambda: model.evaluate(x, y, verbose=0),
+        lambda: model.predict(x, verbose=0),
+    ):
+        run()
+        before = model.traces
+        run()
+        assert model.traces == before
+        keras_private.forget_compiled(model)
+        run()
+        assert model.traces > before
+
+
+def test_the_innermost_stateless_scope_is_found():
+    assert keras_private.current_stateless_scope() is None
+    with keras.StatelessScope() as outer:
+        assert keras_private.current_stateless_scope() is outer
+        with keras.StatelessScope() as inner:
+            assert keras_private.current_stateless_scope() is inner
+        assert keras_private.current_stateless_scope() is outer
+    assert keras_private.current_stateless_scope() is None
+
+
+def test_variables_are_read_as_they_are_stored_where_keras_would_cast():
+    seen = []
+
+    class Read(keras.Layer):
+        def build(self, shape):
+            self.w = self.add_weight(shape=(2,), name="w")
+
+        def call(self, x):
+            with keras_private.uncast_variables():
+                seen.append(tf.convert_to_tensor(self.w).dtype)
+            seen.append(tf.convert_to_tensor(self.w).dtype)
+            return x
+
+    Read(dtype="mixed_float16")(np.ones(2, "float32"))
+    assert seen == [tf.float32, tf.float16]
+
+
+def test_a_copy_carries_the_mask_of_timesteps():
+    masked = keras.layers.Masking()(np.array([[[1.0], [0.0]]], "float32"))
+    copy = keras_private.copy_timestep_mask(masked, tf.identity(masked))
+    summed = keras.layers.GlobalAveragePooling1D()(copy + 1)
+    np.testing.assert_array_equal(summed, [[1.5]])
+    np.testing.assert_array_equal(keras.layers.GlobalAveragePooling1D()(copy), [[1.0]])
+    plain = keras_private.copy_timestep_mask(tf.ones((1, 2, 1)), tf.identity(masked))
+    np.testing.assert_array_equal(keras.layers.GlobalAveragePooling1D()(plain), [[0.5]])
 
 
 def test_a_symbolic_tensor_knows_what_made_it():

@@ -42,12 +42,7 @@ def mask_kernels(
             "`keras_grow.kernel_types.register`."
         )
     for kernel in kernels:
-        reason = kernel.why_not_growable()
-        if reason is not None:
-            raise ValueError(
-                "A kernel must be a variable that is used as it is. Received: layer "
-                f"{kernel.layer.name!r}: {reason}"
-            )
+        _check_is_used_as_it_is(kernel)
     seeds: list[int | None] = [None] * len(kernels)
     if seed is not None:
         seeds = [int(s) for s in np.random.SeedSequence(seed).generate_state(len(kernels))]
@@ -79,6 +74,9 @@ def call_masked(
         call: computes the layer's outputs.
         args, kwargs: what it is called with.
     """
+    for kernel in holder.masked_kernels:
+        if not isinstance(kernel.inner.variable, keras.Variable):
+            _check_is_used_as_it_is(kernel.inner)
     looked_up = _looked_up(holder.masked_kernels, layer, kwargs)
     with uncast_variables():
         pairs = [
@@ -94,6 +92,15 @@ def call_masked(
     indices = tf.cast(args[0] if args else kwargs["inputs"], "int64")
     active = tf.gather(tf.convert_to_tensor(looked_up.kernel_mask), indices)
     return copy_timestep_mask(outputs, keep_active(outputs, active))
+
+
+def _check_is_used_as_it_is(kernel: InnerKernel) -> None:
+    reason = kernel.why_not_growable()
+    if reason is not None:
+        raise ValueError(
+            "A kernel must be a variable that is used as it is. Received: layer "
+            f"{kernel.layer.name!r}: {reason}"
+        )
 
 
 def _looked_up(

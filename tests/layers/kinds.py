@@ -7,6 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_grow import kernel_types
+from keras_grow.kernel_axes import KernelAxes
 from tests.quick import among
 
 L = keras.layers
@@ -32,6 +34,32 @@ class Block(keras.Layer):
 
     def get_config(self):
         return {**super().get_config(), "units": self.units, "rate": self.rate}
+
+
+@keras.saving.register_keras_serializable("tests")
+class Bilinear(keras.Layer):
+    """A layer of one's own with two kernels, of which the second is stored the other way round."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+
+    def build(self, input_shape):
+        self.left = self.add_weight(shape=(input_shape[-1], self.units), name="left")
+        self.right = self.add_weight(shape=(self.units, input_shape[-1]), name="right")
+
+    def call(self, x):
+        return (x @ self.left) * (x @ keras.ops.transpose(self.right))
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+kernel_types.register(
+    Bilinear,
+    left=lambda layer, shape: KernelAxes(shape),
+    right=lambda layer, shape: KernelAxes(shape, inputs=(1,), units=(0,)),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +112,13 @@ class Kind:
     def data(self, model):
         """Inputs and targets of a model, as `fit` and `grow` take them."""
         return self.arrays, self.targets(model)
+
+    def start_over(self, model):
+        """Sets states that batches hand on, which are no variables of a model's, to 0."""
+        for layer in model.layers:
+            recurrent = getattr(layer, "layer", layer)
+            if self.has_fixed_batch and isinstance(recurrent, L.RNN):
+                recurrent.reset_states()
 
     @property
     def arrays(self):
@@ -218,6 +253,7 @@ KINDS = {
         lambda layer, x: layer(x, x), make=lambda: L.GroupQueryAttention(3, 4, 2)
     ),
     "time_distributed": Kind(lambda: L.TimeDistributed(L.Dense(4)), (_normal(3, 2, 5),)),
+    "bilinear": Kind(lambda: Bilinear(4), (_normal(3, 5),)),
     "block": Kind(lambda: Block(4), (_SEQUENCES,)),
     "block_dropout": Kind(lambda: Block(4, 0.5), (_SEQUENCES,), is_random=True),
 }
@@ -254,6 +290,7 @@ _QUICK = (
     "gru_masked",
     "attention_causal",
     "reversible_embedding_untied",
+    "bilinear",
     "block_dropout",
 )
 

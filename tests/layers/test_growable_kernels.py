@@ -1,5 +1,6 @@
 """Kernels inside layers of every kind: dormant, grown, pruned, measured and saved."""
 
+import copy
 import pathlib
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import tensorflow as tf
 
 import keras_grow
 from keras_grow import Epochs, GrowableKernels, GrowthCallback, PruningCallback
+from keras_grow.keras_private import slots_of
 from keras_grow.policies.densities import exact_count
 from tests.layers.kinds import KINDS, bits, every_kind, kinds
 from tests.quick import among
@@ -48,6 +50,7 @@ def _train(model, kind, steps=2):
 def _run(model, kind):
     """Outputs, losses and gradients of one step; seeds and states start from where they stood."""
     before = [each.numpy() for each in model.non_trainable_variables]
+    kind.start_over(model)
     x, y = kind.data(model)
     with tf.GradientTape() as tape:
         outputs = model(x, training=True)
@@ -118,6 +121,7 @@ def test_growth_gradients_are_finite_differences_of_keras_own_layer(kind, float6
     def loss(variable, index, change):
         for state, value in zip(plain.non_trainable_variables, states, strict=True):
             state.assign(value)
+        kind.start_over(plain)
         start = variable.numpy()
         nudged = start.copy()
         nudged.flat[index] += change
@@ -168,13 +172,14 @@ def test_growth_takes_the_largest_gradients_of_all_kernels_and_leaves_the_functi
     found = keras_grow.growth_gradients(model, data, training=False)
     gradients = [np.abs(gradient.numpy()) for gradient in found.values()]
     before, expected = _masks(model), bits(model(data[0]))
+    kind.start_over(model)
     meter = keras_grow.GradientMeter(training=False)
     record = keras_grow.grow(model, data, count=5, meter=meter)
     dormant = [~mask for mask in before]
     assert _changed(before, _masks(model)) == sorted(_ranked(gradients, dormant)[:5])
     assert sum(kernel.num_active for kernel in _kernels(model)) == record.num_active
-    if not kind.has_fixed_batch:  # It goes on from its state.
-        assert bits(model(data[0])) == expected
+    kind.start_over(model)
+    assert bits(model(data[0])) == expected
 
 
 @pytest.mark.parametrize("kind", every_kind)
@@ -211,9 +216,8 @@ def _state(model):
 def _assert_same(model, other, kind):
     assert bits(_masks(other)) == bits(_masks(model))
     assert _state(other) == _state(model)
-    if kind.has_fixed_batch:  # States are in no file.
-        for each in (model, other):
-            each.get_layer("kind").layer.reset_states()
+    for each in (model, other):
+        kind.start_over(each)
     assert bits(other(kind.arrays)) == bits(model(kind.arrays))
 
 
@@ -408,3 +412,93 @@ def test_a_connection_links_the_input_and_the_unit_that_its_axes_say(kind):
         linked = np.argwhere((by_unit() != before).any(axis=1))
         expected = [kernel.axes.inputs_of(connection), kernel.axes.units_of(connection)]
         np.testing.assert_array_equal(linked, [expected])
+
+
+@pytest.mark.parametrize(
+    "kind", among({name: KINDS[name] for name in _TRACED}, quick=("block_dropout",))
+)
+def test_grown_connections_start_with_moments_of_their_own(kind):
+    model = _growable(kind)
+    model.compile(keras.optimizers.Adam(0.05), "mse", run_eagerly=True)
+    _train(model, kind)
+    before = _masks(model)
+    moments = [dict(slots_of(model.optimizer, k.inner.variable)) for k in _kernels(model)]
+    moments = [each["_momentums"] for each in moments]
+    starts = [each.numpy() for each in moments]
+    # No gradient has come to dormant connections.
+    assert not any(start[~mask].any() for start, mask in zip(starts, before, strict=True))
+    for moment in moments:
+        moment.assign(np.full(moment.shape, 3.0))
+    keras_grow.grow(model, kind.data(model), count=5)
+    for moment, mask, now in zip(moments, before, _masks(model), strict=True):
+        np.testing.assert_array_equal(moment, np.where(now & ~mask, 0, 3))
+
+
+@pytest.mark.parametrize(
+    "kind", among({name: KINDS[name] for name in _TRACED}, quick=("block_dropout",))
+)
+def test_a_copy_is_the_same_network_and_independent(kind, grown):
+    model = grown(kind)
+    before = _state(model)
+    twin = copy.deepcopy(model)
+    _assert_same(model, twin, kind)
+    keras_grow.prune(twin, count=3)
+    assert _state(model) == before
+
+
+@pytest.mark.parametrize("kind", every_kind)
+def test_a_stateless_call_returns_the_states_that_keras_own_layer_does(kind):
+    results = []
+    for model in (kind.model(), _growable(kind, density=1.0)):
+        trained = [each.value for each in model.trainable_variables]
+        others = [each.value for each in model.non_trainable_variables]
+        outputs, states = model.stateless_call(trained, others, kind.arrays, training=True)
+        assert bits(model.non_trainable_variables) == bits(others)
+        results.append(bits([outputs, [s for s in states if s.dtype != tf.bool]]))
+    assert results[0] == results[1]
+
+
+_TWO_REPLICAS = """
+import numpy as np
+import tensorflow as tf
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+import keras
+import keras_grow
+from tests.layers.kinds import KINDS
+
+strategies = (
+    tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]),
+    tf.distribute.OneDeviceStrategy("CPU:0"),
+)
+# Keras adds up the inputs of replicas, which no mask of timesteps lets it do.
+for name in ("conv2d", "embedding_mask_zero", "gru", "attention", "bilinear", "separable_conv1d"):
+    kind, weights = KINDS[name], []
+    for strategy in strategies:
+        with strategy.scope():
+            model = kind.model(
+                lambda layer: keras_grow.GrowableKernels(layer, initial_density=0.4, seed=5)
+            )
+            model.compile(keras.optimizers.SGD(0.1), "mse")
+        data = kind.data(model)
+        for _ in range(2):
+            model.fit(*data, batch_size=4, epochs=2, shuffle=False, verbose=0)
+            keras_grow.grow(model, data, count=4, meter=keras_grow.GradientMeter(training=False))
+            keras_grow.prune(model, count=2)
+        weights.append([layer.variables for layer in model.layers])
+    for mirrored, single in zip(*map(keras.tree.flatten, weights), strict=True):
+        replicas = [replica.numpy() for replica in mirrored.value.values]
+        np.testing.assert_array_equal(*replicas)
+        if single.dtype != "bool":
+            np.testing.assert_allclose(replicas[0], single.numpy(), rtol=1e-4, atol=1e-5)
+"""
+
+
+@pytest.mark.slow
+def test_both_replicas_train_and_grow_as_one_device_does():
+    root = pathlib.Path(__file__).parents[2]
+    command = [sys.executable, "-c", _TWO_REPLICAS]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
