@@ -21,7 +21,7 @@ from keras_grow.measuring.loss import call_model, untouched
 from keras_grow.report import report
 from keras_grow.search.flat_arrays import as_tensor
 from keras_grow.search.ranking import largest, ranked
-from keras_grow.structure.cloning import check_convertible, clone_with, exchangeable_layers
+from keras_grow.structure.cloning import Inside, check_convertible, clone_with, exchangeable_layers
 from keras_grow.structure.copying import made_anew
 
 
@@ -97,7 +97,7 @@ def make_partial_area(
     found = [layer for layer in exchangeable_layers(model) if type(layer) is GrowableConv2D]
     chosen = _named(model, found, layers, "Only GrowableConv2D layers can be converted.")
 
-    def convert(layer: keras.Layer) -> keras.Layer | None:
+    def convert(layer: keras.Layer, inside: Inside) -> keras.Layer | None:
         is_chosen = any(layer is each for each in chosen)
         return made_anew(layer, PartialAreaConv2D) if is_chosen else None
 

@@ -13,7 +13,7 @@ from keras_grow.layers.paths import nested_layers, paths_of
 from keras_grow.layers.weight_norm_kernel import WeightNormKernel
 from keras_grow.measuring.agreement import check_copy
 from keras_grow.structure.axes import Axes, carry
-from keras_grow.structure.cloning import check_convertible, clone_with
+from keras_grow.structure.cloning import Inside, check_convertible, clone_with
 from keras_grow.structure.constants import Kernel
 from keras_grow.structure.copying import carry_state, made_anew
 from keras_grow.structure.flow import Flow
@@ -169,7 +169,7 @@ def compact(model: keras.Model, *, drop_inputs: bool = False, verify: Any = True
             f"layer. Received: a model with layers {paths_of(model, layers[1:])}"
         )
 
-    def convert(layer: keras.Layer) -> keras.Layer | None:
+    def convert(layer: keras.Layer, inside: Inside) -> keras.Layer | None:
         if not carried.get(id(layer), _UNCHANGED).axes:
             return None
         changes: dict[str, Any] = {}

@@ -27,8 +27,8 @@ from keras_grow.layers.dense import GrowableDense
 from keras_grow.layers.dense_like import DenseLike
 from keras_grow.layers.growable import growable_layers
 from keras_grow.layers.growable_kernels import GrowableKernels
-from keras_grow.layers.kernel_types import inner_kernels
 from keras_grow.layers.masked import keep_active
+from keras_grow.layers.pairing import paired_layers
 from keras_grow.layers.paths import by_layer, nested_layers, paths_of
 from keras_grow.layers.sparse_dense import SparseDense
 from keras_grow.measuring.agreement import check_copy
@@ -37,6 +37,7 @@ from keras_grow.policies.densities import (
     FanIn,
 )
 from keras_grow.structure.cloning import (
+    Inside,
     check_convertible,
     clone_with,
     exchangeable_layers,
@@ -126,7 +127,7 @@ def make_growable(
     plain = [layer for layer in chosen if not isinstance(layer, SparseDense)]
     starts = Starts(plain, initial_density, seed, zeros_are_dormant)
 
-    def convert(layer: keras.Layer) -> keras.Layer | None:
+    def convert(layer: keras.Layer, inside: Inside) -> keras.Layer | None:
         if isinstance(layer, SparseDense) and layer in sparse:
             return made_anew(layer, GrowableDense, initial_density=layer.density)
         if layer not in starts:
@@ -134,9 +135,9 @@ def make_growable(
         kind = growable_class(layer)
         if kind is not None:
             return made_anew(layer, kind, **starts.arguments(layer))
-        inside = made_anew(layer)
-        carry_vocabularies(layer, inside)
-        return GrowableKernels(inside, name=layer.name)
+        anew = made_anew(layer, inside=inside)
+        carry_vocabularies(layer, anew)
+        return GrowableKernels(anew, name=layer.name)
 
     def transfer(old: keras.Layer, new: Any) -> None:
         if isinstance(new, GrowableKernels):
@@ -222,7 +223,7 @@ def make_sparse(
     capacities = by_layer(model, named, chosen, "`capacity` must name layers that are converted.")
     connections = {id(layer): connections_of(layer) for layer in chosen}
 
-    def convert(layer: keras.Layer) -> keras.Layer | None:
+    def convert(layer: keras.Layer, inside: Inside) -> keras.Layer | None:
         if id(layer) not in connections:
             return None
         count = len(connections[id(layer)][0])
@@ -279,20 +280,21 @@ def make_plain(model: keras.Model, *, in_place: bool = False, verify: Any = True
     growable = [layer for layer in nested_layers(model) if is_growable(layer)]
     chosen = {id(layer) for layer in wanted_layers(model, growable, _why_not_plain)}
 
-    def convert(layer: keras.Layer) -> keras.Layer | None:
+    def convert(layer: keras.Layer, inside: Inside) -> keras.Layer | None:
         if id(layer) not in chosen:
             return None
         if not isinstance(layer, GrowableKernels):
             return made_anew(layer, layer.plain_class)
-        plain = made_anew(layer.layer, name=layer.name)
+        plain = made_anew(layer.layer, inside=inside, name=layer.name)
         carry_vocabularies(layer.layer, plain)
         return plain
 
     def transfer(old: Any, new: keras.Layer) -> None:
         if isinstance(old, GrowableKernels):
             carry_state(old.layer, new)
-            for kernel, plain in zip(old.masked_kernels, inner_kernels(new), strict=True):
-                plain.variable.assign(kernel.effective_kernel())
+            places = dict(paired_layers(old.layer, new))
+            for kernel in old.masked_kernels:
+                kernel.placed_in(places).variable.assign(kernel.effective_kernel())
             return
         new.kernel.assign(old.effective_kernel())
         _carry_bias(old, new)

@@ -1,7 +1,6 @@
 """Models that grow as the objects they are: subclassed ones, and blocks that can't be copied."""
 
 import contextlib
-import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -73,8 +72,7 @@ def plain_by_configuration(model: keras.Model, verify: Any) -> keras.Model:
     places = dict(paired_layers(model, copy))
     for layer in nested_layers(model):
         for kernel in masked_in_place(layer):
-            plain = dataclasses.replace(kernel.inner, layer=places[kernel.inner.layer])
-            plain.variable.assign(kernel.effective_kernel())
+            kernel.placed_in(places).variable.assign(kernel.effective_kernel())
     check_copy(model, copy, verify)
     return copy
 

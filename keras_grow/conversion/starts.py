@@ -10,7 +10,8 @@ import numpy as np
 from keras_grow.integers import checked_integer
 from keras_grow.kernel_axes import KernelAxes
 from keras_grow.layers.inner_kernel import Inner
-from keras_grow.layers.kernel_types import inner_kernels
+from keras_grow.layers.kernel_types import InnerKernel, inner_kernels
+from keras_grow.layers.paths import nested_layers
 from keras_grow.policies.densities import (
     DensityDistribution,
     Uniform,
@@ -53,7 +54,7 @@ class Starts:
             )
         self.layers = list(layers)
         self._zeros_are_dormant = zeros_are_dormant
-        kernels = [(layer, kernel) for layer in layers for kernel in inner_kernels(layer)]
+        kernels = [(layer, kernel) for layer in layers for kernel in _own_kernels(layer, layers)]
         shapes = [tuple(kernel.variable.shape) for _, kernel in kernels]
         densities = _with_exact_total(distribution, shapes)
         seeds: list[int | None] = [None] * len(kernels)
@@ -81,6 +82,14 @@ class Starts:
             else:
                 count = initial_count(density, kernel.axes)
                 kernel.set_mask(seed_mask(kernel.axes, count, seed))
+
+
+def _own_kernels(layer: keras.Layer, layers: Sequence[keras.Layer]) -> list[InnerKernel]:
+    """The kernels in a layer, but for those of others of the layers that it holds."""
+    others = {id(each) for each in layers if each is not layer}
+    held = [inner for inner in nested_layers(layer) if id(inner) in others]
+    taken = {id(inner) for each in held for inner in nested_layers(each)}
+    return [kernel for kernel in inner_kernels(layer) if id(kernel.layer) not in taken]
 
 
 def _with_exact_total(

@@ -14,7 +14,7 @@ from keras_grow.layers.pairing import paired_layers
 from keras_grow.layers.paths import find_layer, paths_of
 from keras_grow.measuring.agreement import check_copy
 from keras_grow.structure.axes import Axes, carry, grown_axes
-from keras_grow.structure.cloning import check_convertible, clone_with
+from keras_grow.structure.cloning import Inside, check_convertible, clone_with
 from keras_grow.structure.copying import made_anew
 from keras_grow.structure.graph import Stream, UnitsNotFollowed
 from keras_grow.structure.kernels import axes_of, has_kernel, why_not_resizable
@@ -84,7 +84,7 @@ def widen(
             densities[id(end.layer)] = end.layer.num_active / size
     touched = {id(end.layer) for end in (*group.made_by, *group.read_by, *group.passed)}
 
-    def convert(layer: keras.Layer) -> keras.Layer | None:
+    def convert(layer: keras.Layer, inside: Inside) -> keras.Layer | None:
         if id(layer) not in touched:
             return None
         changes: dict[str, Any] = {}

@@ -1,7 +1,8 @@
 """Kernels of other layers as growable ones: each has its mask, and the layer keeps its variable."""
 
+import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import keras
 import numpy as np
@@ -63,6 +64,10 @@ class Inner(Masked):
         """Makes exactly the connections active that a bool mask names; others become 0."""
         self.kernel_mask.assign(mask)
         self._stored_kernel.assign(keep_active(self._stored_kernel, self.kernel_mask))
+
+    def placed_in(self, copies: Mapping[keras.Layer, keras.Layer]) -> InnerKernel:
+        """The same kernel in the copy of its layer."""
+        return dataclasses.replace(self.inner, layer=copies[self.inner.layer])
 
     def release(self) -> None:
         """Gives the variable its regularizer and constraint back, with dormant weights at 0."""

@@ -14,12 +14,27 @@ def paired_layers(layer: keras.Layer, copy: keras.Layer) -> list[tuple[keras.Lay
     same one, and has then two copies. Layers inside a layer whose copy is of another class have
     none, and are left out; those inside a layer whose kernels became growable, or were, are there.
     """
-    found: dict[keras.Layer, keras.Layer] = {}
+    return [(layer, copies[0]) for layer, copies in _copies(layer, copy).items()]
+
+
+def torn_layers(layer: keras.Layer, copy: keras.Layer) -> list[keras.Layer]:
+    """Layers with weights that stand in several places, with another copy in each."""
+    return [
+        inner
+        for inner, copies in _copies(layer, copy).items()
+        if inner.weights and any(each is not copies[0] for each in copies)
+    ]
+
+
+def _copies(layer: keras.Layer, copy: keras.Layer) -> dict[keras.Layer, list[keras.Layer]]:
+    """Each layer with its copies, one for each place where it stands."""
+    found: dict[keras.Layer, list[keras.Layer]] = {}
 
     def visit(layer: keras.Layer, copy: keras.Layer) -> None:
         if layer in found:
+            found[layer].append(copy)
             return
-        found[layer] = copy
+        found[layer] = [copy]
         if isinstance(layer, GrowableKernels) != isinstance(copy, GrowableKernels):
             layer, copy = (x.layer if isinstance(x, GrowableKernels) else x for x in (layer, copy))
         if type(layer) is type(copy) or isinstance(layer, keras.Model):
@@ -30,4 +45,4 @@ def paired_layers(layer: keras.Layer, copy: keras.Layer) -> list[tuple[keras.Lay
                 visit(inner, its_copy)
 
     visit(layer, copy)
-    return list(found.items())
+    return found

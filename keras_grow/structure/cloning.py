@@ -1,5 +1,6 @@
 """Copies of Sequential and functional models in which layers are exchanged."""
 
+import collections
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from keras_grow.compatibility import check_is_keras_model
 from keras_grow.layers.growable import Growable
 from keras_grow.layers.growable_kernels import GrowableKernels
 from keras_grow.layers.in_place import masked_in_place
+from keras_grow.layers.pairing import torn_layers
 from keras_grow.layers.paths import nested_layers, paths_of
 from keras_grow.structure.copying import (
     Undrawn,
@@ -20,6 +22,9 @@ from keras_grow.structure.copying import (
     carry_what_is_saved,
     made_anew,
 )
+
+Inside = Mapping[int, keras.Layer]
+"""Layers to take in the place of those inside a layer, by their `id`."""
 
 # Arguments of an InputLayer that its tensor says.
 _TOLD_BY_TENSOR = ("batch_shape", "dtype")
@@ -31,7 +36,7 @@ class UnknownArguments(ValueError):
 
 def clone_with(
     model: keras.Model,
-    convert: Callable[[keras.Layer], keras.Layer | None],
+    convert: Callable[[keras.Layer, Inside], keras.Layer | None],
     transfer: Callable[..., None],
     input_shapes: Mapping[int, Sequence[tuple[int | None, ...]]] | None = None,
 ) -> keras.Model:
@@ -43,7 +48,8 @@ def clone_with(
     Args:
         model: a built Sequential or functional model.
         convert: gives the new layer in the place of one of `exchangeable_layers(model)`, or `None`
-            for those that are copied as they are; it is asked once for each.
+            for those that are copied as they are; it is asked once for each. It is also given the
+            copies of layers that the layer holds and that stand elsewhere too.
         transfer: called as `transfer(old, new)` for each pair of the others, once the copy is
             built; it brings the weights over.
         input_shapes: the shapes of the inputs, in their order, with the batch, of those of `model`
@@ -59,6 +65,7 @@ def clone_with(
     """
     input_shapes = input_shapes or {}
     arguments = _arguments_beside_the_graph(model)
+    shared = _shared_inside(model)
     pairs: list[tuple[keras.Layer, keras.Layer, Callable]] = []
     clones: dict[int, keras.Layer] = {}
 
@@ -81,12 +88,13 @@ def clone_with(
             copy = made_anew(layer, inside={id(layer.layer): clone(layer.layer)})
             pairs.append((layer, copy, carry_what_is_saved))
             return copy
-        converted = convert(layer)
+        held = {id(each): clone(each) for each in shared.get(id(layer), ())}
+        converted = convert(layer, held)
         if converted is not None:
             undrawn.add(converted, only_kernels=not isinstance(converted, GrowableKernels))
             pairs.append((layer, converted, transfer))
             return converted
-        copy = made_anew(layer)
+        copy = made_anew(layer, inside=held)
         carry_vocabularies(layer, copy)
         undrawn.add(copy)
         pairs.append((layer, copy, carry_state))
@@ -94,17 +102,34 @@ def clone_with(
 
     with Undrawn() as undrawn:
         new_model = _clone_graph(model, clone, input_shapes.get(id(model)), arguments)
+    torn = torn_layers(model, new_model)
+    if torn:
+        raise ValueError(
+            "Layers that stand in several places share their weights, and so must their copies. "
+            f"Received: layers {paths_of(model, torn)}, of which a layer that holds them makes "
+            "copies of its own. `make_growable(model, in_place=True)` copies nothing."
+        )
     for old, new, move in pairs:
         move(old, new)
     carry_trainable(model, new_model)
     return new_model
 
 
+def _shared_inside(model: keras.Model) -> dict[int, list[keras.Layer]]:
+    """For each exchangeable layer, by its `id`, others of them that it holds."""
+    exchangeable = exchangeable_layers(model)
+    ids = {id(each) for each in exchangeable}
+    return {
+        id(each): [inner for inner in nested_layers(each)[1:] if id(inner) in ids]
+        for each in exchangeable
+    }
+
+
 def exchangeable_layers(model: keras.Model) -> list[keras.Layer]:
     """The layers of a model in whose place `clone_with` can put others, in the model's order.
 
     They are those of the model and of models nested in it, and those inside wrappers that use the
-    layer they are given; not what is inside other layers.
+    layer they are given; of what is inside other layers, only what several of these hold.
     """
     found: dict[int, keras.Layer] = {}
 
@@ -120,6 +145,16 @@ def exchangeable_layers(model: keras.Model) -> list[keras.Layer]:
             found[id(layer)] = layer
 
     visit(model)
+    insides = [nested_layers(each)[1:] for each in found.values()]
+    counts = collections.Counter(id(inner) for inside in insides for inner in inside)
+    for inside in insides:
+        for inner in inside:
+            # What is inside a shared layer comes along with it.
+            is_part = any(
+                inner in nested_layers(each)[1:] for each in inside if counts[id(each)] > 1
+            )
+            if counts[id(inner)] > 1 and inner.weights and not is_part:
+                found.setdefault(id(inner), inner)
     return list(found.values())
 
 

@@ -99,6 +99,8 @@ def carry_state(old: keras.Layer, new: keras.Layer) -> None:
         new: a built layer with the same arguments.
     """
     for before, after in paired_layers(old, new):
+        if type(before) is not type(after):
+            continue  # A layer that stands elsewhere too, and gets its state there.
         carry_what_is_saved(before, after)
         unsaved = _unsaved_variables(after)
         for place, variable in _unsaved_variables(before).items():

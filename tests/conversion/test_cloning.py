@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+import keras_grow
 from keras_grow import (
     compact,
     convert_optimizer,
@@ -170,3 +171,62 @@ def test_models_made_of_the_same_input_are_converted(tmp_path):
     np.testing.assert_array_equal(growable(X), model(X))
     prune(growable, density=0.3)
     np.testing.assert_allclose(compact(growable).model(X), growable(X), rtol=0, atol=1e-6)
+
+
+@keras.saving.register_keras_serializable("tests_cloning")
+class _Holder(keras.Layer):
+    """A block that holds a layer it was given."""
+
+    def __init__(self, held, **kwargs):
+        super().__init__(**kwargs)
+        self.held, self.dense = held, keras.layers.Dense(8)
+
+    def build(self, shape):
+        self.dense.build(shape)
+
+    def call(self, x):
+        return self.held(self.dense(x))
+
+    def get_config(self):
+        held = keras.saving.serialize_keras_object(self.held)
+        return {**super().get_config(), "held": held}
+
+    @classmethod
+    def from_config(cls, config):
+        held = keras.saving.deserialize_keras_object(config.pop("held"))
+        return cls(held, **config)
+
+
+class _Hider(_Holder):
+    """A block that makes another of what it holds."""
+
+    @classmethod
+    def from_config(cls, config):
+        keras.saving.deserialize_keras_object(config.pop("held"))
+        return cls(keras.layers.Dense(8, name="held"), **config)
+
+
+@pytest.mark.parametrize("place", ["in the model and a block", "in two blocks"])
+def test_a_layer_that_a_block_holds_and_that_stands_elsewhere_is_copied_once(place):
+    inputs = keras.Input((8,))
+    held = keras.layers.Dense(8, name="held")
+    first = held(inputs) if place == "in the model and a block" else _Holder(held)(inputs)
+    model = keras.Model(inputs, _Holder(held, name="block")(first))
+    copy = make_growable(model)
+    assert len(copy.trainable_variables) == len(model.trainable_variables)
+    np.testing.assert_array_equal(copy(X), model(X))
+    kernels = keras_grow.growable_layers(copy)
+    assert len(kernels) == len({id(kernel.kernel) for kernel in kernels})
+    assert keras_grow.report(copy).num_connections == keras_grow.plan_conversion(model).num_reached
+    prune(copy, density=0.4)
+    plain = keras_grow.make_plain(copy)
+    assert len(plain.trainable_variables) == len(model.trainable_variables)
+    np.testing.assert_allclose(plain(X), copy(X), rtol=1e-5, atol=1e-6)
+
+
+def test_a_block_that_would_tear_shared_weights_apart_is_refused():
+    inputs = keras.Input((8,))
+    held = keras.layers.Dense(8, name="held")
+    model = keras.Model(inputs, _Hider(held, name="block")(held(inputs)))
+    with pytest.raises(ValueError, match="stand in several places share their weights.*'held'"):
+        make_growable(model)

@@ -12,16 +12,7 @@ from tests.zoo.backbones import BACKBONES
 _NAMED = ("position", "class_token")
 # What the formats can't express, whatever is in the kernels.
 _NOT_EXPRESSED = {
-    "export_litert": (
-        "bidirectional tagger",
-        "lstm classifier",
-        "text transformer",
-        "video",
-        "Gemma",
-        "GPT-2",
-        "Llama 3",
-    ),
-    "export_onnx": ("video",),
+    "export_litert": ("bidirectional tagger", "lstm classifier", "video", "Gemma", "Llama 3"),
 }
 
 
