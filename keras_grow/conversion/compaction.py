@@ -18,6 +18,7 @@ from keras_grow.structure.constants import Kernel
 from keras_grow.structure.copying import carry_state, made_anew
 from keras_grow.structure.flow import Flow
 from keras_grow.structure.graph import Step, Stream
+from keras_grow.structure.rules import rule_for
 from keras_grow.structure.unit_graph import UnitGraph
 
 
@@ -170,9 +171,9 @@ def compact(model: keras.Model, *, drop_inputs: bool = False, verify: Any = True
         )
 
     def convert(layer: keras.Layer, inside: Inside) -> keras.Layer | None:
+        changes = _changes(flow, steps.get(id(layer)))
         if not carried.get(id(layer), _UNCHANGED).axes:
-            return None
-        changes: dict[str, Any] = {}
+            return made_anew(layer, **changes) if changes else None
         kernel = flow.kernel(layer)
         if kernel is not None:
             (source,), (output,) = steps[id(layer)].inputs, steps[id(layer)].outputs
@@ -183,6 +184,8 @@ def compact(model: keras.Model, *, drop_inputs: bool = False, verify: Any = True
         return made_anew(layer, **changes)
 
     def transfer(old: keras.Layer, new: keras.Layer) -> None:
+        if not carried[id(old)].axes:
+            return
         what = carried[id(old)]
         carry(_without(old, steps[id(old)], what.absorbed), new, what.axes)
         if what.shift is not None:
@@ -208,6 +211,15 @@ def compact(model: keras.Model, *, drop_inputs: bool = False, verify: Any = True
     }
     check_copy(model, compacted, verify, places, as_copy_takes=compaction.as_model_takes)
     return compaction
+
+
+def _changes(flow: Flow, step: Step | None) -> dict[str, Any]:
+    """What becomes of the arguments of a layer without a kernel whose output has fewer units."""
+    if step is None or len(step.outputs) != 1 or flow.kernel(step.layer) is not None:
+        return {}
+    (output,), rule = step.outputs, rule_for(step.layer)
+    count = len(flow.kept(output))
+    return {} if rule is None or count == output.count else rule.changes(step.layer, count)
 
 
 def _carried(flow: Flow, step: Step | None, layer: keras.Layer) -> _Carried:

@@ -18,6 +18,7 @@ from keras_grow.structure.cloning import Inside, check_convertible, clone_with
 from keras_grow.structure.copying import made_anew
 from keras_grow.structure.graph import Stream, UnitsNotFollowed
 from keras_grow.structure.kernels import axes_of, has_kernel, why_not_resizable
+from keras_grow.structure.rules import rule_for
 from keras_grow.structure.unit_graph import Group, UnitGraph
 
 
@@ -84,10 +85,17 @@ def widen(
             densities[id(end.layer)] = end.layer.num_active / size
     touched = {id(end.layer) for end in (*group.made_by, *group.read_by, *group.passed)}
 
+    changed: dict[int, dict[str, Any]] = {}
+    for step in graph.graph.steps:
+        rule, output = rule_for(step.layer), step.outputs[0]
+        grown = _grown_stream(graph, group, output, num_new)[-1]
+        if rule is not None and grown is not None and grown != output.count:
+            changed[id(step.layer)] = rule.changes(step.layer, grown)
+
     def convert(layer: keras.Layer, inside: Inside) -> keras.Layer | None:
+        changes = {**changed.get(id(layer), {})}
         if id(layer) not in touched:
-            return None
-        changes: dict[str, Any] = {}
+            return made_anew(layer, **changes) if changes else None
         if id(layer) in made:
             changes["filters" if hasattr(layer, "filters") else "units"] = wanted
         if id(layer) in densities:

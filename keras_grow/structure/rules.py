@@ -79,6 +79,10 @@ class UnitRule(abc.ABC):
             outputs[at] = values[:, None]
         return outputs
 
+    def changes(self, layer: Any, count: int) -> dict[str, Any]:
+        """Arguments that a copy of the layer takes whose output has another number of units."""
+        return {}
+
     def axes(self, variable: keras.Variable) -> tuple[int | None, int | None]:
         """On which axes of a variable of the layer the units of its input, and output, lie."""
         return None, -1
@@ -171,6 +175,10 @@ class _Reshaped(UnitByUnit):
             raise UnitsMixed(f"units of its input of shape {shapes[0]} are cut up or not known")
         copies = units * np.arange(size // units, dtype=np.int64)
         return [np.arange(units, dtype=np.int64)[:, None] + copies]
+
+    def changes(self, layer, count):
+        shape = getattr(layer, "target_shape", (-1,))
+        return {} if shape[-1] == -1 else {"target_shape": (*shape[:-1], count)}
 
 
 class _Concatenated(UnitRule):
