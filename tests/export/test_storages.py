@@ -457,7 +457,7 @@ def test_gaps_give_back_their_indices(num_places):
 @pytest.mark.parametrize("fan_in", [[0, 0], [1], [3, 0, 9], [700, 1, 0, 64], [9_000, *[2] * 300]])
 def test_the_tables_of_a_row_sum_every_connection_once(fan_in):
     random, num_inputs = np.random.default_rng(0), 10_000
-    plan = row_table.RowPlan.of(np.array(fan_in))
+    plan = row_table.TablePlan.of(np.array(fan_in))
     units = np.repeat(np.arange(len(fan_in)), fan_in)
     parts = [np.sort(random.permutation(num_inputs)[:count]) for count in fan_in]
     inputs, values = np.concatenate(parts), random.normal(size=len(units))
