@@ -247,7 +247,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="two layers, for a second each")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), metavar="KIND")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of timing, for each row")
+    parser.add_argument("--seconds", type=float, default=8.0, help="of timing, for each row")
     parser.add_argument("--output", type=pathlib.Path, default=harness.RESULTS)
     arguments = parser.parse_args(argv)
     kinds, seconds = arguments.kinds, arguments.seconds
