@@ -400,6 +400,10 @@ def main(argv: list[str] | None = None) -> None:
         "with its tracing, one network after the other on a machine with other work: no "
         "comparison of speed.",
     ]
+    final = [
+        [run for run in runs if (run["problem"], run["kind"]) == key and run["seed"] in seeds]
+        for key in itertools.product(names, KINDS)
+    ]
     tables, differences = [], []
     for name in names:
         part, found = _tables(name, runs, seeds)
@@ -412,7 +416,13 @@ def main(argv: list[str] | None = None) -> None:
         "runs": runs,
     }
     title = "Keras's own layers, pruned and grown"
-    text += [_verdict(differences), *tables]
+    edge = sum(len({run["learning_rate"] for run in each} & {max(rates)}) for each in final)
+    text += [
+        f"{edge} of the {len(final)} networks took the largest learning rate on offer, and might "
+        "do better with a larger one.",
+        _verdict(differences),
+        *tables,
+    ]
     harness.write("reach", title, text, data, COMMAND, arguments.output)
 
 
