@@ -131,6 +131,53 @@ def test_the_benchmarks_of_training_growth_and_ranking_run_by_one_command(tmp_pa
     assert all(seconds > 0 for seconds in ranking["seconds"].values())
 
 
+@pytest.mark.slow
+def test_the_benchmarks_of_keras_own_layers_run_by_one_command_and_say_what_they_found(tmp_path):
+    run = subprocess.run(
+        [
+            *(sys.executable, "-m", "benchmarks", "kernels", "reach"),
+            *("--quick", "--output", str(tmp_path)),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert run.returncode == 0, run.stderr
+    text = (tmp_path / "kernels.md").read_text()
+    for row in json.loads((tmp_path / "kernels.json").read_text())["data"]:
+        timing = row["timings"]["GrowableKernels"]
+        low, high = timing["interval"]
+        assert 0 < low <= timing["ratio"] <= high
+        assert f"**{timing['ratio']:.3f}** | {low:.3f} to {high:.3f}" in text
+        # Of the kernel, of its gradient, and after the update.
+        assert row["added_operations"]["Select"] >= 3
+    text = (tmp_path / "reach.md").read_text()
+    reach = json.loads((tmp_path / "reach.json").read_text())["data"]
+    shares = {run["kind"]: run["active"] / run["connections"] for run in reach["runs"]}
+    assert shares == pytest.approx(
+        {
+            "dense": 1.0,
+            "pruned at once": 0.2,
+            "pruned gradually": 0.2,
+            "grown by the gradient": 0.3,
+            "grown at random": 0.3,
+            "20% at random, fixed": 0.2,
+        },
+        abs=1e-3,
+    )
+    accuracies = {}
+    for run in reach["runs"]:
+        # What chose the settings saw no test image.
+        assert (run["test"] is None) == (run["seed"] not in reach["seeds"])
+        accuracies.setdefault(run["kind"], {})[run["seed"]] = run["test"]
+    for row in reach["differences"]:
+        one, other = ([accuracies[row[key]][s] for s in reach["seeds"]] for key in ("one", "other"))
+        paired = stats.ttest_rel(one, other).confidence_interval(0.95)
+        assert row["interval"] == pytest.approx(paired)
+        assert f"| {row['one']} - {row['other']} | {row['mean']:+.2f} |" in text
+
+
 @pytest.mark.parametrize("names", [["training", "unheard_of"], ["--quick", "sharding"]])
 def test_an_unknown_benchmark_is_refused_with_those_there_are(names, capsys):
     from benchmarks import __main__ as all_benchmarks
