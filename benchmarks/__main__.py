@@ -16,7 +16,16 @@ import sys
 
 from benchmarks import harness
 
-QUICK = ("training", "growth", "ranking", "sparse", "inference", "kernels", "reach")
+QUICK = (
+    "training",
+    "growth",
+    "ranking",
+    "sparse",
+    "inference",
+    "kernels",
+    "channels",
+    "reach",
+)
 BENCHMARKS = (*QUICK, "sharding", "tiled_growth")
 
 

@@ -132,6 +132,29 @@ def test_the_benchmarks_of_training_growth_and_ranking_run_by_one_command(tmp_pa
 
 
 @pytest.mark.slow
+def test_the_benchmark_of_channels_times_files_of_a_dense_and_a_pruned_network(tmp_path):
+    run = subprocess.run(
+        [
+            *(sys.executable, "-m", "benchmarks", "channels"),
+            *("--quick", "--output", str(tmp_path)),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert run.returncode == 0, run.stderr
+    rows = json.loads((tmp_path / "channels.json").read_text())["data"]
+    sizes = {(row["format"], row["what"]): row["bytes"] for row in rows}
+    for form in ("LiteRT", "ONNX"):
+        assert sizes[form, "50% of the FLOPs"] < 0.75 * sizes[form, "dense"]
+    assert all(0 < row["interval"][0] <= row["ratio"] <= row["interval"][1] for row in rows)
+    assert (
+        "| MobileNetV2, LiteRT | 1 | 50% of the FLOPs |" in (tmp_path / "channels.md").read_text()
+    )
+
+
+@pytest.mark.slow
 def test_the_benchmarks_of_keras_own_layers_run_by_one_command_and_say_what_they_found(tmp_path):
     run = subprocess.run(
         [
