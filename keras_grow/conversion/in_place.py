@@ -19,6 +19,7 @@ from keras_grow.layers.in_place import (
 from keras_grow.layers.pairing import paired_layers
 from keras_grow.layers.paths import nested_layers, paths_of
 from keras_grow.measuring.agreement import check_copy
+from keras_grow.optimizer_slots import reset_slots
 from keras_grow.policies.densities import DensityDistribution
 from keras_grow.structure.cloning import check_made_of_graph
 from keras_grow.structure.copying import copied_by_configuration
@@ -42,6 +43,9 @@ def grow_in_place(
         )
     starts = _starts(model, layers, initial_density, seed, zeros_are_dormant)
     _mask(model, {layer: layer for layer in starts.layers}, starts)
+    if model.compiled:
+        kernels = [kernel for layer in starts.layers for kernel in masked_in_place(layer)]
+        reset_slots(model.optimizer, [kernel.dormant() for kernel in kernels])
     return model
 
 

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_grow.layers.growable import StorageChange
 from keras_grow.layers.initializers import ActiveFanIn
 from keras_grow.layers.kernel_types import InnerKernel
 from keras_grow.layers.masked import (
@@ -64,6 +65,11 @@ class Inner(Masked):
         """Makes exactly the connections active that a bool mask names; others become 0."""
         self.kernel_mask.assign(mask)
         self._stored_kernel.assign(keep_active(self._stored_kernel, self.kernel_mask))
+
+    def dormant(self) -> StorageChange:
+        """Its dormant connections, whose optimizer slots describe what is no longer theirs."""
+        dormant = tf.where(~tf.reshape(self.kernel_mask.value, [-1]))[:, 0]
+        return StorageChange(self.inner.variable, dormant)
 
     def placed_in(self, copies: Mapping[keras.Layer, keras.Layer]) -> InnerKernel:
         """The same kernel in the copy of its layer."""

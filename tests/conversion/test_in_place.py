@@ -11,6 +11,7 @@ import tensorflow as tf
 
 import keras_grow
 from keras_grow import make_growable, make_plain
+from keras_grow.keras_private import slots_of
 from keras_grow.layers.in_place import masked_in_place
 from keras_grow.layers.paths import nested_layers
 
@@ -141,6 +142,24 @@ def test_what_dormant_connections_store_reaches_nothing():
         stored = kernel.inner.variable
         stored.assign(np.where(kernel.kernel_mask.numpy(), stored.numpy(), np.nan))
     np.testing.assert_array_equal(model(x), expected)
+
+
+def test_what_the_optimizer_knew_of_dormant_connections_is_forgotten():
+    keras.utils.set_random_seed(1)
+    model, (x, y) = Reader(), _data()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(0.01, use_ema=True), loss)
+    model.fit(x, y, epochs=2, verbose=0)
+    make_growable(model, initial_density=0.5, seed=0, in_place=True)
+    for kernel in keras_grow.growable_layers(model):
+        dormant = ~kernel.kernel_mask.numpy()
+        slots = dict(slots_of(model.optimizer, kernel.inner.variable))
+        assert len(slots) == 3
+        assert not any(slot.numpy()[dormant].any() for slot in slots.values())
+        assert slots["_velocities"].numpy()[~dormant].any()
+    # At the end of `fit` averages are put in the weights' place.
+    model.fit(x, y, verbose=0)
+    _assert_dormant_is_zero(model)
 
 
 def test_it_trains_as_the_copy_of_an_equal_functional_model_does():
