@@ -28,7 +28,7 @@ from benchmarks import harness, mnist_data
 
 COMMAND = "TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 python -m benchmarks.reach"
 SPARSE, GROWN = 0.2, 0.3
-LEARNING_RATES = (3e-3, 1e-2, 3e-2)
+LEARNING_RATES = (3e-3, 1e-2, 3e-2, 1e-1)
 # With this seed, none of the result's, settings are chosen by their accuracy on validation images.
 CHOICE_SEED = 100
 SEEDS = (0, 1, 2)
@@ -419,7 +419,9 @@ def main(argv: list[str] | None = None) -> None:
     edge = sum(len({run["learning_rate"] for run in each} & {max(rates)}) for each in final)
     text += [
         f"{edge} of the {len(final)} networks took the largest learning rate on offer, and might "
-        "do better with a larger one.",
+        "do better with a larger one. (0.1 was put on offer after a first result, in which 9 of 18 "
+        "took 0.03, the largest then: some networks have another learning rate than in that, whose "
+        "test accuracies were known.)",
         _verdict(differences),
         *tables,
     ]
