@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 from keras.src.backend import AutocastScope
 from keras.src.backend.common.stateless_scope import get_stateless_scope
+from keras.src.layers.rnn.conv_lstm import ConvLSTMCell
 from tensorflow.python.eager import context as eager_context
 
 
@@ -72,6 +73,10 @@ def operation_type(function: Callable) -> type:
 def compiled_loss(model: keras.Model) -> Any:
     """The loss object of a compiled model: another one each time that it is compiled."""
     return getattr(model, "_compile_loss", None)
+
+
+CONV_LSTM_CELL: type[keras.Layer] = ConvLSTMCell
+"""The cell of the convolutional LSTMs, which has no public name."""
 
 
 def current_stateless_scope() -> keras.StatelessScope | None:

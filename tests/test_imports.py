@@ -3,6 +3,8 @@
 import ast
 import collections
 import pathlib
+import subprocess
+import sys
 
 import keras_grow
 
@@ -95,3 +97,18 @@ def test_rooms_of_their_own_are_used_by_none_but_what_shows_them():
         if _room(importer) != _room(other):
             users[_room(other)].add(_room(importer))
     assert users["areas"] | users["synthesis"] <= {"__init__", "records"}
+
+
+def test_the_import_leaves_tensorflow_to_be_set_up():
+    program = (
+        "import keras_grow, tensorflow as tf\n"
+        "tf.config.threading.set_intra_op_parallelism_threads(1)\n"
+        "cpu = tf.config.list_physical_devices('CPU')[0]\n"
+        "two = [tf.config.LogicalDeviceConfiguration()] * 2\n"
+        "tf.config.set_logical_device_configuration(cpu, two)\n"
+        "print(len(tf.config.list_logical_devices('CPU')))\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    assert ran.stdout.split()[-1] == "2"

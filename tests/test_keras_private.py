@@ -305,3 +305,8 @@ def test_tensorflows_generator_has_a_state_that_can_be_set():
     tf.random.set_seed(3)  # Kernels keep a state too, and start afresh.
     context._rng.setstate(state)
     np.testing.assert_array_equal(tf.random.normal([2]), drawn)
+
+
+def test_the_cell_of_convolutional_lstms_has_this_name():
+    for layer in (keras.layers.ConvLSTM1D, keras.layers.ConvLSTM2D, keras.layers.ConvLSTM3D):
+        assert type(layer(1, 1).cell) is keras_private.CONV_LSTM_CELL

@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 
+from keras_grow.keras_private import CONV_LSTM_CELL
 from keras_grow.kernel_axes import KernelAxes
 from keras_grow.layers.growable import Growable
 from keras_grow.layers.paths import layer_paths
@@ -164,11 +165,8 @@ for _type in (_layers.DepthwiseConv1D, _layers.DepthwiseConv2D):
     register(_type, kernel=_depthwise)
 for _type in (_layers.SeparableConv1D, _layers.SeparableConv2D):
     register(_type, depthwise_kernel=_depthwise, pointwise_kernel=_dense)
-for _type in (_layers.SimpleRNNCell, _layers.LSTMCell, _layers.GRUCell):
+for _type in (_layers.SimpleRNNCell, _layers.LSTMCell, _layers.GRUCell, CONV_LSTM_CELL):
     register(_type, kernel=_dense, recurrent_kernel=_dense)
-for _type in (_layers.ConvLSTM1D, _layers.ConvLSTM2D, _layers.ConvLSTM3D):
-    # Their cells have no public names.
-    register(type(_type(1, 1).cell), kernel=_dense, recurrent_kernel=_dense)
 register(_layers.EinsumDense, kernel=_einsum)
 register(_layers.Embedding, embeddings=_dense)
 if hasattr(_layers, "ReversibleEmbedding"):  # Since Keras 3.13 or so.
