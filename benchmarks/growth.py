@@ -14,7 +14,8 @@ import numpy as np
 
 import keras_grow
 from benchmarks import harness
-from keras_grow.connections.change import Group, choose, measure_statistics
+from keras_grow.connections.amounts import Group, choose
+from keras_grow.connections.measured import measure_statistics
 
 COMMAND = "python -m benchmarks.growth"
 LENET = (784, 300, 100, 10)

@@ -1,6 +1,6 @@
 """What verbs raise beside `ValueError` and `TypeError`; each is a `ValueError`."""
 
-from keras_grow.connections.change import CapacityUsedUp, NothingToChange
+from keras_grow.connections.amounts import CapacityUsedUp, NothingToChange
 from keras_grow.export.verification import NotVerified
 from keras_grow.measuring.agreement import CopyDiffers
 from keras_grow.structure.graph import UnitsNotFollowed

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from keras_grow.areas.layer import PartialAreaConv2D
-from keras_grow.connections.change import NothingToChange
+from keras_grow.connections.amounts import NothingToChange
 from keras_grow.layers.conv import GrowableConv2D
 from keras_grow.layers.growable import growable_layers
 from keras_grow.layers.observer import Observer, observing

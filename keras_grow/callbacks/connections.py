@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from keras_grow.callbacks.moments import Epochs, Steps
 from keras_grow.callbacks.quiet import as_quiet_as_fit
 from keras_grow.callbacks.scheduled import Scheduled
-from keras_grow.connections.change import ChangeRecord, changeable_layers, optimizer_of
+from keras_grow.connections.acted_on import changeable_layers, optimizer_of
+from keras_grow.connections.record import ChangeRecord
 from keras_grow.integers import checked_integer
 from keras_grow.layers.growable import Growable
 from keras_grow.measuring.gradients import GradientMeter

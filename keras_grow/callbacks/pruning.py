@@ -5,8 +5,8 @@ from typing import Any
 
 from keras_grow.callbacks.connections import ConnectionChange, Schedule
 from keras_grow.callbacks.moments import Epochs, Steps
-from keras_grow.connections.change import ChangeRecord
 from keras_grow.connections.pruning import prune
+from keras_grow.connections.record import ChangeRecord
 from keras_grow.layers.growable import Growable
 from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.policies.densities import DensityDistribution

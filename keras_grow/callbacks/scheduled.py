@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras_grow.as_it_was import Snapshot
 from keras_grow.callbacks.copyable import CopyableCallback
 from keras_grow.callbacks.moments import Epochs, Steps
-from keras_grow.connections.change import CapacityUsedUp, NothingToChange
+from keras_grow.connections.amounts import CapacityUsedUp, NothingToChange
 from keras_grow.keras_private import step_counter
 from keras_grow.optimizer_slots import steps_made
 

@@ -9,7 +9,8 @@ import tensorflow as tf
 from keras_grow.callbacks.copyable import CopyableCallback
 from keras_grow.callbacks.moments import Epochs
 from keras_grow.callbacks.quiet import as_quiet_as_fit
-from keras_grow.connections.change import check_policy, measure_statistics
+from keras_grow.connections.acted_on import check_policy
+from keras_grow.connections.measured import measure_statistics
 from keras_grow.layers.growable import Growable, growable_layers
 from keras_grow.layers.paths import paths_of
 from keras_grow.layers.pictures import block_densities

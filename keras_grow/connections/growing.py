@@ -8,16 +8,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_grow.connections.change import (
-    ChangeRecord,
-    changeable_layers,
-    check_policy,
-    choose,
-    counts_to_change,
-    measure_statistics,
-    optimizer_of,
-    record,
-)
+from keras_grow.connections.acted_on import changeable_layers, check_policy, optimizer_of
+from keras_grow.connections.amounts import choose, counts_to_change
+from keras_grow.connections.measured import measure_statistics
+from keras_grow.connections.record import ChangeRecord, record
 from keras_grow.layers.growable import Growable
 from keras_grow.layers.paths import paths_of
 from keras_grow.measuring.gradients import GradientMeter

@@ -9,19 +9,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_grow.connections.change import (
-    ChangeRecord,
-    Group,
-    NothingToChange,
-    changeable_layers,
-    check_policy,
-    choose,
-    counts_to_change,
-    measure_statistics,
-    optimizer_of,
-    record,
-)
+from keras_grow.connections.acted_on import changeable_layers, check_policy, optimizer_of
+from keras_grow.connections.amounts import Group, NothingToChange, choose, counts_to_change
 from keras_grow.connections.cut_off import CutOffWarning
+from keras_grow.connections.measured import measure_statistics
+from keras_grow.connections.record import ChangeRecord, record
 from keras_grow.layers.growable import Growable
 from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.optimizer_slots import reset_slots

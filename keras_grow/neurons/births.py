@@ -7,12 +7,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_grow.connections.change import (
-    CapacityUsedUp,
-    changeable_layers,
-    check_policy,
-    optimizer_of,
-)
+from keras_grow.connections.acted_on import changeable_layers, check_policy, optimizer_of
+from keras_grow.connections.amounts import CapacityUsedUp
 from keras_grow.kernel_axes import KernelAxes
 from keras_grow.layers.dense_like import DenseLike
 from keras_grow.layers.growable import Growable

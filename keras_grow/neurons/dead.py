@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_grow.connections.change import optimizer_of
+from keras_grow.connections.acted_on import optimizer_of
 from keras_grow.kernel_axes import KernelAxes
 from keras_grow.layers.growable import growable_layers
 from keras_grow.neurons.units import NeuronRecord, cut_connections, followed

@@ -11,7 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_grow.as_it_was import as_it_was_on_error
-from keras_grow.connections.change import CapacityUsedUp, changeable_layers, optimizer_of
+from keras_grow.connections.acted_on import changeable_layers, optimizer_of
+from keras_grow.connections.amounts import CapacityUsedUp
 from keras_grow.integers import checked_integer
 from keras_grow.layers.conv_like import ConvLike
 from keras_grow.layers.growable import Growable, StorageChange

@@ -9,12 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_grow.connections.change import (
-    NothingToChange,
-    changeable_layers,
-    check_policy,
-    optimizer_of,
-)
+from keras_grow.connections.acted_on import changeable_layers, check_policy, optimizer_of
+from keras_grow.connections.amounts import NothingToChange
 from keras_grow.connections.cut_off import CutOffWarning
 from keras_grow.kernel_axes import KernelAxes
 from keras_grow.layers.growable import Growable

@@ -177,7 +177,7 @@ class DensityDistribution(abc.ABC):
 
     @abc.abstractmethod
     def __call__(self, shapes: Sequence[tuple[int, ...]]) -> list[float]:
-        """Returns the density of each kernel, given the kernels' shapes, units last."""
+        """Returns the density of each kernel, given the kernels' shapes."""
 
 
 class Uniform(DensityDistribution):

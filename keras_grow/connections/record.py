@@ -1,0 +1,93 @@
+"""What was done to connections, layer by layer."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+from keras_grow.layers.growable import Growable
+from keras_grow.layers.paths import paths_of
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerChange:
+    """What growth or pruning did to one layer.
+
+    Attributes:
+        name: the layer's path in the model.
+        indices: int64 tensor, the flat indices of the changed connections, ascending.
+        num_active: how many connections of the layer are active now.
+    """
+
+    name: str
+    indices: tf.Tensor = dataclasses.field(repr=False)
+    num_active: int
+
+    @property
+    def count(self) -> int:
+        """How many connections changed."""
+        return len(self.indices)
+
+
+@dataclasses.dataclass(frozen=True)
+class ChangeRecord:
+    """What a call of `grow` or `prune` did; its `str` says it in a line.
+
+    Attributes:
+        layers: a `LayerChange` for each layer that took part, in the model's order.
+        num_active: active connections of these layers, now.
+        num_connections: all their connections.
+        seconds: how long it took.
+        loss: the mean loss on the growth data before the change, or `None` if it was not measured.
+        is_complete: whether all connections were ranked; False where the time given to the search
+            in a sparse layer ran out, and the best found until then were taken.
+    """
+
+    layers: tuple[LayerChange, ...]
+    num_active: int
+    num_connections: int
+    seconds: float
+    loss: float | None
+    is_complete: bool = True
+
+    @property
+    def count(self) -> int:
+        """How many connections changed."""
+        return sum(layer.count for layer in self.layers)
+
+    @property
+    def density(self) -> float:
+        """Active connections over all connections, now."""
+        return self.num_active / self.num_connections
+
+    def __str__(self) -> str:
+        loss = "" if self.loss is None else f", loss {self.loss:.4g}"
+        loss += "" if self.is_complete else ", search incomplete"
+        return (
+            f"{self.count:,} connections changed, {self.num_active:,} of "
+            f"{self.num_connections:,} active ({self.density:.2%}){loss}, {self.seconds:.2f} s"
+        )
+
+
+def record(
+    model: keras.Model,
+    layers: Sequence[Growable],
+    chosen: Sequence[tf.Tensor],
+    seconds: float,
+    loss: float | None,
+    is_complete: bool = True,
+) -> ChangeRecord:
+    """The record of a change that has been made."""
+    changes = tuple(
+        LayerChange(path, indices, layer.num_active)
+        for path, layer, indices in zip(paths_of(model, layers), layers, chosen, strict=True)
+    )
+    return ChangeRecord(
+        changes,
+        sum(change.num_active for change in changes),
+        sum(layer.num_connections for layer in layers),
+        seconds,
+        loss,
+        is_complete,
+    )
