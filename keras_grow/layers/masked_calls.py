@@ -77,7 +77,8 @@ def call_masked(
     for kernel in holder.masked_kernels:
         if not isinstance(kernel.inner.variable, keras.Variable):
             _check_is_used_as_it_is(kernel.inner)
-    looked_up = _looked_up(holder.masked_kernels, layer, kwargs)
+    inputs = args[0] if args else kwargs.get("inputs")
+    looked_up = _looked_up(holder.masked_kernels, layer, inputs, kwargs)
     with uncast_variables():
         pairs = [
             (kernel.inner.variable, kernel.effective_kernel())
@@ -89,8 +90,7 @@ def call_masked(
     if looked_up is None:
         return outputs
     # A mask for the rows that were looked up, and not for the whole table.
-    indices = tf.cast(args[0] if args else kwargs["inputs"], "int64")
-    active = tf.gather(tf.convert_to_tensor(looked_up.kernel_mask), indices)
+    active = tf.gather(tf.convert_to_tensor(looked_up.kernel_mask), tf.cast(inputs, "int64"))
     return copy_timestep_mask(outputs, keep_active(outputs, active))
 
 
@@ -104,12 +104,16 @@ def _check_is_used_as_it_is(kernel: InnerKernel) -> None:
 
 
 def _looked_up(
-    kernels: Sequence[Inner], layer: keras.Layer, arguments: Mapping[str, Any]
+    kernels: Sequence[Inner], layer: keras.Layer, inputs: Any, arguments: Mapping[str, Any]
 ) -> Inner | None:
-    """The table of which this call reads some rows only, if the layer is an Embedding."""
+    """The table of which this call reads some rows only, if the layer is an Embedding.
+
+    Ragged and sparse indices take the whole table.
+    """
     for kernel in kernels:
         if (
-            kernel.inner.is_embedding
+            isinstance(inputs, tf.Tensor)
+            and kernel.inner.is_embedding
             and kernel.inner.layer is layer
             and isinstance(kernel, MaskedInner)
             and not arguments.get("reverse", False)
