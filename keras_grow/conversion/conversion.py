@@ -115,12 +115,16 @@ def make_growable(
     ```
     """
     if in_place:
-        return grow_in_place(model, layers, initial_density, seed, zeros_are_dormant)
+        grown = grow_in_place(model, layers, initial_density, seed, zeros_are_dormant)
+        _warn_of_what_is_left(model, layers)
+        return grown
     check_convertible(model)
     if not is_made_of_graph(model):
-        return grow_by_configuration(
+        grown = grow_by_configuration(
             model, layers, initial_density, seed, zeros_are_dormant, verify
         )
+        _warn_of_what_is_left(model, layers)
+        return grown
     chosen = wanted_layers(model, layers, why_not_growable)
     _check_any(chosen, model, layers)
     sparse = [layer for layer in chosen if isinstance(layer, SparseDense)]
@@ -154,12 +158,7 @@ def make_growable(
 
     copy = clone_with(model, convert, transfer)
     check_copy(model, copy, verify, not_compared=starts.thinned)
-    if layers is None and (conversion := plan_conversion(model)).left:
-        warnings.warn(
-            f"Not all of the model can grow: {conversion}. Choose with `layers=` to say what you "
-            "expect.",
-            stacklevel=2,
-        )
+    _warn_of_what_is_left(model, layers)
     return copy
 
 
@@ -307,6 +306,16 @@ def make_plain(model: keras.Model, *, in_place: bool = False, verify: Any = True
 def _carry_bias(old: keras.Layer, new: keras.Layer) -> None:
     if new.bias is not None:
         new.bias.assign(old.bias)
+
+
+def _warn_of_what_is_left(model: keras.Model, layers: LayerChoice) -> None:
+    """Says once which weights `make_growable` leaves, unless its layers were chosen."""
+    if layers is None and (conversion := plan_conversion(model)).left:
+        warnings.warn(
+            f"Not all of the model can grow: {conversion}. Choose with `layers=` to say what you "
+            "expect.",
+            stacklevel=3,
+        )
 
 
 def _check_any(chosen: Sequence[keras.Layer], model: keras.Model, layers: LayerChoice) -> None:

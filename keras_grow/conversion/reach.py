@@ -70,10 +70,11 @@ class Conversion:
 def plan_conversion(model: keras.Model, layers: LayerChoice = None) -> Conversion:
     """Says what `make_growable` would reach of `model`, and why it would leave the rest.
 
-    Args:
-        model, layers: as in `make_growable`.
+    It says so too of models that only grow with `in_place`, such as subclassed ones.
 
-    It says the same of models that only grow with `in_place`, such as subclassed ones.
+    Args:
+        model: a built model of any kind.
+        layers: as in `make_growable`.
 
     Raises:
         TypeError, ValueError: as `make_growable`, but for a model without layers to convert.
@@ -85,6 +86,11 @@ def plan_conversion(model: keras.Model, layers: LayerChoice = None) -> Conversio
     ```
     """
     check_is_keras_model(model)
+    if not model.built:
+        raise ValueError(
+            "Only a built model has weights to count. Received: an unbuilt model. Call it on a "
+            "batch, or build it."
+        )
     is_copied = is_graph(model) and is_made_of_graph(model)
     reachable = exchangeable_layers(model) if is_copied else list(maskable_layers(model))
     chosen = choose_layers(model, layers, reachable, why_not_growable)

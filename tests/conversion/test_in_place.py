@@ -290,6 +290,46 @@ def test_a_copy_that_would_lose_the_masks_is_refused():
             verb(model)
 
 
+class _Positions(keras.layers.Layer):
+    """A layer with a table that no layer multiplies by."""
+
+    def build(self, shape):
+        self.table = self.add_weight(name="table", shape=shape[1:])
+
+    def call(self, x):
+        return x + self.table
+
+
+@keras.saving.register_keras_serializable(_PACKAGE)
+class _Placed(keras.Model):
+    """Its class makes its graph, with a table of positions in it."""
+
+    def __init__(self, width, **kwargs):
+        inputs = keras.Input((5, 6))
+        outputs = keras.layers.Dense(width)(_Positions(name="positions")(inputs))
+        super().__init__(inputs=inputs, outputs=outputs, **kwargs)
+        self.width = width
+
+    def get_config(self):
+        return {"width": self.width, "name": self.name}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        return cls(**config)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_what_is_left_is_said_here_too(in_place):
+    with pytest.warns(
+        UserWarning, match="(?s)Not all of the model can grow.*positions/table"
+    ) as told:
+        grown = make_growable(_Placed(3), in_place=in_place)
+    assert len(told) == 1
+    assert keras_grow.report(grown).left == {"positions/table": 30}
+    with pytest.raises(ValueError, match="Received: an unbuilt model"):
+        keras_grow.plan_conversion(Reader())
+
+
 def test_an_unbuilt_model_and_one_without_kernels_are_refused():
     with pytest.raises(ValueError, match="Received: an unbuilt model"):
         make_growable(Reader(), in_place=True)
