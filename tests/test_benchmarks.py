@@ -11,6 +11,13 @@ from scipy import stats
 ROOT = pathlib.Path(__file__).parents[1]
 
 
+def _run_quickly(*names, output):
+    """Runs benchmarks by the one command, measuring little."""
+    command = [sys.executable, "-m", "benchmarks", *names, "--quick", "--output", str(output)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert run.returncode == 0, run.stderr
+
+
 @pytest.mark.slow
 def test_digits_benchmark_writes_paired_differences_with_their_t_intervals(tmp_path):
     options = ["--splits", "2", "--epochs", "16", "--output", str(tmp_path)]
@@ -97,17 +104,7 @@ def test_the_benchmark_of_inference_writes_tables_whose_numbers_fit_together(tmp
 
 @pytest.mark.slow
 def test_the_benchmarks_of_training_growth_and_ranking_run_by_one_command(tmp_path):
-    run = subprocess.run(
-        [
-            *(sys.executable, "-m", "benchmarks", "training", "growth", "ranking"),
-            *("--quick", "--output", str(tmp_path)),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-    )
-    assert run.returncode == 0, run.stderr
+    _run_quickly("training", "growth", "ranking", output=tmp_path)
     training = json.loads((tmp_path / "training.json").read_text())["data"]
     kinds = {"keras.layers.Dense", "GrowableDense", "WeightNormDense", "weight norm by hand"}
     assert kinds < {row["kind"] for row in training["steps"]}
@@ -133,17 +130,7 @@ def test_the_benchmarks_of_training_growth_and_ranking_run_by_one_command(tmp_pa
 
 @pytest.mark.slow
 def test_the_benchmark_of_channels_times_files_of_a_dense_and_a_pruned_network(tmp_path):
-    run = subprocess.run(
-        [
-            *(sys.executable, "-m", "benchmarks", "channels"),
-            *("--quick", "--output", str(tmp_path)),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-    )
-    assert run.returncode == 0, run.stderr
+    _run_quickly("channels", output=tmp_path)
     rows = json.loads((tmp_path / "channels.json").read_text())["data"]
     sizes = {(row["format"], row["what"]): row["bytes"] for row in rows}
     for form in ("LiteRT", "ONNX"):
@@ -156,17 +143,7 @@ def test_the_benchmark_of_channels_times_files_of_a_dense_and_a_pruned_network(t
 
 @pytest.mark.slow
 def test_the_benchmarks_of_keras_own_layers_run_by_one_command_and_say_what_they_found(tmp_path):
-    run = subprocess.run(
-        [
-            *(sys.executable, "-m", "benchmarks", "kernels", "reach"),
-            *("--quick", "--output", str(tmp_path)),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-    )
-    assert run.returncode == 0, run.stderr
+    _run_quickly("kernels", "reach", output=tmp_path)
     text = (tmp_path / "kernels.md").read_text()
     for row in json.loads((tmp_path / "kernels.json").read_text())["data"]:
         timing = row["timings"]["GrowableKernels"]
