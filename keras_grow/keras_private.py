@@ -6,9 +6,10 @@ were run on Keras 3.10.0, 3.13.0 and 3.15.1, TensorFlow 2.19.0 and 2.21.0.
 """
 
 import contextlib
+import dataclasses
 import random
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
@@ -57,11 +58,31 @@ def forget_compiled(model: keras.Model) -> None:
     model.train_function = model.test_function = model.predict_function = None
 
 
-def call_that_made(tensor: Any) -> tuple[Any, Sequence[Any], Sequence[Any]]:
-    """What a symbolic tensor came from: a layer or operation, and all that it took and made."""
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """One call of a layer or operation: the symbolic tensors that it took and made, flattened.
+
+    Attributes:
+        operation: the layer or operation.
+        inputs, outputs: the tensors.
+        args, kwargs: all that it was called with.
+    """
+
+    operation: Any
+    inputs: Sequence[Any]
+    outputs: Sequence[Any]
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+
+
+def call_that_made(tensor: Any) -> Call:
+    """The call that a symbolic tensor came from."""
     operation, node_index, _ = tensor._keras_history
     node = operation._inbound_nodes[node_index]
-    return operation, node.input_tensors, node.output_tensors
+    arguments = node.arguments
+    return Call(
+        operation, node.input_tensors, node.output_tensors, arguments.args, arguments.kwargs
+    )
 
 
 def operation_type(function: Callable) -> type:
@@ -77,6 +98,10 @@ def compiled_loss(model: keras.Model) -> Any:
 
 CONV_LSTM_CELL: type[keras.Layer] = ConvLSTMCell
 """The cell of the convolutional LSTMs, which has no public name."""
+
+
+ATTENTION = {name: f"_{name}_dense" for name in ("query", "key", "value", "gate", "output")}
+"""The layers inside an attention of Keras's, by what they make."""
 
 
 def current_stateless_scope() -> keras.StatelessScope | None:

@@ -5,6 +5,7 @@ They were run on Keras 3.10.0, 3.13.0 and 3.15.1, TensorFlow 2.19.0 and 2.21.0.
 
 import ast
 import importlib.util
+import inspect
 import pathlib
 
 import keras
@@ -176,16 +177,17 @@ def test_a_copy_carries_the_mask_of_timesteps():
 
 def test_a_symbolic_tensor_knows_what_made_it():
     x, layer = keras.Input((3,)), keras.layers.Dense(2)
-    operation, inputs, outputs = keras_private.call_that_made(y := layer(x))
+    call = keras_private.call_that_made(y := layer(x))
+    operation, inputs, outputs = call.operation, call.inputs, call.outputs
     assert operation is layer
     assert inputs[0] is x
     assert outputs[0] is y
-    assert keras_private.call_that_made(y)[2] is outputs  # It is what calls are told apart by.
+    assert keras_private.call_that_made(y).outputs is outputs  # It is what calls are told apart by.
 
 
 def test_operations_have_types():
     x = keras.Input((1,))
-    made = keras_private.call_that_made(x + x)[0]
+    made = keras_private.call_that_made(x + x).operation
     assert type(made) is keras_private.operation_type(keras.ops.add)
 
 
@@ -310,3 +312,27 @@ def test_tensorflows_generator_has_a_state_that_can_be_set():
 def test_the_cell_of_convolutional_lstms_has_this_name():
     for layer in (keras.layers.ConvLSTM1D, keras.layers.ConvLSTM2D, keras.layers.ConvLSTM3D):
         assert type(layer(1, 1).cell) is keras_private.CONV_LSTM_CELL
+
+
+@pytest.mark.parametrize(
+    "layer", [keras.layers.MultiHeadAttention(2, 3), keras.layers.GroupQueryAttention(3, 4, 2)]
+)
+def test_the_layers_inside_an_attention_have_these_names(layer):
+    layer(np.ones((1, 5, 4)), np.ones((1, 5, 4)))
+    shapes = {
+        name: tuple(getattr(layer, attribute).kernel.shape)
+        for name, attribute in keras_private.ATTENTION.items()
+        if name != "gate"
+    }
+    num_heads = 2 if isinstance(layer, keras.layers.MultiHeadAttention) else 4
+    assert shapes["query"] == (4, num_heads, 3)
+    assert shapes["key"] == shapes["value"] == (4, 2, 3)
+    assert shapes["output"] == (num_heads, 3, 4)
+
+
+def test_a_gated_attention_has_one_layer_more():
+    if "use_gate" not in inspect.signature(keras.layers.MultiHeadAttention).parameters:
+        pytest.skip("this Keras has no gates")
+    layer = keras.layers.MultiHeadAttention(2, 3, use_gate=True)
+    layer(np.ones((1, 5, 4)), np.ones((1, 5, 4)))
+    assert getattr(layer, keras_private.ATTENTION["gate"]).kernel.shape == (4, 2, 3)

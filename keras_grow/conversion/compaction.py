@@ -9,17 +9,20 @@ import numpy as np
 import tensorflow as tf
 
 from keras_grow.layers.growable import Growable, check_finite
+from keras_grow.layers.growable_kernels import GrowableKernels
 from keras_grow.layers.paths import nested_layers, paths_of
 from keras_grow.layers.weight_norm_kernel import WeightNormKernel
 from keras_grow.measuring.agreement import check_copy
-from keras_grow.structure.axes import Axes, carry
+from keras_grow.structure.axes import Axes, Places, carry
 from keras_grow.structure.cloning import Inside, check_convertible, clone_with
 from keras_grow.structure.constants import Kernel
 from keras_grow.structure.copying import carry_state, made_anew
 from keras_grow.structure.flow import Flow
 from keras_grow.structure.graph import Step, Stream
+from keras_grow.structure.kernels import axes_of
 from keras_grow.structure.rules import rule_for
-from keras_grow.structure.unit_graph import UnitGraph
+from keras_grow.structure.unit_graph import KernelCall, UnitGraph
+from keras_grow.structure.wirings import INPUT, OUTPUT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +105,7 @@ class _Carried:
     """How the variables of a layer lie in those of its compact copy.
 
     Attributes:
-        axes: along axes -1 and -2.
+        axes: by the sides of the layer.
         absorbed: which of the old inputs went into the biases.
         shift: what they added to the biases that are left, `None` if they are none.
     """
@@ -163,16 +166,16 @@ def compact(model: keras.Model, *, drop_inputs: bool = False, verify: Any = True
     for step in flow.graph.steps:
         steps.setdefault(id(step.layer), step)
     carried = {id(layer): _carried(flow, steps.get(id(layer)), layer) for layer in layers}
-    kernels = [layer for layer in layers if flow.kernel(layer) is not None]
-    if not kernels:
+    if not flow.kernel_calls:
         raise ValueError(
             "The model has no layer whose units could be removed: a Dense, growable or convolution "
             f"layer. Received: a model with layers {paths_of(model, layers[1:])}"
         )
 
     def convert(layer: keras.Layer, inside: Inside) -> keras.Layer | None:
-        changes = _changes(flow, steps.get(id(layer)))
-        if not carried.get(id(layer), _UNCHANGED).axes:
+        axes = carried.get(id(layer), _UNCHANGED).axes
+        changes = _changes(flow, steps.get(id(layer)), axes)
+        if not axes:
             return made_anew(layer, **changes) if changes else None
         kernel = flow.kernel(layer)
         if kernel is not None:
@@ -181,7 +184,7 @@ def compact(model: keras.Model, *, drop_inputs: bool = False, verify: Any = True
             changes["filters" if hasattr(layer, "filters") else "units"] = len(units)
             if isinstance(layer, Growable):
                 changes["initial_density"] = _density_left(kernel, inputs, units)
-        return made_anew(layer, **changes)
+        return _remade(layer, flow.inside(layer, axes), changes)
 
     def transfer(old: keras.Layer, new: keras.Layer) -> None:
         if not carried[id(old)].axes:
@@ -197,7 +200,7 @@ def compact(model: keras.Model, *, drop_inputs: bool = False, verify: Any = True
     compacted = clone_with(model, convert, transfer, input_shapes)
     compaction = Compaction(
         compacted,
-        tuple(_layer_compaction(flow, steps[id(layer)]) for layer in kernels),
+        tuple(_layer_compaction(flow, call) for call in flow.kernel_calls),
         flow.used_inputs,
         drop_inputs,
         flow.reasons,
@@ -207,15 +210,38 @@ def compact(model: keras.Model, *, drop_inputs: bool = False, verify: Any = True
     places = {
         id(layer): _computed(flow, steps[id(layer)])
         for layer in layers
-        if -1 in carried[id(layer)].axes
+        if OUTPUT in carried[id(layer)].axes and _makes_its_output(flow, layer)
     }
     check_copy(model, compacted, verify, places, as_copy_takes=compaction.as_model_takes)
     return compaction
 
 
-def _changes(flow: Flow, step: Step | None) -> dict[str, Any]:
-    """What becomes of the arguments of a layer without a kernel whose output has fewer units."""
-    if step is None or len(step.outputs) != 1 or flow.kernel(step.layer) is not None:
+def _remade(
+    layer: keras.Layer,
+    parts: Mapping[keras.Layer, dict[str, Any]],
+    changes: dict[str, Any],
+) -> keras.Layer:
+    """A layer made anew, with other arguments for it and for layers that it is given."""
+    inside = {id(part): made_anew(part, **of_part) for part, of_part in parts.items()}
+    if isinstance(layer, GrowableKernels):
+        inner = made_anew(layer.layer, inside=inside, **changes)
+        return made_anew(layer, inside={id(layer.layer): inner})
+    return made_anew(layer, inside=inside, **changes)
+
+
+def _makes_its_output(flow: Flow, layer: keras.Layer) -> bool:
+    """Whether all that a layer makes are its units: a tied embedding makes words too."""
+    steps = [step for step in flow.graph.steps if step.layer is layer]
+    return not any(flow.makes_others(step) for step in steps)
+
+
+def _changes(flow: Flow, step: Step | None, axes: Axes) -> dict[str, Any]:
+    """What becomes of the arguments of a layer of which units have gone."""
+    if step is None or flow.kernel(step.layer) is not None:
+        return {}
+    if flow.sides(step) is not None:
+        return flow.changes(step.layer, axes)
+    if len(step.outputs) != 1:
         return {}
     (output,), rule = step.outputs, rule_for(step.layer)
     count = len(flow.kept(output))
@@ -224,19 +250,23 @@ def _changes(flow: Flow, step: Step | None) -> dict[str, Any]:
 
 def _carried(flow: Flow, step: Step | None, layer: keras.Layer) -> _Carried:
     """What becomes of the variables of a layer, first called in `step`."""
-    if step is None or not layer.weights or len(step.inputs) != 1 or len(step.outputs) != 1:
+    if step is None or not layer.weights:
         return _UNCHANGED
-    kept = {-2: flow.kept(step.inputs[0]), -1: flow.kept(step.outputs[0])}
-    counts = {-2: step.inputs[0].count, -1: step.outputs[0].count}
+    streams = flow.sides(step)
+    if streams is None:
+        if len(step.inputs) != 1 or len(step.outputs) != 1:
+            return _UNCHANGED
+        streams = {INPUT: step.inputs[0], OUTPUT: step.outputs[0]}
+    kept = {side: flow.kept(stream) for side, stream in streams.items()}
     axes = {
-        axis: (units, np.arange(len(units)))
-        for axis, units in kept.items()
-        if len(units) < counts[axis]
+        side: Places(units, np.arange(len(units)), streams[side].count, len(units))
+        for side, units in kept.items()
+        if len(units) < streams[side].count
     }
     if flow.kernel(layer) is None or not axes:
         return dataclasses.replace(_UNCHANGED, axes=axes)
     absorbed, sums = flow.absorbed(layer)
-    shift = sums[kept[-1]]
+    shift = sums[kept[OUTPUT]]
     # Without biases only a unit that nothing reads, left where one must be, has lost anything.
     has_shift = layer.bias is not None and shift.any()
     return _Carried(axes, absorbed, shift if has_shift else None)
@@ -278,8 +308,8 @@ def _computed(flow: Flow, step: Step) -> tuple[np.ndarray, np.ndarray]:
     return kept[there], there
 
 
-def _layer_compaction(flow: Flow, step: Step) -> LayerCompaction:
-    (source,), (output,) = step.inputs, step.outputs
-    return LayerCompaction(
-        step.path, source.count, output.count, flow.kept(source), flow.kept(output)
-    )
+def _layer_compaction(flow: Flow, call: KernelCall) -> LayerCompaction:
+    axes = axes_of(call.layer)
+    inputs = flow.kept_along(call.reads, axes.num_inputs)
+    units = flow.kept_along(call.makes, axes.num_units)
+    return LayerCompaction(call.path, axes.num_inputs, axes.num_units, inputs, units)

@@ -20,6 +20,7 @@ from keras_grow.structure.graph import Stream, UnitsNotFollowed
 from keras_grow.structure.kernels import axes_of, has_kernel, why_not_resizable
 from keras_grow.structure.rules import rule_for
 from keras_grow.structure.unit_graph import Group, UnitGraph
+from keras_grow.structure.wirings import OUTPUT
 
 
 def widen(
@@ -112,7 +113,7 @@ def widen(
     for before, after in paired_layers(model, widened):
         if id(before) in touched:
             carry(before, after, carried.get(id(before), {}))
-    places = {layer: axes[-1] for layer, axes in carried.items() if -1 in axes}
+    places = {layer: axes[OUTPUT][:2] for layer, axes in carried.items() if OUTPUT in axes}
     check_copy(model, widened, verify, places)
     return widened
 

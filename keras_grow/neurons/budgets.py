@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from keras_grow.structure.graph import Step
-from keras_grow.structure.kernels import has_kernel
+from keras_grow.structure.graph import Step, Stream
+from keras_grow.structure.kernels import axes_of
 from keras_grow.structure.rules import Depthwise, computing, rule_for
-from keras_grow.structure.unit_graph import UnitGraph
+from keras_grow.structure.unit_graph import KernelCall, UnitGraph
+from keras_grow.structure.wirings import Axis, Product, num_positions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,8 +25,8 @@ class LayerSize:
         window: how many places of the input each of them sees.
         inputs, units: how many are left, of those that a kernel mixes. In a depthwise convolution,
             which mixes none, `inputs` is 1.
-        has_bias: whether it has a bias.
-        is_first_call: whether the layer is called here for the first time.
+        biases: how many biases each unit has.
+        is_first_call: whether there are weights that no earlier call has.
     """
 
     path: str
@@ -33,7 +34,7 @@ class LayerSize:
     window: int
     inputs: int
     units: int
-    has_bias: bool = True
+    biases: int = 1
     is_first_call: bool = True
 
 
@@ -71,7 +72,7 @@ class Parameters(Budget):
     """A share of the weights and biases of the compact network."""
 
     def cost(self, layer: LayerSize) -> float:
-        weights = layer.window * layer.inputs * layer.units + layer.has_bias * layer.units
+        weights = layer.window * layer.inputs * layer.units + layer.biases * layer.units
         return float(weights if layer.is_first_call else 0)
 
 
@@ -110,17 +111,18 @@ class Sizes:
 
     def __init__(self, graph: UnitGraph):
         self._graph = graph
-        self._calls: list[tuple[Step, Callable[[np.ndarray], LayerSize]]] = []
-        seen: set[int] = set()
+        self._sized: list[Callable[[np.ndarray], LayerSize]] = []
+        seen: set[Any] = set()
         for step in graph.graph.steps:
-            if step in graph.fixed or len(step.inputs) != 1 or len(step.outputs) != 1:
-                continue
-            layer = computing(step.layer)
-            is_depthwise = isinstance(rule_for(step.layer), Depthwise)
-            if has_kernel(layer) or is_depthwise:
-                first = id(layer) not in seen
-                seen.add(id(layer))
-                self._calls.append((step, self._sized(step, layer, is_depthwise, first)))
+            is_first = step.layer not in seen
+            for call in graph.calls.get(step, ()):
+                self._sized.append(self._of_kernel(call, call.layer not in seen))
+                seen.add(call.layer)
+            if step in graph.calls:
+                self._sized += self._beside_kernels(step, is_first)
+            elif isinstance(rule_for(step.layer), Depthwise) and step not in graph.fixed:
+                self._sized.append(self._of_depthwise(step, is_first))
+            seen.add(step.layer)
 
     def cost(self, is_left: np.ndarray, budget: Budget) -> float:
         """What all calls cost.
@@ -129,23 +131,61 @@ class Sizes:
             is_left: bool, which of the graph's roots are left.
             budget: what it is counted in.
         """
-        return sum(budget.cost(sized(is_left)) for _, sized in self._calls)
+        return sum(budget.cost(sized(is_left)) for sized in self._sized)
 
-    def _sized(
-        self, step: Step, layer: Any, is_depthwise: bool, is_first_call: bool
+    def _of_kernel(
+        self, call: KernelCall, is_first_call: bool
     ) -> Callable[[np.ndarray], LayerSize]:
-        (source,), (output,) = step.inputs, step.outputs
-        roots = self._graph.roots
-        positions = math.prod(size or 1 for size in output.shape[1:-1])
-        window = math.prod(getattr(layer, "kernel_size", ()))
-        has_bias = getattr(layer, "bias", None) is not None
+        axes, between, streams = axes_of(call.layer), call.between, call.streams
+        window = axes.num_positions
+        # Each group of units of a convolution may read inputs of its own.
+        reads = between.reads if axes.num_groups == 1 else between.layout[-2]
 
         def size(is_left: np.ndarray) -> LayerSize:
-            units = int(is_left[roots[output.units]].sum())
-            inputs = 1 if is_depthwise else int(is_left[roots[source.units]].sum())
-            return LayerSize(step.path, positions, window, inputs, units, has_bias, is_first_call)
+            inputs, units = (self._left(axis, streams, is_left) for axis in (reads, between.makes))
+            return LayerSize(
+                call.path, call.positions, window, inputs, units, between.biases, is_first_call
+            )
 
         return size
+
+    def _beside_kernels(
+        self, step: Step, is_first_call: bool
+    ) -> list[Callable[[np.ndarray], LayerSize]]:
+        streams, layer = self._graph.calls[step][0].streams, computing(step.layer)
+        shapes = {side: stream.shape for side, stream in streams.items()}
+
+        def sized(product: Product) -> Callable[[np.ndarray], LayerSize]:
+            def size(is_left: np.ndarray) -> LayerSize:
+                units = self._left(product.axis, streams, is_left)
+                has_weights = product.has_weights and is_first_call
+                return LayerSize(
+                    step.path, product.positions, product.window, 1, units, 0, has_weights
+                )
+
+            return size
+
+        wiring = self._graph.wirings[id(layer)]
+        return [sized(product) for product in wiring.products(layer, shapes)]
+
+    def _of_depthwise(self, step: Step, is_first_call: bool) -> Callable[[np.ndarray], LayerSize]:
+        layer, (output,) = computing(step.layer), step.outputs
+        window, biases = math.prod(layer.kernel_size), int(layer.bias is not None)
+
+        def size(is_left: np.ndarray) -> LayerSize:
+            units = int(is_left[self._graph.roots[output.units]].sum())
+            positions = num_positions(output.shape)
+            return LayerSize(step.path, positions, window, 1, units, biases, is_first_call)
+
+        return size
+
+    def _left(self, axis: Axis, streams: Mapping[str, Stream], is_left: np.ndarray) -> int:
+        """How many entries are left on an axis that counts those of some sides."""
+        roots = self._graph.roots
+        return math.prod(
+            int(is_left[roots[streams[side].units]].sum()) if isinstance(side, str) else side
+            for side in axis
+        )
 
 
 def units_within(

@@ -1,28 +1,23 @@
 """Pruning of neurons by NeST's Policy 4."""
 
-import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_grow.connections.acted_on import changeable_layers, check_policy, optimizer_of
 from keras_grow.connections.amounts import NothingToChange
 from keras_grow.connections.cut_off import CutOffWarning
-from keras_grow.kernel_axes import KernelAxes
 from keras_grow.layers.growable import Growable
 from keras_grow.measuring.gradients import GradientMeter
-from keras_grow.measuring.layer_inputs import Moments, moments_of_inputs
-from keras_grow.measuring.loss import check_loss, total_loss
 from keras_grow.neurons.budgets import Budget, units_within
-from keras_grow.neurons.scores import NeuronScore, OutputMagnitude, Outputs
+from keras_grow.neurons.scores import NeuronScore, OutputMagnitude
+from keras_grow.neurons.scoring import scores_of
 from keras_grow.neurons.units import NeuronRecord, Units, checked_count, followed
 from keras_grow.structure.graph import UnitsNotFollowed
-from keras_grow.structure.kernels import axes_of, connections_of
-from keras_grow.structure.unit_graph import End, Group, UnitGraph
+from keras_grow.structure.unit_graph import UnitGraph
 
 
 def prune_neurons(
@@ -118,13 +113,7 @@ def prune_neurons(
     makers = [end.layer for units in groups for end in units.group.made_by]
     optimizer = optimizer_of(model, optimizer, makers)
     meter = GradientMeter() if meter is None else meter
-    readers = [end.layer for units in groups for end in units.group.read_by]
-    loss = None
-    if score.takes_first_order:
-        known = check_loss(model, meter.loss)
-        loss = functools.partial(_loss, model, known)
-    moments = moments_of_inputs(model, data, readers, meter.batch_size, meter.verbose, loss)
-    scores = [_scores(units, score, moments) for units in groups]
+    scores = scores_of(model, groups, score, data, meter)
     chosen = _choose(groups, scores, count, threshold, budget, multiple_of, graph)
     cut_off = CutOffWarning(model, layers=[])
     counts = [
@@ -184,60 +173,3 @@ def _choose(
     is_chosen[np.argsort(flat, kind="stable")[:number]] = True
     parts = np.split(is_chosen, np.cumsum([units.count for units in groups])[:-1])
     return [np.flatnonzero(part) for part in parts]
-
-
-def _scores(units: Units, score: NeuronScore, moments: Mapping[keras.Layer, Moments]) -> np.ndarray:
-    """The score of each unit, float64; the largest of those by reader."""
-    largest = np.full(units.count, -np.inf)
-    makers = [_norm(end, KernelAxes.units_of, "num_units") for end in units.group.made_by]
-    incoming = tf.reduce_max(makers, axis=0)
-    scale = tf.reduce_prod([tf.ones(units.count, tf.float64), *_scales(units.group)], axis=0)
-    for end in units.group.read_by:
-        of_inputs = moments[end.layer]
-        first_order = of_inputs.first_order
-        outputs = Outputs(
-            _by_unit(of_inputs.mean_magnitude, end),
-            tf.sqrt(_by_unit(of_inputs.mean_square, end)),
-            _norm(end, KernelAxes.inputs_of, "num_inputs"),
-            incoming,
-            scale,
-            None if first_order is None else _by_unit(first_order, end, tf.reduce_sum),
-        )
-        values = np.asarray(score(outputs), np.float64)
-        if values.shape != largest.shape or not np.all(np.isfinite(values)):
-            raise ValueError(
-                "A neuron score must return one finite number per unit. Received: shape "
-                f"{values.shape}, expected {largest.shape}, for layer {units.path!r}"
-            )
-        largest = np.maximum(largest, values)
-    return largest
-
-
-def _loss(model: keras.Model, loss: Any, x: Any, y: Any, sample_weight: Any) -> tf.Tensor:
-    """The mean loss of a batch at inference."""
-    return total_loss(model, loss, x, y, sample_weight, training=False)
-
-
-def _by_unit(
-    per_input: tf.Tensor, end: End, over_copies: Callable[..., tf.Tensor] = tf.reduce_mean
-) -> tf.Tensor:
-    return over_copies(tf.gather(per_input, end.indices), axis=1)
-
-
-def _norm(end: End, side: Callable[[KernelAxes, Any], Any], count: str) -> tf.Tensor:
-    """The norm of the weights into or out of each unit; float64."""
-    axes, (connections, weights) = axes_of(end.layer), connections_of(end.layer)
-    squares = tf.square(tf.cast(weights, tf.float64))
-    squares = tf.math.unsorted_segment_sum(squares, side(axes, connections), getattr(axes, count))
-    return tf.sqrt(tf.reduce_sum(tf.gather(squares, end.indices), axis=1))
-
-
-def _scales(group: Group) -> list[tf.Tensor]:
-    """|gamma| of the normalizations that units pass, by unit; float64."""
-    found = []
-    for end in group.passed:
-        gamma = getattr(end.layer, "gamma", None)
-        if gamma is not None:
-            values = tf.abs(tf.cast(gamma.value, tf.float64))
-            found.append(tf.reduce_max(tf.gather(values, end.indices), axis=1))
-    return found

@@ -100,7 +100,7 @@ class Units:
     def __init__(self, group: Group, layer: keras.Layer | None = None):
         (end, *_) = [end for end in group.made_by if layer in (None, end.layer)]
         self.group = group
-        self.layer, self.path = end.layer, end.path
+        self.layer, self.path = end.layer, end.units
         self.numbers = end.indices[:, 0]
         self.count = group.count
 
@@ -153,10 +153,9 @@ class Units:
 
     def clear_bias(self, units: np.ndarray, optimizer: keras.Optimizer | None) -> None:
         """Sets the biases of `units` to 0, with fresh slots."""
-        for end in self.group.made_by:
-            if end.layer.bias is not None:
-                indices = tf.constant(end.indices[units].reshape(-1), tf.int64)
-                set_entries(end.layer.bias, indices, 0.0, optimizer)
+        for entries in self.group.biases:
+            indices = tf.constant(entries.indices[units].reshape(-1), tf.int64)
+            set_entries(entries.variable, indices, 0.0, optimizer)
 
     def change(
         self, units: np.ndarray, num_incoming: int, num_outgoing: int, left: Any = ()
@@ -207,6 +206,7 @@ def cut_connections(
     is_chosen = np.zeros(max(axes.num_inputs, axes.num_units), bool)
     is_chosen[positions] = True
     indices = connections[tf.gather(tf.constant(is_chosen), side(axes, connections))]
+    layer = getattr(layer, "masked", None) or layer
     if len(indices) and isinstance(layer, Growable):
         reset_slots(optimizer, layer.prune_connections(indices))
     elif len(indices):
@@ -256,13 +256,13 @@ def followed(
     graph = UnitGraph(model) if graph is None else graph
     found: dict[int, Units] = {}
     others: dict[str, str] = {}
+    makers = {end.layer for group in graph.groups for end in group.made_by}
     for layer, path in zip(layers, paths_of(model, layers), strict=True):
-        if isinstance(layer, Inner):
-            if rule_for(layer.inner.layer) is None:
-                others[path] = (
-                    f"units are not followed through a {type(layer.inner.layer).__name__}"
-                )
-            continue  # A depthwise convolution changes with the units that pass it.
+        if isinstance(layer, Inner) and layer not in makers:
+            kind, attribute = type(layer.inner.layer), layer.inner.attribute
+            if rule_for(layer.inner.layer) is None and attribute != "depthwise_kernel":
+                others[path] = f"units are not followed through a {kind.__name__}"
+            continue  # What filters maps one by one changes with the units that pass it.
         try:
             for group in graph.groups_of(layer):
                 check_can_change(group, layers)

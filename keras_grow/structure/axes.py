@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -9,20 +10,40 @@ import tensorflow as tf
 
 from keras_grow.kernel_axes import KernelAxes
 from keras_grow.layers.growable import Growable
+from keras_grow.layers.weight_norm_kernel import WeightNormKernel
 from keras_grow.structure.cloning import set_connections
-from keras_grow.structure.graph import Stream
-from keras_grow.structure.kernels import has_kernel
-from keras_grow.structure.rules import places_behind, rule_for
+from keras_grow.structure.graph import Step, Stream
+from keras_grow.structure.kernels import attribute_of, has_kernel, holders_of
+from keras_grow.structure.kernels import axes_of as axes_of_kernel
+from keras_grow.structure.rules import UnitRule, computing, places_behind, rule_for
 from keras_grow.structure.unit_graph import UnitGraph
+from keras_grow.structure.wired_layers import OneKernel, wiring_for
+from keras_grow.structure.wirings import INPUT, OUTPUT, Axis, Layout, Wiring
 
-Axes = Mapping[int, tuple[np.ndarray, np.ndarray]]
-"""For axes -1 and -2, where the entries of a layer's variables stood, and where they stand now.
 
-Of a layer without a kernel, -1 are the units of its output and -2 those of its input."""
+class Places(NamedTuple):
+    """Where the entries of a side of a layer stood, and where they stand now.
+
+    Attributes:
+        before, after: int64 arrays, of those that are in both.
+        num_before, num_after: how many there were, and are.
+    """
+
+    before: np.ndarray
+    after: np.ndarray
+    num_before: int
+    num_after: int
+
+
+Axes = Mapping[str, Places]
+"""The sides of a layer whose entries came or went: `INPUT`, `OUTPUT`, those inside it."""
+
+_OnAxes = Mapping[int, tuple[np.ndarray, np.ndarray]]
+"""Positions before and after on axes of a variable, counted from the end."""
 
 
 def places(
-    old_shape: Sequence[int], new_shape: Sequence[int], axes: Axes
+    old_shape: Sequence[int], new_shape: Sequence[int], axes: _OnAxes
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Flat indices in a variable, and in its copy, of the same entries; int64.
 
@@ -38,18 +59,70 @@ def places(
     return sides[0], sides[1]
 
 
-def axes_of(layer: keras.Layer, variable: keras.Variable, axes: Axes) -> Axes:
-    """On which axes of one of a layer's variables its inputs and units lie."""
+def axes_of(layer: keras.Layer, variable: keras.Variable, axes: Axes) -> _OnAxes:
+    """Where entries of one of a layer's variables stood and stand, axis by axis."""
+    layouts = layouts_of(layer)
+    if layouts:
+        wiring = wiring_for(layer)
+        sizes = {} if wiring is None else wiring.sides(computing(layer))
+        layout = layouts.get(id(variable), ())
+        return {
+            number - len(layout): _along(axis, axes, sizes)
+            for number, axis in enumerate(layout)
+            if any(side in axes for side in axis)
+        }
     rule = None if has_kernel(layer) else rule_for(layer)
+    of_inputs, of_units = (-2, -1) if rule is None else rule.axes(variable)
+    sides = {of_inputs: axes.get(INPUT), of_units: axes.get(OUTPUT)}
     if rule is None:
-        return axes
-    of_inputs, of_units = rule.axes(variable)
-    sides = {of_inputs: axes.get(-2), of_units: axes.get(-1)}
+        return {a: (s.before, s.after) for a, s in sides.items() if a and s}
     return {
-        axis: side
+        axis: (side.before, side.after)
         for axis, side in sides.items()
-        if axis is not None and side is not None and _holds(variable, axis, side[0])
+        if axis is not None and side is not None and _holds(variable, axis, side.before)
     }
+
+
+def layouts_of(layer: keras.Layer) -> dict[int, Layout]:
+    """What the axes of a layer's variables count, by their `id`.
+
+    It is empty for layers of one kernel, and those that pass units on: they count by the end.
+    """
+    wiring, inner = wiring_for(layer), computing(layer)
+    if wiring is None or isinstance(wiring, OneKernel):
+        return {}
+    found = {id(attribute_of(inner, name)): axes for name, axes in wiring.others(inner).items()}
+    holders = holders_of(layer)
+    for between in wiring.kernels(inner):
+        holder = layer
+        if not has_kernel(layer):
+            variable = attribute_of(inner, between.attribute)
+            found[id(variable)] = between.layout
+            holder = holders[id(variable)]
+        size = math.prod(axes_of_kernel(holder).shape)
+        for each in getattr(holder, "kernel_variables", ()):
+            is_whole = math.prod(each.shape) == size
+            found[id(each)] = between.layout if is_whole else (between.makes,)
+        if has_kernel(layer) and not isinstance(layer, Growable):
+            found[id(layer.kernel)] = between.layout
+    return found
+
+
+def _along(axis: Axis, axes: Axes, sizes: Mapping[str, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Positions before and after on an axis that counts the entries of some sides."""
+    each = []
+    for side in axis:
+        size = sizes[side] if isinstance(side, str) else side
+        whole = Places(np.arange(size), np.arange(size), size, size)
+        each.append(axes.get(side, whole) if isinstance(side, str) else whole)
+    before, after = (
+        np.ravel_multi_index(np.meshgrid(*places, indexing="ij"), counts).reshape(-1)
+        for places, counts in (
+            ([p.before for p in each], [p.num_before for p in each]),
+            ([p.after for p in each], [p.num_after for p in each]),
+        )
+    )
+    return before, after
 
 
 def _holds(variable: keras.Variable, axis: int, positions: np.ndarray) -> bool:
@@ -67,15 +140,14 @@ def translated(
     size.
     """
     moved = []
-    for axis, numbers, count in (
-        (-2, old.inputs_of(connections), old.num_inputs),
-        (-1, old.units_of(connections), old.num_units),
+    for side, numbers, count in (
+        (INPUT, old.inputs_of(connections), old.num_inputs),
+        (OUTPUT, old.units_of(connections), old.num_units),
     ):
         to = np.arange(count, dtype=np.int64)
-        if axis in axes:
-            before, after = axes[axis]
+        if side in axes:
             to[:] = -1
-            to[before] = after
+            to[axes[side].before] = axes[side].after
         moved.append(tf.gather(tf.constant(to), numbers))
     carried = tf.where((moved[0] >= 0) & (moved[1] >= 0))[:, 0]
     inputs, units = moved
@@ -93,7 +165,7 @@ def carry(old: keras.Layer, new: keras.Layer, axes: Axes) -> None:
         pairs = [] if old.bias is None else [(old.bias, new.bias)]
     # A newborn finds 0 and False in kernels, masks and biases; in statistics, and in what else a
     # layer has, what is new.
-    starts_empty = set()
+    starts_empty = set(layouts_of(old))
     if has_kernel(old):
         starts_empty = {id(variable) for variable in getattr(old, "kernel_variables", old.weights)}
         starts_empty.add(id(getattr(old, "bias", None)))
@@ -104,6 +176,30 @@ def carry(old: keras.Layer, new: keras.Layer, axes: Axes) -> None:
         rest = tf.zeros_like(after.value) if id(before) in starts_empty else after.value
         flat = tf.tensor_scatter_nd_update(tf.reshape(rest, [-1]), to_places[:, None], values)
         after.assign(tf.reshape(flat, after.shape))
+    for variable, scale in scales_of(old, new).values():
+        variable.assign(variable * scale)
+
+
+def scales_of(old: keras.Layer, new: keras.Layer) -> dict[int, tuple[keras.Variable, float]]:
+    """By what variables of a copy are multiplied so that it computes the same.
+
+    Returns:
+        The variable of the copy and the factor, by the `id` of the original's.
+    """
+    rule: Wiring | UnitRule | None = wiring_for(old) or rule_for(old)
+    if rule is None:
+        return {}
+    found = {}
+    layers = computing(old), computing(new)
+    for attribute, scale in rule.scales(*layers).items():
+        pair = [attribute_of(layer, attribute) for layer in layers]
+        if pair[0] is None:
+            continue
+        masked = [holders_of(each).get(id(x)) for each, x in zip((old, new), pair, strict=True)]
+        if isinstance(masked[0], WeightNormKernel):  # Its length is not that of what is stored.
+            pair = [each.g for each in masked if each is not None]
+        found[id(pair[0])] = pair[1], scale
+    return found
 
 
 def grown_axes(old: UnitGraph, new: UnitGraph) -> dict[int, Axes]:
@@ -126,7 +222,7 @@ def grown_axes(old: UnitGraph, new: UnitGraph) -> dict[int, Axes]:
         for was, now in zip(here.outputs, there.outputs, strict=True):
             before[now] = np.arange(now.count)
             before[now][was.count :] = -1
-        if here not in old.fixed and id(here.layer) not in old.kernels:
+        if here not in old.fixed and here not in old.calls:
             behind = before[there.outputs[0]]
             behind[:] = -1
             laid = [
@@ -137,11 +233,30 @@ def grown_axes(old: UnitGraph, new: UnitGraph) -> dict[int, Axes]:
                 is_old = before[stream] >= 0
                 behind[at_new[is_old]] = at_old[before[stream][is_old]]
         found = {}
-        for axis, *sides in ((-2, here.inputs, there.inputs), (-1, here.outputs, there.outputs)):
-            (old_stream, *_), (new_stream, *more) = sides
-            if not more and old_stream.count != new_stream.count:
+        for side, *pair in _sides(old, here, new, there):
+            old_stream, new_stream = pair
+            if old_stream.count != new_stream.count:
                 at_new = np.flatnonzero(before[new_stream] >= 0)
-                found[axis] = (before[new_stream][at_new], at_new)
+                found[side] = Places(
+                    before[new_stream][at_new], at_new, old_stream.count, new_stream.count
+                )
         if found and getattr(here.layer, "weights", None):
             axes.setdefault(id(here.layer), found)
     return axes
+
+
+def _sides(
+    old: UnitGraph, here: Step, new: UnitGraph, there: Step
+) -> list[tuple[str, Stream, Stream]]:
+    """The sides of a layer, and their tensors in a model and in its copy."""
+    if here in old.calls:
+        pair = [
+            graph.sides[id(computing(step.layer))] for graph, step in ((old, here), (new, there))
+        ]
+        return [(side, stream, pair[1][side]) for side, stream in pair[0].items()]
+    if len(there.outputs) != 1 or len(there.inputs) != 1:
+        return []
+    return [
+        (INPUT, here.inputs[0], there.inputs[0]),
+        (OUTPUT, here.outputs[0], there.outputs[0]),
+    ]

@@ -8,14 +8,18 @@ A worked example, where `-` leads out of a unit to those that read it, and `a.1`
                                the bias of b.0, and then nothing reads a.1
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import keras
 import numpy as np
 
 from keras_grow.structure.constants import Kernel
 from keras_grow.structure.graph import Step, Stream
-from keras_grow.structure.kernels import why_not_resizable
+from keras_grow.structure.kernels import attribute_of, why_not_resizable
 from keras_grow.structure.rules import computing, rule_for
-from keras_grow.structure.unit_graph import UnitGraph
+from keras_grow.structure.unit_graph import KernelCall, UnitGraph
+from keras_grow.structure.wirings import OUTPUT
 
 
 class Flow:
@@ -47,13 +51,16 @@ class Flow:
         self._constants = np.full(units.num_units, np.nan)
         self._is_pinned = np.zeros(units.num_units, bool)
         self._kernels: dict[int, tuple[Kernel, list[Step]]] = {}
+        self._wired: dict[KernelCall, Kernel] = {}
+        self._values: dict[KernelCall, np.ndarray] = {}
+        self._needs: list[tuple[np.ndarray, np.ndarray]] = []
         for steps in units.kernels.values():
             self._add_kernel(steps)
         for step in self.graph.steps:
             self._find_constants(step)
         for _, fixed in self._fixed.values():
             self._is_pinned[fixed] = True
-        for mixed in units.mixed.values():
+        for mixed in (*units.mixed.values(), *units.taken.values()):
             self._is_pinned[mixed] = True
         for stream in self.graph.outputs:
             self._is_pinned[stream.units] = True
@@ -69,6 +76,52 @@ class Flow:
     def kept(self, stream: Stream) -> np.ndarray:
         """Which units of a tensor stay: int64, ascending."""
         return np.flatnonzero(self._is_needed[self._groups[stream.units]])
+
+    def kept_along(self, units: Mapping[str, np.ndarray], count: int) -> np.ndarray:
+        """Which of some entries stay: those all of whose units do, see `KernelCall`."""
+        stays = np.ones(count, bool)
+        for each in units.values():
+            stays &= self._is_needed[self._groups[each]]
+        return np.flatnonzero(stays)
+
+    @property
+    def kernel_calls(self) -> list[KernelCall]:
+        """For each kernel that is followed the first call, in the model's order."""
+        found: dict[tuple[int, bool], KernelCall] = {}
+        for step in self.graph.steps:
+            for call in () if step in self._fixed else self._units.calls.get(step, ()):
+                found.setdefault((id(call.layer), call.between.is_reversed), call)
+        return list(found.values())
+
+    def sides(self, step: Step) -> Mapping[str, Stream] | None:
+        """The sides of a layer with kernels that are followed, `None` for others."""
+        if step not in self._units.calls or step in self._fixed:
+            return None
+        return self._units.sides[id(computing(step.layer))]
+
+    def changes(self, layer: keras.Layer, axes: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments of a copy of a layer with kernels, some of whose sides have fewer entries."""
+        counts = {side: places.num_after for side, places in axes.items()}
+        inner = computing(layer)
+        return self._units.wirings[id(inner)].changes(inner, counts) if counts else {}
+
+    def inside(
+        self, layer: keras.Layer, axes: Mapping[str, Any]
+    ) -> dict[keras.Layer, dict[str, Any]]:
+        """The same of layers that it is given."""
+        counts = {side: places.num_after for side, places in axes.items()}
+        inner = computing(layer)
+        wiring = self._units.wirings.get(id(inner))
+        found = {} if wiring is None else wiring.inside(inner, counts)
+        return {attribute_of(inner, name): changes for name, changes in found.items()}
+
+    def makes_others(self, step: Step) -> bool:
+        """Whether a call of a layer with kernels makes something else than its units."""
+        if self.sides(step) is None:
+            return False
+        layer = computing(step.layer)
+        wiring = self._units.wirings[id(layer)]
+        return None in wiring.outputs(layer, step.options, len(step.outputs))
 
     def is_needed(self, roots: np.ndarray) -> np.ndarray:
         """Which of some groups, by their numbers in the graph of units, stay: bool."""
@@ -99,7 +152,7 @@ class Flow:
         layer = steps[0].layer
         why_not = why_not_resizable(layer)
         if why_not is None:
-            self._kernels[id(layer)] = (Kernel(layer), steps)
+            self._kernels[id(layer)] = (Kernel(layer, layer), steps)
             return
         for step in steps:
             units = np.concatenate([step.inputs[0].units, step.outputs[0].units])
@@ -116,10 +169,46 @@ class Flow:
                 kernel, _ = self._kernels[id(step.layer)]
                 self._constants[output.units] = kernel.outputs_of(constants[0])
             return
+        if step in self._units.calls:
+            self._find_constants_of_wired(step)
+            return
         rule = rule_for(step.layer)
         if rule is not None:
             shapes = [stream.shape for stream in step.inputs]
             self._constants[output.units] = rule.constants(computing(step.layer), constants, shapes)
+
+    def _find_constants_of_wired(self, step: Step) -> None:
+        """The same of a layer of another kind, whose kernels' connections are noted."""
+        layer, calls = computing(step.layer), self._units.calls[step]
+        wiring, sides = self._units.wirings[id(layer)], self._units.sides[id(layer)]
+        kernels = {}
+        for call in calls:
+            is_sole = call.between.makes == (OUTPUT,)
+            behind = attribute_of(layer, call.between.attribute.rpartition(".")[0])
+            has_own = is_sole or call.between.made_at is not None
+            kernel = Kernel(call.layer, behind if has_own else None, absorbs=False)
+            self._wired[call] = kernels[call.between.attribute] = kernel
+        inputs = wiring.inputs(layer, step.names, step.options)
+        given = {side: self._constants[step.inputs[n].units] for side, n in inputs.items()}
+        found = wiring.constants(layer, kernels, given)
+        for side, values in found.items():
+            if side in sides:
+                self._constants[sides[side].units] = values
+        outputs = wiring.outputs(layer, step.options, len(step.outputs))
+        for made, stream in zip(outputs, step.outputs, strict=True):
+            if made in found:
+                self._constants[stream.units] = found[made]
+        for call in calls:
+            values = np.full(kernels[call.between.attribute].axes.num_inputs, np.nan)
+            if call.between.attribute in found:
+                values = found[call.between.attribute]
+            elif len(call.between.reads) == 1 and call.reads:
+                ((side, units),) = call.reads.items()
+                values = given[side] if side in given else self._constants[units]
+            self._values[call] = values
+        for side, entries, other, others in wiring.needs(layer, kernels):
+            pair = sides[side].units[entries], sides[other].units[others]
+            self._needs.append((self._units.roots[pair[0]], self._units.roots[pair[1]]))
 
     def _demanded(self, is_needed: np.ndarray) -> np.ndarray:
         """Which groups are read by connections of units that are needed."""
@@ -131,6 +220,18 @@ class Flow:
                 source, output = step.inputs[0].units, step.outputs[0].units
                 of_needed = is_needed[self._groups[output]][kernel.units]
                 demanded[self._groups[source[kernel.inputs[is_read & of_needed]]]] = True
+        for call, kernel in self._wired.items():
+            is_read = ~kernel.can_absorb([self._values[call]])[kernel.inputs]
+            for units in call.makes.values():
+                is_read &= is_needed[self._groups[units]][kernel.units]
+            for units in call.reads.values():
+                demanded[self._groups[units[kernel.inputs[is_read]]]] = True
+        for units in self._units.together:
+            roots = self._groups[units]
+            if is_needed[roots].any():
+                demanded[roots[self._constants[units] != 0]] = True
+        for needed, those in self._needs:
+            demanded[needed[is_needed[those]]] = True
         return demanded
 
     def _find_needed(self) -> np.ndarray:

@@ -13,6 +13,7 @@ layer without a rule is taken to mix all that it reads.
 """
 
 import abc
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -38,11 +39,18 @@ class UnitRule(abc.ABC):
         moves: whether a value may be read more than once behind the layer, be one of several that
             are read as one, as by pooling, or stand at another position.
         adds: whether what several inputs bring to one place is added up.
+        takes_all: whether each unit of the output hangs on all of the input that are not 0, which
+            therefore stay as long as any does.
+        over_units: what runs over units that the rule nevertheless keeps apart, such as a mean: a
+            change of their number changes what the layer computes. They are followed only where
+            that is asked for.
         fresh_values: what an entry of the layer's variables, by their names, is for a new unit.
     """
 
     moves: bool = False
     adds: bool = True
+    takes_all: bool = False
+    over_units: str | None = None
     fresh_values: ClassVar[Mapping[str, float]] = {}
 
     @abc.abstractmethod
@@ -81,6 +89,10 @@ class UnitRule(abc.ABC):
 
     def changes(self, layer: Any, count: int) -> dict[str, Any]:
         """Arguments that a copy of the layer takes whose output has another number of units."""
+        return {}
+
+    def scales(self, layer: Any, copy: Any) -> Mapping[str, float]:
+        """By what variables of a copy with other units are multiplied, by their attributes."""
         return {}
 
     def axes(self, variable: keras.Variable) -> tuple[int | None, int | None]:
@@ -130,6 +142,48 @@ class _Normalization(UnitByUnit):
         if getattr(layer, "gamma", None) is None:
             return super().is_constant_for_any_input(layer, count)
         return layer.gamma.numpy() == 0
+
+
+class _LayerNormalized(UnitByUnit):
+    over_units = "its mean and variance run over them"
+
+    def places(self, layer, shapes):
+        _check_normalizes_units(layer, shapes)
+        return super().places(layer, shapes)
+
+    def constants(self, layer, constants, shapes):
+        gamma, beta = layer.gamma, layer.beta
+        if gamma is None:
+            return np.full(len(constants[0]), np.nan)
+        offset = 0.0 if beta is None else beta.numpy()
+        return np.where(gamma.numpy() == 0, offset, np.nan).astype(np.float64)
+
+
+class _RootMeanSquareNormalized(UnitByUnit):
+    """What is divided is a mean: with units of 0 more or less, by another number of them."""
+
+    takes_all = True
+
+    def places(self, layer, shapes):
+        _check_normalizes_units(layer, shapes)
+        return super().places(layer, shapes)
+
+    def constants(self, layer, constants, shapes):
+        return np.where((constants[0] == 0) | (layer.scale.numpy() == 0), 0.0, np.nan)
+
+    # y = s x / sqrt(sum(x^2) / n + e) is, with m in the place of n, the same of s sqrt(n / m) and
+    # e n / m.
+    def changes(self, layer, count):
+        return {"epsilon": layer.epsilon * layer.scale.shape[0] / count}
+
+    def scales(self, layer, copy):
+        return {"scale": math.sqrt(layer.scale.shape[0] / copy.scale.shape[0])}
+
+
+def _check_normalizes_units(layer: Any, shapes: Sequence[Shape]) -> None:
+    axes = np.reshape(layer.axis, [-1]).tolist()
+    if axes not in ([-1], [len(shapes[0]) - 1]):
+        raise UnitsMixed(f"it normalizes axes {axes}, not the last alone")
 
 
 class _ByPosition(UnitByUnit):
@@ -182,14 +236,22 @@ class _Reshaped(UnitByUnit):
 
 
 class _Concatenated(UnitRule):
+    """Units of several inputs side by side; along another axis, positions of the same units."""
+
     def places(self, layer, shapes):
         if layer.axis not in (-1, len(shapes[0]) - 1):
-            raise UnitsMixed(f"it lays its inputs along axis {layer.axis}, not the last")
+            return _one_by_one(shapes)
         ends = np.cumsum([shape[-1] for shape in shapes])
         return [
             np.arange(end - shape[-1], end, dtype=np.int64)[:, None]
             for end, shape in zip(ends, shapes, strict=True)
         ]
+
+    def constants(self, layer, constants, shapes):
+        if layer.axis in (-1, len(shapes[0]) - 1):
+            return super().constants(layer, constants, shapes)
+        is_same = np.all(np.equal(constants, constants[0]), axis=0)
+        return np.where(is_same, constants[0], np.nan)
 
 
 class Merged(UnitRule):
@@ -205,15 +267,19 @@ class Merged(UnitRule):
         self.adds = adds
 
     def places(self, layer, shapes):
-        counts = {shape[-1] for shape in shapes}
         if len(shapes) < 2:
             raise UnitsMixed("it is not known to keep units apart")
-        if len(counts) > 1:
-            raise UnitsMixed("its inputs have different numbers of units")
-        return [np.arange(shape[-1], dtype=np.int64)[:, None] for shape in shapes]
+        return _one_by_one(shapes)
 
     def constants(self, layer, constants, shapes):
         return self._combine(constants)
+
+
+def _one_by_one(shapes: Sequence[Shape]) -> list[np.ndarray]:
+    """Places where units of several inputs come together that have the same number."""
+    if len({shape[-1] for shape in shapes}) > 1:
+        raise UnitsMixed("its inputs have different numbers of units")
+    return [np.arange(shape[-1] or 0, dtype=np.int64)[:, None] for shape in shapes]
 
 
 class Depthwise(UnitRule):
@@ -245,6 +311,10 @@ class Depthwise(UnitRule):
             outputs = layer.activation(outputs[None])[0]
         outputs = tf.cast(outputs, tf.float64).numpy()
         return np.where(np.repeat(is_constant, copies), outputs, np.nan)
+
+    def scales(self, layer: Any, copy: Any) -> Mapping[str, float]:
+        """By what variables of a copy with other units are multiplied, by their attributes."""
+        return {}
 
     def axes(self, variable):
         return (-2, None) if len(variable.shape) > 1 else (None, -1)
@@ -298,11 +368,14 @@ def computing(layer: Any) -> Any:
     return layer.layer if isinstance(layer, GrowableKernels) else layer
 
 
-def places_behind(layer: Any, shapes: Sequence[Shape]) -> list[np.ndarray]:
+def places_behind(
+    layer: Any, shapes: Sequence[Shape], over_units: bool = False
+) -> list[np.ndarray]:
     """`UnitRule.places` of the rule for a layer.
 
     Args:
         layer, shapes: as there.
+        over_units: whether layers are followed that compute something over all units.
 
     Raises:
         UnitsMixed: also where there is no rule.
@@ -312,6 +385,8 @@ def places_behind(layer: Any, shapes: Sequence[Shape]) -> list[np.ndarray]:
         raise UnitsMixed("it is not known to keep units apart")
     if getattr(layer, "data_format", "channels_last") != "channels_last":
         raise UnitsMixed("its units stand on another axis than the last")
+    if rule.over_units is not None and not over_units:
+        raise UnitsMixed(rule.over_units)
     return rule.places(layer, shapes)
 
 
@@ -345,6 +420,7 @@ for _types, _rule in {
     ): UnitByUnit(),
     (_layers.Activation,): _Activation(),
     (_layers.BatchNormalization, MeanOnlyBatchNormalization): _Normalization(),
+    (_layers.LayerNormalization,): _LayerNormalized(),
     (_layers.PReLU,): _ByPosition(),
     (
         _layers.MaxPooling1D,
@@ -382,3 +458,5 @@ for _types, _rule in {
 }.items():
     for _type in _types:
         register(_type, _rule)
+if hasattr(_layers, "RMSNormalization"):
+    register(_layers.RMSNormalization, _RootMeanSquareNormalized())

@@ -12,37 +12,91 @@ Here unit 3 of `a`, unit 3 of `b`, and the weights of `c` that read number 3 are
 """
 
 import dataclasses
-from collections.abc import Sequence
-from functools import cached_property
+import operator
+from collections.abc import Mapping, Sequence
+from functools import cached_property, reduce
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_grow.structure.graph import Graph, Step, Stream, UnitsNotFollowed
-from keras_grow.structure.kernels import has_kernel, why_not_followed
+from keras_grow.structure.kernels import attribute_of, has_kernel, holders_of, reversed_of
 from keras_grow.structure.rules import (
     UnitsMixed,
+    computing,
     keeps_units_apart,
     places_behind,
     rule_for,
+)
+from keras_grow.structure.wired_layers import OneKernel, wiring_for
+from keras_grow.structure.wirings import (
+    INPUT,
+    NOWHERE,
+    OUTPUT,
+    Axis,
+    Between,
+    Wiring,
+    num_positions,
 )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class End:
-    """Where the units of a group stand in a layer.
+    """Where the units of a group stand in a kernel, or in a layer that passes them on.
 
     Attributes:
-        layer: the layer.
+        layer: the layer with the kernel; of a layer with several, the growable layer of one of
+            them, or a `KernelIn` where it is plain.
         path: its path in the model.
-        indices: int64 array of shape `(units, copies)`: for each unit its positions on the last
-            axis of the layer's output; for a layer that reads the group, of its input. There is one
-            copy, unless a Flatten laid several positions side by side or the like.
+        indices: int64 array of shape `(units, copies)`: for each unit its numbers among the units
+            of the kernel; for a kernel that reads the group, among its inputs. There is one copy,
+            unless a Flatten laid several positions side by side, a head has several dimensions, or
+            the like.
+        between: where the kernel stands in its layer; nowhere, for a layer that passes units on.
+        owner: the layer of the model that has the kernel.
+        units: what the units are called: by the path of the layer that makes them, and their side
+            if they stand inside it, as "attention/heads" do.
     """
 
-    layer: keras.Layer
+    layer: Any
     path: str
     indices: np.ndarray = dataclasses.field(repr=False)
+    between: Between = NOWHERE
+    owner: Any = None
+    units: str = ""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Entries:
+    """Where the units of a group stand in a variable: flat indices, `(units, copies)`."""
+
+    variable: keras.Variable
+    indices: np.ndarray = dataclasses.field(repr=False)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class KernelCall:
+    """Between which units a kernel stands in a call of its layer.
+
+    Attributes:
+        layer: the layer with the kernel, or what stands for it, see `End.layer`.
+        path: its path.
+        between: where it stands in the layer that is called.
+        reads, makes: int64 arrays of shape `(inputs,)` and `(units,)`: the numbers of the units
+            that each of the kernel's inputs, and units, belongs to, by their side. One that stands
+            for several sides together, a head and a dimension of it, belongs to one of each.
+        streams: the tensors of the layer's sides in this call.
+        positions: at how many places of one sample the kernel is applied.
+    """
+
+    layer: Any
+    path: str
+    between: Between
+    reads: Mapping[str, np.ndarray] = dataclasses.field(repr=False)
+    makes: Mapping[str, np.ndarray] = dataclasses.field(repr=False)
+    streams: Mapping[str, Stream] = dataclasses.field(repr=False)
+    positions: int
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,8 +105,9 @@ class Group:
 
     Attributes:
         count: how many units, each of which may go without the others.
-        made_by: the layers with a kernel that make the units: one, or all ends of additions.
-        read_by: the layers with a kernel that read them.
+        made_by: the kernels that make the units: one, or all ends of additions.
+        read_by: the kernels that read them.
+        biases: their entries of the biases that are added where they are made.
         passed: the other layers with weights that they pass, such as normalizations.
         why_fixed: what is in the way of a change, `None` if nothing is.
         moves: whether a unit is pooled, repeated or moved on its way to a reader.
@@ -63,6 +118,7 @@ class Group:
     count: int
     made_by: tuple[End, ...]
     read_by: tuple[End, ...]
+    biases: tuple[Entries, ...]
     passed: tuple[End, ...]
     why_fixed: str | None
     moves: bool
@@ -79,15 +135,25 @@ class Group:
         return f"{self.count} units of {makers}{through}, read by {readers}{fixed}"
 
 
+_UNKNOWN_SIZE = "the last axis of its input or output is not known"
+
+
 class UnitGraph:
     """Which units of a model are tied together.
 
     Args:
         model: a built Sequential or functional model.
+        over_units: whether units are followed through layers that compute something over all of
+            them, as the mean of a LayerNormalization: without one, it is another.
 
     Attributes:
         graph: the model's calls, those inside nested models included.
-        kernels: the calls of each layer with a kernel that can be followed, by the layer's `id`.
+        kernels: the calls of each layer of one kernel that can be followed, by the layer's `id`.
+        calls: for each call of a layer with kernels that can be followed, those of its kernels.
+        wirings: how these kernels are wired, by the `id` of the layer that computes.
+        sides: the tensors of each such layer by its sides, by the `id` of the layer that computes.
+        together: units that are needed, where they are not 0, as long as one of them is.
+        taken: for each call the units that it needs as they are, beside those that it follows.
         fixed: for each call that may mix units, or makes them in an unknown way: why, and the
             numbers of all units that it reads and makes.
         mixed: for each call of a layer with a kernel whose activation mixes units: their numbers.
@@ -97,19 +163,26 @@ class UnitGraph:
         UnitsNotFollowed: for a subclassed or unbuilt model.
     """
 
-    def __init__(self, model: keras.Model):
+    def __init__(self, model: keras.Model, over_units: bool = False):
         self.graph = Graph(model)
-        self.num_units = sum(stream.count for stream in self.graph.streams)
+        self._over_units = over_units
+        self.together: list[np.ndarray] = []
         self.kernels: dict[int, list[Step]] = {}
+        self.calls: dict[Step, list[KernelCall]] = {}
+        self.wirings: dict[int, Wiring] = {}
+        self.sides: dict[int, dict[str, Stream]] = {}
+        self.taken: dict[Step, np.ndarray] = {}
         self.fixed: dict[Step, tuple[str, np.ndarray]] = {}
         self.mixed: dict[Step, np.ndarray] = {}
         self._ties: list[tuple[np.ndarray, np.ndarray]] = [
             (earlier.units, later.units) for earlier, later in self.graph.repeats
         ]
         self._all_apart: dict[int, bool] = {}
+        self._holders: dict[tuple[int, bool], Any] = {}
         for step in self.graph.steps:
             self._pass(step)
         self._tie_shared_layers()
+        self.num_units = sum(stream.count for stream in self.graph.streams)
         self.roots = _roots(self.num_units, self._ties)
 
     def keeps_apart(self, layer: keras.Layer) -> bool:
@@ -125,33 +198,99 @@ class UnitGraph:
 
     def _pass(self, step: Step) -> None:
         """Ties the units on both sides of a call."""
-        if any(stream.count == 0 for stream in (*step.inputs, *step.outputs)):
-            self._fix(step, "the last axis of its input or output is not known")
-        elif has_kernel(step.layer) and len(step.inputs) == 1:
-            why_not = why_not_followed(step.layer)
-            if why_not is not None:
-                self._fix(step, why_not)
-                return
-            self.kernels.setdefault(id(step.layer), []).append(step)
-            if not self.keeps_apart(step.layer):
-                self.mixed[step] = step.outputs[0].units
+        wiring = wiring_for(step.layer)
+        if wiring is not None:
+            try:
+                self._wire(step, wiring)
+            except UnitsMixed as mixed:
+                self._fix(step, str(mixed))
+        elif any(stream.count == 0 for stream in (*step.inputs, *step.outputs)):
+            self._fix(step, _UNKNOWN_SIZE)
         elif len(step.outputs) != 1:
             self._fix(step, "it is not known to keep units apart")
         else:
             try:
-                places = places_behind(step.layer, [stream.shape for stream in step.inputs])
+                shapes = [stream.shape for stream in step.inputs]
+                places = places_behind(step.layer, shapes, self._over_units)
             except UnitsMixed as mixed:
                 self._fix(step, str(mixed))
                 return
-            output = step.outputs[0].units
+            output, rule = step.outputs[0].units, rule_for(step.layer)
+            if rule is not None and rule.takes_all and not self._over_units:
+                self.together += [stream.units for stream in step.inputs]
             for stream, at in zip(step.inputs, places, strict=True):
                 self._ties += [(stream.units, output[copy]) for copy in at.T]
+
+    def _wire(self, step: Step, wiring: Wiring) -> None:
+        """Finds between which units the kernels of a layer stand in a call."""
+        layer = computing(step.layer)
+        why_not = wiring.why_not(layer)
+        if why_not is not None:
+            raise UnitsMixed(why_not)
+        inputs = wiring.inputs(layer, step.names, step.options)
+        outputs = wiring.outputs(layer, step.options, len(step.outputs))
+        here = {side: step.inputs[number] for side, number in inputs.items()}
+        here |= {side: stream for side, stream in zip(outputs, step.outputs, strict=True) if side}
+        if any(stream.count == 0 for stream in here.values()):
+            raise UnitsMixed(_UNKNOWN_SIZE)
+        # A layer that is called several times is one layer: its weights can be cut once only.
+        self.wirings[id(layer)] = wiring
+        sides = self.sides.setdefault(id(layer), {})
+        for side, stream in here.items():
+            if sides.setdefault(side, stream).count != stream.count:
+                raise UnitsMixed("it is called on tensors of different sizes")
+            self._ties.append((sides[side].units, stream.units))
+        for made, stream in zip(outputs, step.outputs, strict=True):
+            if made:  # Several outputs may be one side, as a recurrent layer's states are.
+                self._ties.append((sides[made].units, stream.units))
+        for side, count in wiring.sides(layer).items():
+            if side not in sides:
+                sides[side] = self.graph.add_stream(count)
+        for tie in wiring.ties(layer):
+            if tie.one in sides and tie.other in sides:
+                one, other = sides[tie.one].units, sides[tie.other].units
+                self._ties.append((one[tie.units], other[tie.others]))
+        known = {*inputs.values()}
+        taken = [stream.units for n, stream in enumerate(step.inputs) if n not in known]
+        taken += [x.units for x, side in zip(step.outputs, outputs, strict=True) if not side]
+        self.taken[step] = np.concatenate([np.zeros(0, np.int64), *taken])
+        if has_kernel(step.layer) and isinstance(wiring, OneKernel):
+            self.kernels.setdefault(id(step.layer), []).append(step)
+            if not self.keeps_apart(step.layer):
+                self.mixed[step] = step.outputs[0].units
+        streams = {**sides, **here}
+        self.calls[step] = [
+            KernelCall(
+                *self._holder(step, between),
+                between,
+                units_along(between.reads, streams),
+                units_along(between.makes, streams),
+                streams,
+                0 if between.positions is None else num_positions(streams[between.positions].shape),
+            )
+            for between in wiring.in_call(layer, step.options)
+        ]
+
+    def _holder(self, step: Step, between: Between) -> tuple[Any, str]:
+        """What stands for a kernel, and its path."""
+        if has_kernel(step.layer):
+            return step.layer, step.path
+        layer = computing(step.layer)
+        variable = attribute_of(layer, between.attribute)
+        key = id(variable), between.is_reversed
+        if key not in self._holders:
+            holder = holders_of(step.layer)[id(variable)]
+            self._holders[key] = reversed_of(holder) if between.is_reversed else holder
+        name = between.attribute.replace("cell.", "").removeprefix("_")
+        return self._holders[key], self.graph.paths.get(
+            self._holders[key], f"{step.path}/{name.replace('_dense.', '/').replace('.', '/')}"
+        )
 
     def _tie_shared_layers(self) -> None:
         """A layer that is called several times is one layer: its weights can be cut once only."""
         calls: dict[int, list[Step]] = {}
         for step in self.graph.steps:
-            if getattr(step.layer, "weights", None):
+            if getattr(step.layer, "weights", None) and step not in self.calls:
                 calls.setdefault(id(step.layer), []).append(step)
         for first, *others in calls.values():
             streams = [*first.inputs, *first.outputs]
@@ -174,20 +313,40 @@ class UnitGraph:
         rank[roots[order]] = np.arange(len(roots)) - first[kinds[roots[order]]]
         rank = rank[self.roots]
 
-        def ends(stream: Stream, step: Step) -> list[tuple[int, End]]:
-            of_stream, found = of_unit[stream.units], []
-            for kind in dict.fromkeys(of_stream.tolist()):
-                at = np.flatnonzero(of_stream == kind)
-                at = at[np.argsort(rank[stream.units[at]], kind="stable")]
-                indices = at.reshape(counts[kind], -1)
-                found.append((kind, End(step.layer, step.path, indices)))
+        def places(units: np.ndarray) -> list[tuple[int, np.ndarray]]:
+            """Of each kind, where its units stand among some: `(units, copies)`."""
+            of_these, found = of_unit[units], []
+            for kind in dict.fromkeys(of_these.tolist()):
+                at = np.flatnonzero(of_these == kind)
+                at = at[np.argsort(rank[units[at]], kind="stable")]
+                found.append((kind, at.reshape(counts[kind], -1)))
             return found
 
         made: dict[int, list[End]] = {}
         read: dict[int, list[End]] = {}
+        biases: dict[int, list[Entries]] = {}
         passed: dict[int, list[End]] = {}
-        moved, not_added, seen = set(), set(), set()
+        moved, not_added = set(), set()
+        seen: set[Any] = set()
         for step in self.graph.steps:
+            for call in self.calls.get(step, ()):
+                if (id(call.layer), call.between.is_reversed) in seen:
+                    continue
+                seen.add((id(call.layer), call.between.is_reversed))
+                for sides, to in ((call.makes, made), (call.reads, read)):
+                    for side, units in sides.items():
+                        name = step.path if side in (INPUT, OUTPUT) else f"{step.path}/{side}"
+                        for kind, at in places(units):
+                            end = End(call.layer, call.path, at, call.between, step.layer, name)
+                            to.setdefault(kind, []).append(end)
+            if step in self.calls:
+                if id(step.layer) not in seen:
+                    for variable, sides in self._biases(step.layer):
+                        for units in sides.values():
+                            for kind, at in places(units):
+                                biases.setdefault(kind, []).append(Entries(variable, at))
+                seen.add(id(step.layer))
+                continue
             if len(step.outputs) != 1:
                 continue
             output, rule = step.outputs[0], rule_for(step.layer)
@@ -198,21 +357,16 @@ class UnitGraph:
             if id(step.layer) in seen or step in self.fixed:
                 continue
             seen.add(id(step.layer))
-            if id(step.layer) in self.kernels:
-                sides = [(output, made), (step.inputs[0], read)]
-            elif getattr(step.layer, "weights", None):
-                sides = [(output, passed)]
-            else:
-                continue
-            for stream, to in sides:
-                for kind, end in ends(stream, step):
-                    to.setdefault(kind, []).append(end)
+            if getattr(step.layer, "weights", None):
+                for kind, at in places(output.units):
+                    passed.setdefault(kind, []).append(End(step.layer, step.path, at))
         why_fixed = self._reasons(of_unit)
         return tuple(
             Group(
                 int(counts[kind]),
                 tuple(made[kind]),
                 tuple(read.get(kind, ())),
+                tuple(biases.get(kind, ())),
                 tuple(passed.get(kind, ())),
                 why_fixed.get(kind),
                 kind in moved,
@@ -230,12 +384,28 @@ class UnitGraph:
         """
         found = [group for group in self.groups if any(end.layer is layer for end in group.made_by)]
         if not found:
-            reasons = [why for step, (why, _) in self.fixed.items() if step.layer is layer]
+            reasons = [
+                why
+                for step, (why, _) in self.fixed.items()
+                if step.layer is layer or layer in getattr(step.layer, "masked_kernels", ())
+            ]
             (why, *_) = reasons or ["it is no layer of the model itself or of a model in it"]
             raise UnitsNotFollowed(
                 "Units can be followed from Dense, growable and convolution layers of a model and "
                 f"of models nested in it. Received: layer {layer.name!r}: {why}"
             )
+        return found
+
+    def _biases(self, layer: Any) -> list[tuple[keras.Variable, dict[str, np.ndarray]]]:
+        """The biases of a layer, and the units that each of their entries belongs to."""
+        layer = computing(layer)
+        wiring = self.wirings[id(layer)]
+        layouts, found = wiring.others(layer), []
+        for name in wiring.biases(layer):
+            variable = attribute_of(layer, name)
+            if variable is not None:
+                axis: Axis = reduce(operator.add, layouts[name])
+                found.append((variable, units_along(axis, self.sides[id(layer)])))
         return found
 
     def _kinds(self) -> np.ndarray:
@@ -256,6 +426,7 @@ class UnitGraph:
             *(("units of an output layer are the model's answer", each.units) for each in answers),
             *(("units of an input are what the model is given", each.units) for each in given),
             *((f"the activation of {step.path!r} mixes them", x) for step, x in self.mixed.items()),
+            *((f"{step.path!r} needs them as they are", x) for step, x in self.taken.items()),
             *(
                 (f"{step.path!r} ({type(step.layer).__name__}) in the way: {why}", units)
                 for step, (why, units) in self.fixed.items()
@@ -296,6 +467,17 @@ def groups(model: keras.Model) -> tuple[Group, ...]:
     arXiv:2301.12900.
     """
     return UnitGraph(model).groups
+
+
+def units_along(axis: Axis, sides: Mapping[str, Stream]) -> dict[str, np.ndarray]:
+    """The numbers of the units that each entry of an axis belongs to, for each of its sides."""
+    sizes = [sides[side].count if isinstance(side, str) else side for side in axis]
+    places = np.indices(sizes).reshape(len(sizes), -1)
+    return {
+        side: sides[side].units[at]
+        for side, at in zip(axis, places, strict=True)
+        if isinstance(side, str)
+    }
 
 
 def _roots(count: int, ties: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:

@@ -19,7 +19,7 @@ from keras_grow import (
 from keras_grow.conversion.widening import carried_axes
 from keras_grow.neurons.initializers import SingularVectors
 from keras_grow.optimizer_slots import slots, steps_made
-from keras_grow.structure.axes import places
+from keras_grow.structure.axes import axes_of, places
 from tests.neurons.connections import units_of
 from tests.random_models import difference
 
@@ -102,7 +102,8 @@ def _variable_pairs(model, wider):
     for old, new in zip(model.layers, wider.layers, strict=True):
         for a, b in zip(old.trainable_variables, new.trainable_variables, strict=True):
             is_list = isinstance(old, SparseDense) and len(a.shape) == 1 and a.name == "values"
-            sides = places(a.shape, b.shape, {} if is_list else axes.get(id(old), {}))
+            moved = {} if is_list else axes_of(old, a, axes.get(id(old), {}))
+            sides = places(a.shape, b.shape, moved)
             yield a, b, *(side.numpy() for side in sides)
 
 
