@@ -19,6 +19,7 @@ from keras_grow.connections.growing import grow
 from keras_grow.connections.pruning import prune
 from keras_grow.conversion.compaction import compact
 from keras_grow.conversion.conversion import make_growable, make_plain, make_sparse
+from keras_grow.conversion.deepening import grow_depth
 from keras_grow.conversion.optimizers import convert_optimizer
 from keras_grow.conversion.reach import plan_conversion
 from keras_grow.conversion.widening import widen
@@ -94,6 +95,7 @@ __all__ = [
     "formats",
     "groups",
     "grow",
+    "grow_depth",
     "grow_feature_maps",
     "grow_neurons",
     "growable_layers",
