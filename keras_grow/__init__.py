@@ -10,6 +10,7 @@ from keras_grow import areas, errors, plotting, records, synthesis
 from keras_grow.callbacks.growth import GrowthCallback
 from keras_grow.callbacks.history import ConnectionHistory
 from keras_grow.callbacks.moments import Epochs, Steps
+from keras_grow.callbacks.neuron_pruning import NeuronPruningCallback
 from keras_grow.callbacks.neurons import NeuronGrowthCallback
 from keras_grow.callbacks.pruning import PruningCallback
 from keras_grow.callbacks.scheduled import ScheduledChange
@@ -72,6 +73,7 @@ __all__ = [
     "GrowthSummaries",
     "MeanOnlyBatchNormalization",
     "NeuronGrowthCallback",
+    "NeuronPruningCallback",
     "PruningCallback",
     "ScheduledChange",
     "SparseDense",
