@@ -10,6 +10,7 @@ from keras_grow import areas, errors, plotting, records, synthesis
 from keras_grow.callbacks.growth import GrowthCallback
 from keras_grow.callbacks.history import ConnectionHistory
 from keras_grow.callbacks.moments import Epochs, Steps
+from keras_grow.callbacks.neuron_pruning import NeuronPruningCallback
 from keras_grow.callbacks.neurons import NeuronGrowthCallback
 from keras_grow.callbacks.pruning import PruningCallback
 from keras_grow.callbacks.scheduled import ScheduledChange
@@ -19,6 +20,7 @@ from keras_grow.connections.growing import grow
 from keras_grow.connections.pruning import prune
 from keras_grow.conversion.compaction import compact
 from keras_grow.conversion.conversion import make_growable, make_plain, make_sparse
+from keras_grow.conversion.deepening import grow_depth
 from keras_grow.conversion.optimizers import convert_optimizer
 from keras_grow.conversion.reach import plan_conversion
 from keras_grow.conversion.widening import widen
@@ -71,6 +73,7 @@ __all__ = [
     "GrowthSummaries",
     "MeanOnlyBatchNormalization",
     "NeuronGrowthCallback",
+    "NeuronPruningCallback",
     "PruningCallback",
     "ScheduledChange",
     "SparseDense",
@@ -94,6 +97,7 @@ __all__ = [
     "formats",
     "groups",
     "grow",
+    "grow_depth",
     "grow_feature_maps",
     "grow_neurons",
     "growable_layers",

@@ -4,7 +4,7 @@ Keras has no public access to slots; `keras_private.py` has it.
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import keras
 import tensorflow as tf
@@ -115,7 +115,11 @@ class Move:
     places: tuple[tf.Tensor, tf.Tensor] | None = None
 
 
-def carry_over(optimizer: keras.Optimizer, moves: Sequence[Move]) -> keras.Optimizer:
+def carry_over(
+    optimizer: keras.Optimizer,
+    moves: Sequence[Move],
+    variables: Sequence[keras.Variable] | None = None,
+) -> keras.Optimizer:
     """A new optimizer for the new variables, which goes on where `optimizer` stands.
 
     Its step, learning rate and loss scale are the old one's, and so are the slots of weights that
@@ -125,18 +129,24 @@ def carry_over(optimizer: keras.Optimizer, moves: Sequence[Move]) -> keras.Optim
     Args:
         optimizer: the optimizer of the old variables.
         moves: one for each of them, in the order in which the optimizer holds them.
+        variables: those of the new optimizer, in its order, where there are more of them.
     """
     check_resettable(optimizer)
     converted = made_anew(optimizer)
     if not optimizer.built:
         return converted
-    converted.build([move.new for move in moves])
+    converted.build([move.new for move in moves] if variables is None else list(variables))
     moved_slots: dict[int, Move] = {}
     for move in moves:
         owner = _optimizer_of(optimizer, move.old)
         if owner is not None and move.places is not None:
             moved_slots |= {id(slot): move for _, slot in slots_of(owner, move.old)}
-    for old, new in zip(optimizer.variables, converted.variables, strict=True):
+    pairs: Iterable[tuple[keras.Variable, keras.Variable]]
+    if variables is None:
+        pairs = zip(optimizer.variables, converted.variables, strict=True)
+    else:
+        pairs = _paired_by_weight(optimizer, converted, moves, variables)
+    for old, new in pairs:
         moved = moved_slots.get(id(old))
         if moved is None or moved.places is None:
             new.assign(old)
@@ -147,6 +157,31 @@ def carry_over(optimizer: keras.Optimizer, moves: Sequence[Move]) -> keras.Optim
             flat = tf.tensor_scatter_nd_update(flat, new_places[:, None], values)
             new.assign(ops.reshape(flat, new.shape))
     return converted
+
+
+def _paired_by_weight(
+    optimizer: keras.Optimizer,
+    converted: keras.Optimizer,
+    moves: Sequence[Move],
+    variables: Sequence[keras.Variable],
+) -> Iterator[tuple[keras.Variable, keras.Variable]]:
+    """The variables of an optimizer, and those of one that holds more weights, for the same."""
+    sides = (optimizer, [move.old for move in moves]), (converted, variables)
+    of_weights: list[set[int]] = []
+    for each, weights in sides:
+        owners = [(weight, _optimizer_of(each, weight)) for weight in weights]
+        slots_there = [slot for w, owner in owners if owner for _, slot in slots_of(owner, w)]
+        of_weights.append({id(slot) for slot in slots_there})
+    for move in moves:
+        before, after = _optimizer_of(optimizer, move.old), _optimizer_of(converted, move.new)
+        if before is not None and after is not None:
+            there = dict(slots_of(after, move.new))
+            yield from ((slot, there[name]) for name, slot in slots_of(before, move.old))
+    rest = [
+        [variable for variable in each.variables if id(variable) not in those]
+        for (each, _), those in zip(sides, of_weights, strict=True)
+    ]
+    yield from zip(*rest, strict=True)
 
 
 # Their steps depend on all weights of a variable together, and so on what else it holds.

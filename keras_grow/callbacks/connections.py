@@ -1,20 +1,17 @@
 """What GrowthCallback and PruningCallback share."""
 
 import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+from keras_grow.callbacks.amounts import Schedule, count_at, sole_amount
 from keras_grow.callbacks.moments import Epochs, Steps
 from keras_grow.callbacks.quiet import as_quiet_as_fit
 from keras_grow.callbacks.scheduled import Scheduled
 from keras_grow.connections.acted_on import changeable_layers, optimizer_of
 from keras_grow.connections.record import ChangeRecord
-from keras_grow.integers import checked_integer
 from keras_grow.layers.growable import Growable
 from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.policies.densities import DensityDistribution
-
-Schedule = float | int | Callable[[int], float]
-"""A number, or any callable of the epoch or step, `LearningRateSchedule`s included."""
 
 
 class ConnectionChange(Scheduled):
@@ -32,16 +29,7 @@ class ConnectionChange(Scheduled):
     ):
         """Takes how much to change, by the names of arguments of `grow` or `prune`."""
         super().__init__(when)
-        given = {name: amount for name, amount in amounts.items() if amount is not None}
-        if len(given) != 1:
-            names = [f"`{name}`" for name in amounts]
-            received = ", ".join(f"{name}={amount}" for name, amount in amounts.items())
-            raise ValueError(
-                f"Pass exactly one of {', '.join(names[:-1])} and {names[-1]}. Received: {received}"
-            )
-        ((self._amount_name, self._amount),) = given.items()
-        if self._amount_name == "count" and not callable(self._amount):
-            self._amount = checked_integer(self._amount, "count")
+        self._amount_name, self._amount = sole_amount(amounts)
         self.layers = layers
         self._last_loss = float("nan")
 
@@ -50,12 +38,12 @@ class ConnectionChange(Scheduled):
         """Grows or prunes; called with `count`, `density` or another of the amounts."""
 
     def _change(self, moment):
-        amount = _value(self._amount, moment)
         if self._amount_name == "count":
-            # A schedule computes in floats: 9.999999 means 10.
-            amount = round(amount)
+            amount = count_at(self._amount, moment)
             if amount == 0:
                 return None
+        else:
+            amount = _value(self._amount, moment)
         with as_quiet_as_fit(self.params, self.meter):
             return self._change_by(**{self._amount_name: amount})
 

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from keras_grow.callbacks.connections import ConnectionChange, Schedule
+from keras_grow.callbacks.amounts import Schedule
+from keras_grow.callbacks.connections import ConnectionChange
 from keras_grow.callbacks.moments import Epochs, Steps
 from keras_grow.connections.pruning import prune
 from keras_grow.connections.record import ChangeRecord

@@ -1,1 +1,1 @@
-"""Models made of others: growable, sparse or plain, wider, compact; and their optimizers."""
+"""Models made of others: growable, sparse, plain, wider, deeper, compact; their optimizers."""

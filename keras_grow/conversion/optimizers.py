@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from keras_grow.conversion.compaction import Compaction
+from keras_grow.conversion.deepening import deepened_layers
 from keras_grow.conversion.widening import carried_axes
 from keras_grow.layers.affine import Affine
 from keras_grow.layers.growable import Growable
@@ -20,7 +21,7 @@ from keras_grow.layers.weight_norm_kernel import WeightNormKernel
 from keras_grow.optimizer_slots import Move, carry_over, shift_averages
 from keras_grow.structure import kernels
 from keras_grow.structure.axes import Axes, axes_of, places, translated
-from keras_grow.structure.cloning import exchangeable_layers
+from keras_grow.structure.cloning import exchangeable_layers, is_graph
 from keras_grow.structure.kernels import connections_of, has_kernel
 
 
@@ -37,8 +38,8 @@ def convert_optimizer(
 
     Args:
         model: the model that was converted.
-        converted: what `make_growable`, `make_sparse`, `make_plain`, `widen` or `compact` made of
-            it.
+        converted: what `make_growable`, `make_sparse`, `make_plain`, `widen`, `grow_depth` or
+            `compact` made of it; of `grow_depth` what it made in one call or several.
         optimizer: the optimizer of a custom loop; by default the one `model` was compiled with.
 
     Raises:
@@ -62,10 +63,12 @@ def convert_optimizer(
     compaction = converted if isinstance(converted, Compaction) else None
     new_model = converted.model if isinstance(converted, Compaction) else converted
     layers = nested_layers(model)
+    is_deeper = False
     try:
         paired = dict(paired_layers(model, new_model))
     except ValueError:  # Other numbers of layers.
-        paired = {}
+        paired = _paired_with_deeper(model, new_model)
+        is_deeper = bool(paired)
     # Layers that others make inside them may be named by a running number.
     named = [layer for layer in exchangeable_layers(model) if layer in paired]
     if len(paired) < len(layers) or any(paired[layer].name != layer.name for layer in named):
@@ -74,6 +77,8 @@ def convert_optimizer(
             f"{[layer.name for layer in layers]} and "
             f"{[layer.name for layer in nested_layers(new_model)]}"
         )
+    if is_deeper:
+        return _of_deeper(optimizer, model, new_model, paired)
     if compaction is None:
         axes: Mapping[int, Axes] = carried_axes(model, new_model)
     else:
@@ -89,6 +94,37 @@ def convert_optimizer(
                 # An average of what the biases were must not take the constants out again.
                 shift_averages(made, paired[layer].bias, tf.constant(shift))
     return made
+
+
+def _paired_with_deeper(model: keras.Model, deeper: keras.Model) -> dict[keras.Layer, keras.Layer]:
+    """The layers of `model` with those of a deeper copy; empty if it is none."""
+    if not (is_graph(model) and is_graph(deeper)):
+        return {}
+    try:
+        paired = dict(deepened_layers(model, deeper))
+    except ValueError:
+        return {}
+    for old, new in paired.items():
+        shapes = [[w.shape for w in layer.weights] for layer in (old, new)]
+        if not is_graph(old) and (type(old) is not type(new) or shapes[0] != shapes[1]):
+            return {}
+    return paired
+
+
+def _of_deeper(
+    optimizer: keras.Optimizer,
+    model: keras.Model,
+    deeper: keras.Model,
+    paired: Mapping[keras.Layer, keras.Layer],
+) -> keras.Optimizer:
+    there = {
+        id(before): after
+        for old, new in paired.items()
+        if not is_graph(old)
+        for before, after in zip(old.weights, new.weights, strict=True)
+    }
+    moves = [Move(old, there[id(old)]) for old in model.trainable_variables]
+    return carry_over(optimizer, moves, deeper.trainable_variables)
 
 
 def _moves(old: keras.Layer, new: keras.Layer, axes: Axes) -> list[Move]:

@@ -67,7 +67,7 @@ def check_copy(
         if difference is not None:
             raise _differs(paths[old], old, new, difference)
     is_made_up = verify is True
-    attempts = generated_inputs(model) if is_made_up else iter([_given_inputs(verify)])
+    attempts = generated_inputs(model) if is_made_up else iter([given_inputs(verify)])
     inputs, recording = _first_that_runs(model, [old for old, _ in layers], attempts, is_made_up)
     if recording is None:
         return
@@ -96,7 +96,8 @@ def check_copy(
     )
 
 
-def _given_inputs(data: Any) -> Any:
+def given_inputs(data: Any) -> Any:
+    """The first samples of what a user passed as `verify`, as tensors."""
     if isinstance(data, np.ndarray | tf.Tensor | dict):
         data = (data,)
     read, _ = batches(data, _NUM_SAMPLES)

@@ -1,6 +1,7 @@
 """Budgets: how small a network becomes when units are pruned, and what that is counted in."""
 
 import abc
+import copy
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_grow.connections.amounts import NothingToChange
 from keras_grow.structure.graph import Step, Stream
 from keras_grow.structure.kernels import axes_of
 from keras_grow.structure.rules import Depthwise, computing, rule_for
@@ -42,16 +44,37 @@ class Budget(abc.ABC):
     """What is to be left of a network; write your own by overriding `cost`.
 
     Args:
-        share: from 0 to 1, how much of what the network costs may be left.
+        share: from 0 to 1, how much of what the network costs may be left; in
+            `keras_grow.NeuronPruningCallback` also a callable of the epoch or step that says so,
+            such as a `keras.optimizers.schedules.LearningRateSchedule`.
     """
 
-    def __init__(self, share: float):
-        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
+    def __init__(self, share: float | Callable[[int], float]):
+        is_number = isinstance(share, int | float) and not isinstance(share, bool)
+        if not callable(share) and not (is_number and 0 < share < 1):
             raise ValueError(
                 "A budget is a share of what the network costs, between 0 and 1. "
                 f"Received: share={share!r}"
             )
         self.share = share
+
+    def at(self, moment: int) -> "Budget":
+        """The budget of an epoch or step, for a share that is a schedule; else the budget itself.
+
+        Raises:
+            ValueError: if the schedule says 0 or less.
+        """
+        if not callable(self.share):
+            return self
+        share = float(self.share(moment))
+        if not share > 0:
+            raise ValueError(
+                "A schedule of shares must stay above 0. Received: "
+                f"share({moment}) = {share} of {self.share!r}"
+            )
+        budget = copy.copy(self)
+        budget.share = min(share, 1.0)
+        return budget
 
     @abc.abstractmethod
     def cost(self, layer: LayerSize) -> float:
@@ -87,7 +110,11 @@ class Milliseconds(Budget):
             interpolated by the number of products. Layers that it lacks are not counted.
     """
 
-    def __init__(self, share: float, table: Mapping[str, Mapping[tuple[int, int], float]]):
+    def __init__(
+        self,
+        share: float | Callable[[int], float],
+        table: Mapping[str, Mapping[tuple[int, int], float]],
+    ):
         super().__init__(share)
         self._table = {
             path: sorted((inputs * units, time) for (inputs, units), time in times.items())
@@ -192,6 +219,7 @@ def units_within(
     roots: Sequence[np.ndarray],
     scores: Sequence[np.ndarray],
     is_removable: Sequence[np.ndarray],
+    is_connected: Sequence[np.ndarray],
     graph: UnitGraph,
     budget: Budget,
     multiple_of: int,
@@ -199,18 +227,21 @@ def units_within(
     """The units of each group to remove so that a network is within a budget.
 
     They are as few as will do, those of lowest score first; where the number that a group keeps
-    must be a multiple of some number, the best of them stay.
+    must be a multiple of some number, the best of them stay. The budget is a share of the network
+    with all its units; those without a connection are gone already.
 
     Args:
         roots: of each group, the numbers of its units in the graph.
         scores: of its units.
         is_removable: which of them may go.
+        is_connected: which of them are there.
         graph: the graph of the model's units.
         budget: the budget.
         multiple_of: what the number of units that a group keeps is a multiple of, as far as it had
             as many.
 
     Raises:
+        NothingToChange: if the network is within the budget.
         ValueError: for a budget that is not reached with all that may go removed.
     """
     sizes = Sizes(graph)
@@ -225,28 +256,37 @@ def units_within(
         np.argsort(np.where(ok, values, np.inf), kind="stable")
         for ok, values in zip(is_removable, scores, strict=True)
     ]
+    num_there = [int(there.sum()) for there in is_connected]
+    num_spare = [int(ok.sum()) for ok in is_removable]
 
     def removed(number: int) -> list[np.ndarray]:
         counts = np.bincount(group_of[order[:number]], minlength=len(roots))
         chosen = []
-        for rank, ok, count in zip(ranks, is_removable, counts, strict=True):
-            kept = -(-(len(rank) - count) // multiple_of) * multiple_of
-            chosen.append(np.sort(rank[: min(max(0, len(rank) - kept), int(ok.sum()))]))
+        for rank, there, spare, count in zip(ranks, num_there, num_spare, counts, strict=True):
+            kept = -(-(there - count) // multiple_of) * multiple_of
+            chosen.append(np.sort(rank[: min(max(0, there - kept), spare)]))
         return chosen
 
     def cost(number: int) -> float:
         is_left = np.ones(graph.num_units, bool)
-        for of_group, units in zip(roots, removed(number), strict=True):
+        for of_group, there, units in zip(roots, is_connected, removed(number), strict=True):
+            is_left[of_group[~there]] = False
             is_left[of_group[units]] = False
         return sizes.cost(is_left, budget)
 
-    whole = cost(0)
-    low, high = 0, int(sum(ok.sum() for ok in is_removable))
-    goal = budget.share * whole
+    whole = sizes.cost(np.ones(graph.num_units, bool), budget)
+    low, high = 0, sum(num_spare)
+    share: Any = budget.share  # A number: `Budget.at` has asked a schedule.
+    goal = share * whole
+    if cost(low) <= goal:
+        raise NothingToChange(
+            "The network is within the budget. Received: a share of "
+            f"{share}, with {cost(low) / whole if whole else 0:.3f} left already"
+        )
     if cost(high) > goal:
         raise ValueError(
             "The budget is below what is left with every unit gone that may go. Received: a share "
-            f"of {budget.share}, expected at least {cost(high) / whole:.3f}"
+            f"of {share}, expected at least {cost(high) / whole:.3f}"
         )
     while low < high:
         middle = (low + high) // 2

@@ -5,17 +5,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_grow.connections.acted_on import changeable_layers, check_policy, optimizer_of
-from keras_grow.connections.amounts import NothingToChange
 from keras_grow.connections.cut_off import CutOffWarning
 from keras_grow.layers.growable import Growable
 from keras_grow.measuring.gradients import GradientMeter
-from keras_grow.neurons.budgets import Budget, units_within
+from keras_grow.neurons.amounts import Amount, choose
+from keras_grow.neurons.budgets import Budget
 from keras_grow.neurons.scores import NeuronScore, OutputMagnitude
 from keras_grow.neurons.scoring import scores_of
-from keras_grow.neurons.units import NeuronRecord, Units, checked_count, followed
+from keras_grow.neurons.units import NeuronRecord, followed
 from keras_grow.structure.graph import UnitsNotFollowed
 from keras_grow.structure.unit_graph import UnitGraph
 
@@ -24,8 +23,10 @@ def prune_neurons(
     model: keras.Model,
     *,
     count: int | None = None,
+    density: float | None = None,
     threshold: float | None = None,
     budget: Budget | None = None,
+    per_group: bool = False,
     multiple_of: int = 1,
     layers: Sequence[str | Growable] | None = None,
     score: NeuronScore | None = None,
@@ -45,11 +46,16 @@ def prune_neurons(
 
     Args:
         model: a built Sequential or functional model.
-        count: positive integer, how many units to remove of all layers together.
-        threshold: instead of `count`, the score below which units are removed.
-        budget: instead of `count`, how much of the network may be left, such as
-            `keras_grow.budgets.FLOPs(0.5)`: as few units are removed as will do. It is counted of
-            the compact network, what is dormant already included in it.
+        count: positive integer, how many units to remove, of all layers together or of each group
+            with `per_group`.
+        density: instead of `count`, the share of units to leave, in (0, 1], of all that the layers
+            looked at have, dormant ones counted as gone; of each group with `per_group`.
+        threshold: instead of these, the score below which units are removed, in all layers.
+        budget: instead of these, how much of the network may be left, such as
+            `keras_grow.budgets.FLOPs(0.5)`: as few units are removed as will do. It is a share of
+            the network with all its units; dormant ones are gone already.
+        per_group: whether units compete within each group only: each loses `count`, keeps the
+            share `density`, or, for a budget, loses the same share as the others.
         multiple_of: with a budget, what the number of units that a layer keeps is a multiple of:
             processors work on eight channels or so at once.
         layers: growable layers, or their paths or names; by default every trainable growable layer
@@ -69,7 +75,7 @@ def prune_neurons(
         TypeError, ValueError: for a model without hidden growable layers, layers whose units can't
             be followed, more units than there are to remove, data that does not fit, and scores
             that are not finite.
-        NothingToChange: if no unit's score is below `threshold`.
+        NothingToChange: if no unit's score is below `threshold`, or as few are left already.
 
     Warns:
         UserWarning: where units that the model answers with come to depend on no input.
@@ -84,17 +90,9 @@ def prune_neurons(
     Reference: Dai, Yin, Jha, "NeST", arXiv:1711.02017, Policy 4.
     """
     started = time.perf_counter()
+    amount = Amount(count, density, threshold, budget, per_group, multiple_of)
     score = OutputMagnitude() if score is None else score
     check_policy(score, NeuronScore, "score")
-    if sum(each is not None for each in (count, threshold, budget)) != 1:
-        raise ValueError(
-            "Pass exactly one of `count` (units to remove), `threshold` (the score below which "
-            "they are removed) and `budget` (what may be left). Received: "
-            f"count={count}, threshold={threshold}, budget={budget}"
-        )
-    if budget is not None:
-        check_policy(budget, Budget, "budget")
-    multiple_of = checked_count(multiple_of, "multiple_of")
     if data is None:
         raise ValueError(
             "The outputs of neurons are measured on data. Received: data=None. Pass `data=(x,)`, a "
@@ -114,7 +112,7 @@ def prune_neurons(
     optimizer = optimizer_of(model, optimizer, makers)
     meter = GradientMeter() if meter is None else meter
     scores = scores_of(model, groups, score, data, meter)
-    chosen = _choose(groups, scores, count, threshold, budget, multiple_of, graph)
+    chosen = choose(groups, scores, amount, graph)
     cut_off = CutOffWarning(model, layers=[])
     counts = [
         (units.cut_incoming(removed, optimizer), units.cut_outgoing(removed, optimizer))
@@ -127,49 +125,3 @@ def prune_neurons(
         for units, removed, numbers in zip(groups, chosen, counts, strict=True)
     ]
     return NeuronRecord(tuple(changes), not_followed, time.perf_counter() - started)
-
-
-def _choose(
-    groups: Sequence[Units],
-    scores: Sequence[np.ndarray],
-    count: int | None,
-    threshold: float | None,
-    budget: Budget | None,
-    multiple_of: int,
-    graph: UnitGraph,
-) -> list[np.ndarray]:
-    """The units to remove of each layer, ascending."""
-    removable = []
-    for units, values in zip(groups, scores, strict=True):
-        is_removable = units.connected()
-        if np.any(is_removable):
-            is_removable[np.argmax(np.where(is_removable, values, -np.inf))] = False
-        removable.append(is_removable)
-    if budget is not None:
-        roots = [units.group.roots for units in groups]
-        return units_within(roots, scores, removable, graph, budget, multiple_of)
-    num_removable = int(sum(mask.sum() for mask in removable))
-    if threshold is not None:
-        chosen = [
-            np.flatnonzero(mask & (values < threshold))
-            for mask, values in zip(removable, scores, strict=True)
-        ]
-        if not any(len(units) for units in chosen):
-            raise NothingToChange(
-                f"No unit scores below the threshold. Received: threshold={threshold}, with scores "
-                f"from {min(map(np.min, scores)):.4g} to {max(map(np.max, scores)):.4g}"
-            )
-        return chosen
-    number = checked_count(count)
-    if number > num_removable:
-        raise ValueError(
-            f"Each layer keeps at least one of its units. Received: count={count}, with "
-            f"{num_removable} units to spare in {[units.path for units in groups]}"
-        )
-    flat = np.concatenate(
-        [np.where(mask, values, np.inf) for mask, values in zip(removable, scores, strict=True)]
-    )
-    is_chosen = np.zeros(len(flat), bool)
-    is_chosen[np.argsort(flat, kind="stable")[:number]] = True
-    parts = np.split(is_chosen, np.cumsum([units.count for units in groups])[:-1])
-    return [np.flatnonzero(part) for part in parts]

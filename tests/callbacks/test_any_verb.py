@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import keras_grow
-from keras_grow import NeuronGrowthCallback, ScheduledChange
+from keras_grow import NeuronGrowthCallback, NeuronPruningCallback, ScheduledChange
 
 X = np.random.default_rng(0).normal(size=(48, 8)).astype("float32")
 Y = np.arange(48) % 3
@@ -67,6 +67,43 @@ def test_a_callback_for_births_is_copied_without_its_model_and_does_the_same():
         for a, b in zip(models[0].variables, other.variables, strict=True):
             np.testing.assert_array_equal(a, b)
     assert copy.deepcopy(callback)._model is None
+
+
+def test_neurons_are_pruned_before_epochs_down_to_a_scheduled_density():
+    model = _model()
+    keras_grow.grow_neurons(model, (X, Y), "hidden", 6)
+    asked = {1: 0.75, 2: 0.75, 3: 0.5}
+    pruning = NeuronPruningCallback((X, Y), density=asked.get)
+    history = _fit(model, pruning)
+    assert history["pruned_neurons"] == [0, 3, 0, 3]
+    assert history["neuron_pruning_seconds"][0] == 0
+    assert _living(model) == 6
+
+
+def test_neurons_are_pruned_to_a_scheduled_share_of_the_whole_network():
+    model = _model()
+    keras_grow.grow_neurons(model, (X, Y), "hidden", 6)
+    # 83%, 66%, 49% of 12 units, each with 8 + 3 products; of what is left it would be fewer.
+    share = keras.optimizers.schedules.PolynomialDecay(1.0, 3, end_learning_rate=0.49)
+    pruning = NeuronPruningCallback((X, Y), budget=keras_grow.budgets.FLOPs(share))
+    history = _fit(model, pickle.loads(pickle.dumps(pruning)), epochs=6)
+    assert history["pruned_neurons"] == [0, 3, 2, 2, 0, 0]
+    assert _living(model) == 5
+
+
+def test_amounts_of_neurons_to_prune_are_checked_at_once():
+    with pytest.raises(ValueError, match="exactly one of `count`, `density`, `threshold`"):
+        NeuronPruningCallback((X,), count=1, density=0.5)
+    with pytest.raises(ValueError, match="positive integer. Received: count=0"):
+        NeuronPruningCallback((X,), count=0)
+    with pytest.raises(TypeError, match="`budget` must be"):
+        NeuronPruningCallback((X,), budget=0.5)
+
+
+def test_a_number_of_neurons_is_pruned_by_steps():
+    model = _model()
+    pruning = NeuronPruningCallback((X,), count=lambda step: step == 4, when=keras_grow.Steps(2))
+    assert _fit(model, pruning, epochs=2)["pruned_neurons"] == [0, 1]
 
 
 def _prune_one(model, moment):

@@ -7,7 +7,7 @@ from keras import layers
 
 import keras_grow
 from keras_grow import budgets, compact, make_growable, neuron_scores, prune_neurons
-from keras_grow.errors import CopyDiffers
+from keras_grow.errors import CopyDiffers, NothingToChange
 from tests.quick import among
 
 
@@ -82,6 +82,39 @@ def test_as_few_units_go_as_will_do():
     model.set_weights(weights)
     prune_neurons(model, count=record.count - 1, data=(X,))
     assert _flops(compact(model).model) / _flops(model) > 0.7
+
+
+@pytest.mark.parametrize("multiple_of", [1, 4])
+def test_a_budget_is_a_share_of_the_whole_network_whatever_is_gone_already(multiple_of):
+    arguments = {"multiple_of": multiple_of, "data": (X,)}
+    at_once, in_steps = make_growable(_residual()), make_growable(_residual())
+    prune_neurons(at_once, budget=budgets.FLOPs(0.5), **arguments)
+    for share in (0.8, 0.65, 0.5):
+        prune_neurons(in_steps, budget=budgets.FLOPs(share), **arguments)
+        with pytest.raises(NothingToChange, match="within the budget. Received: a share of"):
+            prune_neurons(in_steps, budget=budgets.FLOPs(share), **arguments)
+    shares = [_flops(compact(m).model) / _flops(m) for m in (at_once, in_steps)]
+    # What is measured between may differ; how much is left does not.
+    assert 0.4 < min(shares) <= max(shares) <= 0.5
+
+
+def test_with_a_budget_per_group_each_group_loses_the_same_share():
+    model = make_growable(_residual())
+    record = prune_neurons(model, budget=budgets.FLOPs(0.5), per_group=True, data=(X,))
+    assert _flops(compact(model).model) / _flops(model) <= 0.5
+    lost = [change.count / (change.count + change.num_connected) for change in record.layers]
+    assert len(lost) == 3
+    assert max(lost) - min(lost) < 0.06
+
+
+def test_a_schedule_of_shares_is_for_a_callback():
+    with pytest.raises(ValueError, match="budget of one share"):
+        prune_neurons(make_growable(_residual()), budget=budgets.FLOPs(lambda e: 0.5), data=(X,))
+    budget = budgets.FLOPs(lambda epoch: 1.2 - epoch / 10)
+    assert [budget.at(epoch).share for epoch in (0, 5)] == [1.0, 0.7]
+    assert budgets.FLOPs(0.5).at(3).share == 0.5
+    with pytest.raises(ValueError, match="must stay above 0"):
+        budget.at(12)
 
 
 def test_parameters_are_counted_as_keras_counts_them():

@@ -94,6 +94,37 @@ def test_a_threshold_takes_all_below_it_but_the_best_of_each_layer(blobs):
     np.testing.assert_array_equal(units_of(model, model.layers[1]).fan_out().nonzero()[0].size, 1)
 
 
+def test_a_density_is_the_share_of_units_that_stay(blobs):
+    model = _network()
+    record = prune_neurons(model, density=0.5, data=blobs)
+    assert record.count == 7
+    with pytest.raises(NothingToChange, match="density=0.5, with 7 of 14 units connected"):
+        prune_neurons(model, density=0.5, data=blobs)
+    # Those that are gone count as gone.
+    assert prune_neurons(model, density=0.36, data=blobs).count == 2
+    assert (
+        sum(
+            change.num_connected for change in prune_neurons(model, density=0.01, data=blobs).layers
+        )
+        == 2
+    )
+
+
+def test_per_group_each_group_loses_its_share_by_itself(blobs):
+    model = _network()
+    outputs = [np.abs(_read(model, name, blobs[0])).mean(axis=0) for name in ("b", "c")]
+    record = prune_neurons(model, density=0.5, per_group=True, data=blobs)
+    for change, values, number in zip(record.layers, outputs, (4, 3), strict=True):
+        np.testing.assert_array_equal(change.units, np.sort(np.argsort(values)[:number]))
+    assert [
+        change.count for change in prune_neurons(model, count=1, per_group=True, data=blobs).layers
+    ] == [1, 1]
+    with pytest.raises(NothingToChange, match="density=0.5"):
+        prune_neurons(model, density=0.5, per_group=True, data=blobs)
+    with pytest.raises(ValueError, match="count=2 of each group, with .2, 1. units to spare"):
+        prune_neurons(model, count=2, per_group=True, data=blobs)
+
+
 def test_a_contribution_weighs_the_output_by_the_outgoing_weights(blobs):
     model = _network()
     rms = np.sqrt(np.square(_read(model, "b", blobs[0])).mean(axis=0))
