@@ -9,18 +9,16 @@ import numpy as np
 import tensorflow as tf
 
 from keras_grow.layers.growable import Growable, check_finite
-from keras_grow.layers.growable_kernels import GrowableKernels
 from keras_grow.layers.paths import nested_layers, paths_of
 from keras_grow.layers.weight_norm_kernel import WeightNormKernel
 from keras_grow.measuring.agreement import check_copy
-from keras_grow.structure.axes import Axes, Places, carry
+from keras_grow.structure.axes import Axes, Places, carry, resized
 from keras_grow.structure.cloning import Inside, check_convertible, clone_with
 from keras_grow.structure.constants import Kernel
 from keras_grow.structure.copying import carry_state, made_anew
 from keras_grow.structure.flow import Flow
 from keras_grow.structure.graph import Step, Stream
 from keras_grow.structure.kernels import axes_of
-from keras_grow.structure.rules import rule_for
 from keras_grow.structure.unit_graph import KernelCall, UnitGraph
 from keras_grow.structure.wirings import INPUT, OUTPUT
 
@@ -173,18 +171,15 @@ def compact(model: keras.Model, *, drop_inputs: bool = False, verify: Any = True
         )
 
     def convert(layer: keras.Layer, inside: Inside) -> keras.Layer | None:
-        axes = carried.get(id(layer), _UNCHANGED).axes
-        changes = _changes(flow, steps.get(id(layer)), axes)
-        if not axes:
-            return made_anew(layer, **changes) if changes else None
+        counts = _counts_left(flow, steps.get(id(layer)))
+        if not counts:
+            return None
+        changes = {}
         kernel = flow.kernel(layer)
-        if kernel is not None:
+        if kernel is not None and isinstance(layer, Growable):
             (source,), (output,) = steps[id(layer)].inputs, steps[id(layer)].outputs
-            inputs, units = flow.kept(source), flow.kept(output)
-            changes["filters" if hasattr(layer, "filters") else "units"] = len(units)
-            if isinstance(layer, Growable):
-                changes["initial_density"] = _density_left(kernel, inputs, units)
-        return _remade(layer, flow.inside(layer, axes), changes)
+            changes["initial_density"] = _density_left(kernel, flow.kept(source), flow.kept(output))
+        return resized(layer, counts, **changes)
 
     def transfer(old: keras.Layer, new: keras.Layer) -> None:
         if not carried[id(old)].axes:
@@ -216,47 +211,34 @@ def compact(model: keras.Model, *, drop_inputs: bool = False, verify: Any = True
     return compaction
 
 
-def _remade(
-    layer: keras.Layer,
-    parts: Mapping[keras.Layer, dict[str, Any]],
-    changes: dict[str, Any],
-) -> keras.Layer:
-    """A layer made anew, with other arguments for it and for layers that it is given."""
-    inside = {id(part): made_anew(part, **of_part) for part, of_part in parts.items()}
-    if isinstance(layer, GrowableKernels):
-        inner = made_anew(layer.layer, inside=inside, **changes)
-        return made_anew(layer, inside={id(layer.layer): inner})
-    return made_anew(layer, inside=inside, **changes)
-
-
 def _makes_its_output(flow: Flow, layer: keras.Layer) -> bool:
     """Whether all that a layer makes are its units: a tied embedding makes words too."""
     steps = [step for step in flow.graph.steps if step.layer is layer]
     return not any(flow.makes_others(step) for step in steps)
 
 
-def _changes(flow: Flow, step: Step | None, axes: Axes) -> dict[str, Any]:
-    """What becomes of the arguments of a layer of which units have gone."""
-    if step is None or flow.kernel(step.layer) is not None:
+def _sides(flow: Flow, step: Step | None) -> Mapping[str, Stream]:
+    """The tensors on the sides of a layer that may have fewer units in its copy."""
+    if step is None:
         return {}
-    if flow.sides(step) is not None:
-        return flow.changes(step.layer, axes)
-    if len(step.outputs) != 1:
-        return {}
-    (output,), rule = step.outputs, rule_for(step.layer)
-    count = len(flow.kept(output))
-    return {} if rule is None or count == output.count else rule.changes(step.layer, count)
+    streams = flow.sides(step)
+    if streams is None:
+        is_one = len(step.inputs) == 1 and len(step.outputs) == 1
+        streams = {INPUT: step.inputs[0], OUTPUT: step.outputs[0]} if is_one else {}
+    return streams
+
+
+def _counts_left(flow: Flow, step: Step | None) -> dict[str, int]:
+    """How many entries the sides of a layer have left, of those that have lost some."""
+    counts = {side: len(flow.kept(stream)) for side, stream in _sides(flow, step).items()}
+    return {side: n for side, n in counts.items() if n < _sides(flow, step)[side].count}
 
 
 def _carried(flow: Flow, step: Step | None, layer: keras.Layer) -> _Carried:
     """What becomes of the variables of a layer, first called in `step`."""
     if step is None or not layer.weights:
         return _UNCHANGED
-    streams = flow.sides(step)
-    if streams is None:
-        if len(step.inputs) != 1 or len(step.outputs) != 1:
-            return _UNCHANGED
-        streams = {INPUT: step.inputs[0], OUTPUT: step.outputs[0]}
+    streams = _sides(flow, step)
     kept = {side: flow.kept(stream) for side, stream in streams.items()}
     axes = {
         side: Places(units, np.arange(len(units)), streams[side].count, len(units))

@@ -13,14 +13,13 @@ from keras_grow.layers.growable import Growable, growable_layers
 from keras_grow.layers.pairing import paired_layers
 from keras_grow.layers.paths import find_layer, paths_of
 from keras_grow.measuring.agreement import check_copy
-from keras_grow.structure.axes import Axes, carry, grown_axes
+from keras_grow.structure.axes import Axes, carry, grown_axes, resized
 from keras_grow.structure.cloning import Inside, check_convertible, clone_with
-from keras_grow.structure.copying import made_anew
-from keras_grow.structure.graph import Stream, UnitsNotFollowed
+from keras_grow.structure.graph import Step, Stream, UnitsNotFollowed
 from keras_grow.structure.kernels import axes_of, has_kernel, why_not_resizable
-from keras_grow.structure.rules import rule_for
+from keras_grow.structure.rules import computing
 from keras_grow.structure.unit_graph import Group, UnitGraph
-from keras_grow.structure.wirings import OUTPUT
+from keras_grow.structure.wirings import INPUT, OUTPUT
 
 
 def widen(
@@ -39,8 +38,10 @@ def widen(
 
     Args:
         model: a built Sequential or functional model.
-        layer: a growable layer of it, or its path or name. `keras_grow.groups` shows what its units
-            (of a convolution, its maps) are tied to, and whether they can change.
+        layer: a growable layer of it, or its path or name; or what `keras_grow.groups` calls
+            units, which shows too what they are tied to, and whether they can change: "lstm" the
+            units of a recurrent layer, "attention/heads" and "attention/key_size" those inside an
+            attention.
         units: integer, more than the layer has.
         verify: as in `make_growable`.
 
@@ -61,47 +62,31 @@ def widen(
     ```
     """
     check_convertible(model)
-    growable = growable_layers(model)
-    old = find_layer(model, layer, growable)
-    if old is None:
-        raise ValueError(
-            "`layer` must be a growable layer of the model, or its path or name. Received: "
-            f"{layer!r}, expected one of {paths_of(model, growable)}"
-        )
-    num_old = old.axes.num_units
-    wanted = as_integer(units)
-    if wanted is None or wanted <= num_old:
-        raise ValueError(
-            f"`units` must be an integer above the {num_old} that layer {old.name!r} has. "
-            f"Received: units={units!r}"
-        )
     graph = UnitGraph(model)
-    group = _sole_group(graph, old)
-    num_new = wanted - num_old
-    made = {id(end.layer) for end in group.made_by}
+    group = _group_called(model, graph, layer)
+    wanted = as_integer(units)
+    if wanted is None or wanted <= group.count:
+        raise ValueError(
+            f"`units` must be an integer above the {group.count} that "
+            f"{group.made_by[0].units!r} has. Received: units={units!r}"
+        )
+    num_new = wanted - group.count
     densities = {}
     for end in {*group.made_by, *group.read_by}:
         if isinstance(end.layer, Growable) and end.layer.is_sparse:
             size = _grown_size(group, end.layer, num_new)
             densities[id(end.layer)] = end.layer.num_active / size
-    touched = {id(end.layer) for end in (*group.made_by, *group.read_by, *group.passed)}
-
-    changed: dict[int, dict[str, Any]] = {}
+    grown: dict[int, dict[str, int]] = {}
     for step in graph.graph.steps:
-        rule, output = rule_for(step.layer), step.outputs[0]
-        grown = _grown_stream(graph, group, output, num_new)[-1]
-        if rule is not None and grown is not None and grown != output.count:
-            changed[id(step.layer)] = rule.changes(step.layer, grown)
+        grown.setdefault(id(step.layer), _counts_grown(graph, group, step, num_new))
 
     def convert(layer: keras.Layer, inside: Inside) -> keras.Layer | None:
-        changes = {**changed.get(id(layer), {})}
-        if id(layer) not in touched:
-            return made_anew(layer, **changes) if changes else None
-        if id(layer) in made:
-            changes["filters" if hasattr(layer, "filters") else "units"] = wanted
+        if not grown.get(id(layer)):
+            return None
+        changes = {}
         if id(layer) in densities:
             changes["initial_density"] = densities[id(layer)]
-        return made_anew(layer, **changes)
+        return resized(layer, grown[id(layer)], **changes)
 
     # The axes that grew can only be told once the copy is there.
     shapes = {
@@ -111,29 +96,60 @@ def widen(
     widened = clone_with(model, convert, lambda old, new: None, shapes)
     carried = carried_axes(model, widened)
     for before, after in paired_layers(model, widened):
-        if id(before) in touched:
+        if grown.get(id(before)) and before.weights:
             carry(before, after, carried.get(id(before), {}))
     places = {layer: axes[OUTPUT][:2] for layer, axes in carried.items() if OUTPUT in axes}
     check_copy(model, widened, verify, places)
     return widened
 
 
-def _sole_group(graph: UnitGraph, layer: Growable) -> Group:
-    """The group of all units of a layer, if it can grow; raises `UnitsNotFollowed` if it can't."""
-    group, *others = graph.groups_of(layer)
+def _group_called(model: keras.Model, graph: UnitGraph, asked: Any) -> Group:
+    """The group of all units of a layer, if it can grow; raises `ValueError` if it can't."""
+    named = [group for group in graph.groups if asked in [end.units for end in group.made_by]]
+    growable = growable_layers(model)
+    layer = find_layer(model, asked, growable)
+    if layer is None and not named:
+        raise ValueError(
+            "`layer` must be a growable layer of the model, or its path or name, or what "
+            f"`keras_grow.groups` calls its units. Received: {asked!r}, expected one of "
+            f"{paths_of(model, growable)}"
+        )
+    found = named if layer is None else graph.groups_of(layer)
+    group, *others = found
     why = group.why_fixed
+    if others:
+        names = sorted({end.units for each in found for end in each.made_by})
+        why = f"there are several groups of units: ask for one of {names}"
     for end in group.made_by:
-        all_units = np.arange(axes_of(end.layer).num_units)[:, None]
-        if others or not np.array_equal(end.indices, all_units):
-            why = f"the units of {end.path!r} are not all tied alike: widen what it is tied to"
+        sides = graph.sides[id(computing(end.owner))]
+        if not any(np.array_equal(graph.roots[x.units], group.roots) for x in sides.values()):
+            why = (
+                why or f"the units of {end.path!r} are not all tied alike: widen what it is tied to"
+            )
     for end in (*group.made_by, *group.read_by):
         why = why or why_not_resizable(end.layer)
+    if not any(isinstance(end.layer, Growable) for end in group.made_by):
+        why = why or "no growable layer makes them"
     if why is not None:
         group = dataclasses.replace(group, why_fixed=why)
         raise UnitsNotFollowed(
             f"New units stand in all layers that they are tied to. Received: {group}"
         )
     return group
+
+
+def _counts_grown(graph: UnitGraph, group: Group, step: Step, num_new: int) -> dict[str, int]:
+    """How many entries the sides of a layer have, of those that have more than before."""
+    if step in graph.calls:
+        streams = graph.sides[id(computing(step.layer))]
+    elif len(step.inputs) == 1 and len(step.outputs) == 1:
+        streams = {INPUT: step.inputs[0], OUTPUT: step.outputs[0]}
+    else:
+        return {}
+    counts = {
+        side: _grown_stream(graph, group, stream, num_new)[-1] for side, stream in streams.items()
+    }
+    return {side: n for side, n in counts.items() if n and n != streams[side].count}
 
 
 def _grown_stream(

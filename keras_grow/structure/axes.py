@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -10,15 +10,17 @@ import tensorflow as tf
 
 from keras_grow.kernel_axes import KernelAxes
 from keras_grow.layers.growable import Growable
+from keras_grow.layers.growable_kernels import GrowableKernels
 from keras_grow.layers.weight_norm_kernel import WeightNormKernel
 from keras_grow.structure.cloning import set_connections
+from keras_grow.structure.copying import made_anew
 from keras_grow.structure.graph import Step, Stream
 from keras_grow.structure.kernels import attribute_of, has_kernel, holders_of
 from keras_grow.structure.kernels import axes_of as axes_of_kernel
 from keras_grow.structure.rules import UnitRule, computing, places_behind, rule_for
 from keras_grow.structure.unit_graph import UnitGraph
 from keras_grow.structure.wired_layers import OneKernel, wiring_for
-from keras_grow.structure.wirings import INPUT, OUTPUT, Axis, Layout, Wiring
+from keras_grow.structure.wirings import INPUT, OUTPUT, Axis, Layout, Tie, Wiring
 
 
 class Places(NamedTuple):
@@ -92,19 +94,24 @@ def layouts_of(layer: keras.Layer) -> dict[int, Layout]:
     if wiring is None or isinstance(wiring, OneKernel):
         return {}
     found = {id(attribute_of(inner, name)): axes for name, axes in wiring.others(inner).items()}
-    holders = holders_of(layer)
-    for between in wiring.kernels(inner):
-        holder = layer
-        if not has_kernel(layer):
+    makes: dict[int, Axis] = {}
+    if has_kernel(layer):
+        (between,) = wiring.kernels(layer)
+        variable = layer.kernel_variables[0] if isinstance(layer, Growable) else layer.kernel
+        holders = {id(variable): layer}
+        found[id(variable)], makes[id(variable)] = between.layout, between.makes
+    else:
+        holders = holders_of(layer)
+        for between in wiring.kernels(inner):
             variable = attribute_of(inner, between.attribute)
-            found[id(variable)] = between.layout
-            holder = holders[id(variable)]
+            found[id(variable)], makes[id(variable)] = between.layout, between.makes
+    for key, holder in holders.items():
         size = math.prod(axes_of_kernel(holder).shape)
         for each in getattr(holder, "kernel_variables", ()):
+            # Beside the kernel a mask of its shape, or a number for each unit.
             is_whole = math.prod(each.shape) == size
-            found[id(each)] = between.layout if is_whole else (between.makes,)
-        if has_kernel(layer) and not isinstance(layer, Growable):
-            found[id(layer.kernel)] = between.layout
+            units = makes.get(key, sum(found[key][-2:], ()))
+            found[id(each)] = found[key] if is_whole else (units,)
     return found
 
 
@@ -153,6 +160,31 @@ def translated(
     inputs, units = moved
     there = new.connection(inputs, units, old.positions_of(connections))
     return carried, tf.gather(there, carried)
+
+
+def resized(layer: keras.Layer, counts: Mapping[str, int], **changes: Any) -> keras.Layer:
+    """A layer made anew with other numbers of entries on some of its sides.
+
+    Args:
+        layer: a layer whose units are followed.
+        counts: how many entries sides have, of those where it is another number than now.
+        changes: other arguments of it that are not as they were.
+    """
+    wiring, inner = wiring_for(layer), computing(layer)
+    parts: Mapping[str, dict[str, Any]] = {}
+    if wiring is not None and counts:
+        changes |= wiring.changes(inner, counts)
+        parts = wiring.inside(inner, counts)
+    elif OUTPUT in counts:
+        rule = rule_for(layer)
+        changes |= {} if rule is None else rule.changes(inner, counts[OUTPUT])
+    inside = {}
+    for name, of_part in parts.items():
+        part = attribute_of(inner, name)
+        inside[id(part)] = made_anew(part, **of_part)
+    if isinstance(layer, GrowableKernels):
+        return made_anew(layer, inside={id(inner): made_anew(inner, inside=inside, **changes)})
+    return made_anew(layer, inside=inside, **changes)
 
 
 def carry(old: keras.Layer, new: keras.Layer, axes: Axes) -> None:
@@ -222,7 +254,9 @@ def grown_axes(old: UnitGraph, new: UnitGraph) -> dict[int, Axes]:
         for was, now in zip(here.outputs, there.outputs, strict=True):
             before[now] = np.arange(now.count)
             before[now][was.count :] = -1
-        if here not in old.fixed and here not in old.calls:
+        if here in old.calls:
+            before |= _inside(old, here, new, there, before)
+        elif here not in old.fixed:
             behind = before[there.outputs[0]]
             behind[:] = -1
             laid = [
@@ -243,6 +277,57 @@ def grown_axes(old: UnitGraph, new: UnitGraph) -> dict[int, Axes]:
         if found and getattr(here.layer, "weights", None):
             axes.setdefault(id(here.layer), found)
     return axes
+
+
+def _inside(
+    old: UnitGraph, here: Step, new: UnitGraph, there: Step, before: Mapping[Stream, np.ndarray]
+) -> dict[Stream, np.ndarray]:
+    """Where entries of the sides that a layer makes stood in the model, -1 for new ones.
+
+    New ones stand behind the old, but where a side is laid out after another that has grown.
+    """
+    sides = {side: (was, now) for side, was, now in _sides(old, here, new, there)}
+    wiring = old.wirings[id(computing(here.layer))]
+    inputs = wiring.inputs(computing(here.layer), here.names, here.options)
+    found = {}
+    for side, (was, now) in sides.items():
+        if side in inputs:
+            found[side] = before[now]
+        else:
+            found[side] = np.arange(now.count)
+            found[side][was.count :] = -1
+    ties = [wiring.ties(computing(step.layer)) for step in (here, there)]
+    pairs = [pair for pair in zip(*ties, strict=True) if {pair[0].one, pair[0].other} <= {*sides}]
+    # What stands inside follows from what comes in, and what comes out from what stands inside.
+    onward = [pair for pair in pairs if pair[0].one in inputs and pair[0].other not in inputs]
+    outward = [pair for pair in pairs if pair[0].one == OUTPUT]
+    outward += [tuple(tie.turned() for tie in p) for p in pairs if p[0].other == OUTPUT]
+    for at_old, at_new in onward:
+        if at_old.other != OUTPUT:
+            _follow(at_old, at_new, sides, found)
+    for at_old, at_new in outward:
+        if at_old.other not in inputs:
+            _follow(at_old.turned(), at_new.turned(), sides, found)
+    return {now: found[side] for side, (_, now) in sides.items() if side not in inputs}
+
+
+def _follow(
+    at_old: Tie,
+    at_new: Tie,
+    sides: Mapping[str, tuple[Stream, Stream]],
+    found: dict[str, np.ndarray],
+) -> None:
+    """Notes where entries of the other side of a tie stood, given those of the one side."""
+    was, now = sides[at_old.other]
+    if was.count == now.count:
+        return
+    laid = []
+    for tie, stream in zip((at_old, at_new), sides[at_old.one], strict=True):
+        order = np.argsort(tie.units, kind="stable")
+        laid.append(tie.others[order].reshape(stream.count, -1))
+    source = found[at_old.one]
+    is_old = (source >= 0)[:, None]
+    found[at_old.other][laid[1]] = np.where(is_old, laid[0][source], -1)
 
 
 def _sides(

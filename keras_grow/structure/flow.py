@@ -9,7 +9,6 @@ A worked example, where `-` leads out of a unit to those that read it, and `a.1`
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import keras
 import numpy as np
@@ -98,22 +97,6 @@ class Flow:
         if step not in self._units.calls or step in self._fixed:
             return None
         return self._units.sides[id(computing(step.layer))]
-
-    def changes(self, layer: keras.Layer, axes: Mapping[str, Any]) -> dict[str, Any]:
-        """Arguments of a copy of a layer with kernels, some of whose sides have fewer entries."""
-        counts = {side: places.num_after for side, places in axes.items()}
-        inner = computing(layer)
-        return self._units.wirings[id(inner)].changes(inner, counts) if counts else {}
-
-    def inside(
-        self, layer: keras.Layer, axes: Mapping[str, Any]
-    ) -> dict[keras.Layer, dict[str, Any]]:
-        """The same of layers that it is given."""
-        counts = {side: places.num_after for side, places in axes.items()}
-        inner = computing(layer)
-        wiring = self._units.wirings.get(id(inner))
-        found = {} if wiring is None else wiring.inside(inner, counts)
-        return {attribute_of(inner, name): changes for name, changes in found.items()}
 
     def makes_others(self, step: Step) -> bool:
         """Whether a call of a layer with kernels makes something else than its units."""

@@ -11,6 +11,7 @@ from keras_grow.kernel_axes import KernelAxes
 from keras_grow.layers.affine import Affine
 from keras_grow.layers.growable import Growable
 from keras_grow.layers.growable_kernels import GrowableKernels
+from keras_grow.layers.inner_kernel import Inner
 from keras_grow.layers.kernel_types import inner_kernels
 from keras_grow.layers.masked import Masked
 from keras_grow.search.flat_arrays import in_place
@@ -136,6 +137,6 @@ def why_not_followed(layer: keras.Layer) -> str | None:
 
 def why_not_resizable(layer: keras.Layer) -> str | None:
     """Why a layer with a kernel can't be exchanged or have other units, `None` if it can."""
-    if isinstance(layer, Growable) and not isinstance(layer, Affine):
+    if isinstance(layer, Growable) and not isinstance(layer, Affine | Inner):
         return "it is a growable layer of your own"
     return why_not_followed(layer)

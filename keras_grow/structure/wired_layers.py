@@ -42,6 +42,10 @@ class OneKernel(Wiring):
     def others(self, layer):
         return {"bias": ((OUTPUT,),)}
 
+    def changes(self, layer, counts):
+        name = "filters" if hasattr(layer, "filters") else "units"
+        return {name: counts[OUTPUT]} if OUTPUT in counts else {}
+
 
 class _Filtered(Wiring):
     """Layers whose weights need not stand still for what is cut: they say what mixes units."""
@@ -369,15 +373,22 @@ class _Bidirectional(Wiring):
             why_not = wiring.why_not(each)
             if why_not is not None:
                 return why_not
+        if layer.forward_layer.units != layer.backward_layer.units:
+            return "its two directions have different numbers of units"
         return None if layer.merge_mode is not None else "it makes more than its output"
 
     def inputs(self, layer, names, options):
         return {INPUT: 0} if len(names) == 1 else {}
 
     def ties(self, layer):
+        # Keras takes the output to be twice as wide as one of them: they shrink alike.
         units = np.arange(layer.forward_layer.units)
         first = len(units) if layer.merge_mode == "concat" else 0
-        return [Tie("forward", units, OUTPUT, units), Tie("backward", units, OUTPUT, first + units)]
+        return [
+            Tie("forward", units, "backward", units),
+            Tie("forward", units, OUTPUT, units),
+            Tie("backward", units, OUTPUT, first + units),
+        ]
 
     def kernels(self, layer):
         found = []

@@ -93,6 +93,10 @@ class Tie:
     other: str
     others: np.ndarray
 
+    def turned(self) -> "Tie":
+        """The same from the other side."""
+        return Tie(self.other, self.others, self.one, self.units)
+
 
 class Wiring(abc.ABC):
     """Between which sides the kernels of a type of layers stand."""
@@ -128,11 +132,13 @@ class Wiring(abc.ABC):
         return [OUTPUT]
 
     def sides(self, layer: Any) -> Mapping[str, int]:
-        """How many entries the sides have that its kernels name."""
+        """How many entries the sides have that its variables name."""
         found: dict[str, int] = {}
-        for between in self.kernels(layer):
-            shape = shape_of(layer, between.attribute)
-            for axis, size in zip(between.layout, shape, strict=True):
+        layouts = [(each.attribute, each.layout) for each in self.kernels(layer)]
+        for attribute, layout in (*layouts, *self.others(layer).items()):
+            if attribute_of(layer, attribute) is None and attribute != "kernel":
+                continue  # A bias that it does without.
+            for axis, size in zip(layout, shape_of(layer, attribute), strict=True):
                 whole = math.prod(side for side in axis if not isinstance(side, str))
                 names = [side for side in axis if isinstance(side, str)]
                 if len(names) == 1:
@@ -216,6 +222,6 @@ def num_positions(shape: Sequence[int | None]) -> int:
 
 def shape_of(layer: Any, attribute: str) -> tuple[int, ...]:
     """The shape of a kernel of a layer, growable or not."""
-    if isinstance(layer, Growable):
+    if isinstance(layer, Growable) and attribute == "kernel":
         return layer.axes.shape
     return tuple(attribute_of(layer, attribute).shape)
