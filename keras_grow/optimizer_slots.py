@@ -77,11 +77,20 @@ def reset_slots(
 
 
 def shift_averages(
-    optimizer: keras.Optimizer | None, variable: keras.Variable, shift: tf.Tensor
+    optimizer: keras.Optimizer | None,
+    variable: keras.Variable,
+    shift: tf.Tensor | float = 0.0,
+    scale: float = 1.0,
 ) -> None:
-    """Adds `shift`, of the variable's shape, to slots that hold averages of its past values.
+    """Multiplies slots that hold averages of a variable's past values, and adds to them.
 
     Where all that a weight was is to be moved together with it, and the rest of its past is kept.
+
+    Args:
+        optimizer: the optimizer, or `None`.
+        variable: a variable that it trains.
+        shift: what is added, of the variable's shape.
+        scale: by what they are multiplied before.
     """
     owner = None if optimizer is None else _optimizer_of(optimizer, variable)
     if owner is None:
@@ -91,7 +100,7 @@ def shift_averages(
         names.add(MOMENTS)  # A weight beside the weight, not a mean of gradients.
     for name, slot in slots_of(owner, variable):
         if name in names:
-            slot.assign_add(tf.cast(shift, slot.dtype))
+            slot.assign(slot.value * scale + tf.cast(shift, slot.dtype))
 
 
 def steps_made(optimizer: keras.Optimizer | None) -> int:

@@ -36,7 +36,8 @@ class NeuronPruningCallback(Scheduled):
             at moments at which the network is within it.
         when: `keras_grow.Epochs(...)` or `keras_grow.Steps(...)`, by default every epoch from the
             second.
-        per_group, multiple_of, layers, score, meter: as in `keras_grow.prune_neurons`.
+        per_group, multiple_of, through_normalization, layers, score, meter: as in
+            `keras_grow.prune_neurons`.
 
     Example:
 
@@ -62,6 +63,7 @@ class NeuronPruningCallback(Scheduled):
         when: Epochs | Steps | None = None,
         per_group: bool = False,
         multiple_of: int = 1,
+        through_normalization: bool = False,
         layers: Sequence[str | Growable] | None = None,
         score: NeuronScore | None = None,
         meter: GradientMeter | None = None,
@@ -74,6 +76,7 @@ class NeuronPruningCallback(Scheduled):
         self.data = data
         self.per_group = per_group
         self.multiple_of = multiple_of
+        self.through_normalization = through_normalization
         self.layers = layers
         self.score = score
         self.meter = GradientMeter() if meter is None else meter
@@ -94,6 +97,7 @@ class NeuronPruningCallback(Scheduled):
                 **{self._amount_name: amount},
                 per_group=self.per_group,
                 multiple_of=self.multiple_of,
+                through_normalization=self.through_normalization,
                 layers=self.layers,
                 score=self.score,
                 data=self.data,

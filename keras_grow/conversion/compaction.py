@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_grow.layers.growable import Growable, check_finite
 from keras_grow.layers.paths import nested_layers, paths_of
 from keras_grow.layers.weight_norm_kernel import WeightNormKernel
-from keras_grow.measuring.agreement import check_copy
+from keras_grow.measuring.agreement import check_copy, given_inputs
 from keras_grow.structure.axes import Axes, Places, carry, resized
 from keras_grow.structure.cloning import Inside, check_convertible, clone_with
 from keras_grow.structure.constants import Kernel
@@ -54,6 +54,8 @@ class Compaction:
         drops_inputs: whether it does.
         reasons: by layer path, why constant units that might have gone were left as they are; where
             nothing could go, which layers are in the way.
+        difference: how far the outputs are from those of the model, max|a - b| / max|b| on the data
+            of `verify`, where the function was allowed to change; `None` where it was not.
         axes, bias_shifts: for each layer of the model, nested ones included, where the entries of
             its variables stood and stand, and what constants added to its biases;
             `convert_optimizer` reads them.
@@ -64,6 +66,7 @@ class Compaction:
     input_indices: tuple[np.ndarray, ...]
     drops_inputs: bool
     reasons: Mapping[str, str]
+    difference: float | None
     axes: tuple[Axes, ...] = dataclasses.field(repr=False)
     bias_shifts: tuple[np.ndarray | None, ...] = dataclasses.field(repr=False)
 
@@ -95,6 +98,8 @@ class Compaction:
             takes = "takes those" if self.drops_inputs else "takes all"
             lines.append(f"input {number}: {len(indices):,} entries are used, the model {takes}")
         lines += [f"{name}: {reason}" for name, reason in self.reasons.items()]
+        if self.difference is not None:
+            lines.append(f"the outputs are others: by {self.difference:.2g} of the largest")
         return "\n".join(lines)
 
 
@@ -116,16 +121,24 @@ class _Carried:
 _UNCHANGED = _Carried({}, np.zeros(0, np.int64), None)
 
 
-def compact(model: keras.Model, *, drop_inputs: bool = False, verify: Any = True) -> Compaction:
+def compact(
+    model: keras.Model,
+    *,
+    drop_inputs: bool = False,
+    through_normalization: bool = False,
+    verify: Any = True,
+) -> Compaction:
     """A smaller model with the same function, without the units that no longer matter.
 
     A mask saves nothing by itself. This removes, for good, units and feature maps that nothing
     reads, and those that nothing feeds: these are constant, and what they add to the units that
     read them goes into their biases. One removal may make room for another, and so it goes on,
     through activations, BatchNormalization, dropout, Flatten, pooling, additions, concatenations,
-    shared layers and nested models. Layers that mix units or are not known (LayerNormalization,
-    attention, recurrent layers, layers of your own) keep all that they read and make. The layers
-    of the copy are of the same kinds and stay growable; `keras_grow.make_plain` makes them plain.
+    convolutions of all kinds, recurrent layers, embeddings, shared layers and nested models; of an
+    attention, heads go whole, and dimensions alike in all heads. Layers that mix units or are not
+    known, such as layers of your own, keep all that they read and make, and so does
+    LayerNormalization, whose mean and variance run over them. The layers of the copy are of the
+    same kinds and stay growable; `keras_grow.make_plain` makes them plain.
 
     At inference the function is the same up to rounding. In training, dropout no longer acts on
     units that are gone, nor do activity regularizers see them. A constant goes into the biases of
@@ -137,6 +150,9 @@ def compact(model: keras.Model, *, drop_inputs: bool = False, verify: Any = True
         drop_inputs: whether the compact model takes only those entries of its inputs' last axes
             that it uses. The caller then picks them, `x[..., compaction.input_indices[0]]`, best
             where the data is prepared: picked inside the model, they would eat the gain.
+        through_normalization: whether units go behind a LayerNormalization too that nothing reads
+            any more. Its mean and variance then run over the others alone, which changes the
+            function: the result says by how much on the data of `verify`, which must be given.
         verify: as in `make_growable`; data is given as `model` takes it.
 
     Returns:
@@ -159,7 +175,12 @@ def compact(model: keras.Model, *, drop_inputs: bool = False, verify: Any = True
     check_convertible(model)
     layers = nested_layers(model)
     check_finite(model, [x for x in layers if isinstance(x, Growable) and x.built])
-    flow = Flow(UnitGraph(model), keeps_inputs=not drop_inputs)
+    if through_normalization and isinstance(verify, bool):
+        raise ValueError(
+            "How much the function changes is measured on data. Received: "
+            f"through_normalization=True, verify={verify}. Pass `verify=x`."
+        )
+    flow = Flow(UnitGraph(model, through_normalization), keeps_inputs=not drop_inputs)
     steps: dict[int, Step] = {}
     for step in flow.graph.steps:
         steps.setdefault(id(step.layer), step)
@@ -199,6 +220,7 @@ def compact(model: keras.Model, *, drop_inputs: bool = False, verify: Any = True
         flow.used_inputs,
         drop_inputs,
         flow.reasons,
+        None,
         tuple(carried[id(layer)].axes for layer in layers),
         tuple(carried[id(layer)].shift for layer in layers),
     )
@@ -207,8 +229,20 @@ def compact(model: keras.Model, *, drop_inputs: bool = False, verify: Any = True
         for layer in layers
         if OUTPUT in carried[id(layer)].axes and _makes_its_output(flow, layer)
     }
-    check_copy(model, compacted, verify, places, as_copy_takes=compaction.as_model_takes)
-    return compaction
+    if not through_normalization:
+        check_copy(model, compacted, verify, places, as_copy_takes=compaction.as_model_takes)
+        return compaction
+    x = given_inputs(verify)
+    outputs = compacted(compaction.as_model_takes(x), training=False)
+    difference = _difference(outputs, model(x, training=False))
+    return dataclasses.replace(compaction, difference=difference)
+
+
+def _difference(outputs: Any, expected: Any) -> float:
+    """The largest max|a - b| / max|b| of the outputs of two models."""
+    pairs = zip(keras.tree.flatten(outputs), keras.tree.flatten(expected), strict=True)
+    arrays = [[tf.cast(each, tf.float64) for each in pair] for pair in pairs]
+    return max(float(tf.reduce_max(tf.abs(a - b)) / tf.reduce_max(tf.abs(b))) for a, b in arrays)
 
 
 def _makes_its_output(flow: Flow, layer: keras.Layer) -> bool:

@@ -20,7 +20,7 @@ from keras_grow.layers.sparse_dense import SparseDense
 from keras_grow.layers.weight_norm_kernel import WeightNormKernel
 from keras_grow.optimizer_slots import Move, carry_over, shift_averages
 from keras_grow.structure import kernels
-from keras_grow.structure.axes import Axes, axes_of, places, translated
+from keras_grow.structure.axes import Axes, axes_of, places, scales_of, translated
 from keras_grow.structure.cloning import exchangeable_layers, is_graph
 from keras_grow.structure.kernels import connections_of, has_kernel
 
@@ -88,6 +88,9 @@ def convert_optimizer(
         moves |= {id(move.old): move for move in _moves(old, new, axes.get(id(old), {}))}
     pairs = zip(model.trainable_variables, new_model.trainable_variables, strict=True)
     made = carry_over(optimizer, [moves.get(id(old), Move(old, new)) for old, new in pairs])
+    for old, new in paired.items():
+        for variable, scale in scales_of(old, new).values() if axes.get(id(old)) else ():
+            shift_averages(made, variable, scale=scale)
     if compaction is not None:
         for layer, shift in zip(layers, compaction.bias_shifts, strict=True):
             if shift is not None:

@@ -28,6 +28,7 @@ def prune_neurons(
     budget: Budget | None = None,
     per_group: bool = False,
     multiple_of: int = 1,
+    through_normalization: bool = False,
     layers: Sequence[str | Growable] | None = None,
     score: NeuronScore | None = None,
     data: Any = None,
@@ -58,6 +59,10 @@ def prune_neurons(
             share `density`, or, for a budget, loses the same share as the others.
         multiple_of: with a budget, what the number of units that a layer keeps is a multiple of:
             processors work on eight channels or so at once.
+        through_normalization: whether units are followed through LayerNormalization too, as those
+            of the residual stream of most transformers. What is left of it is then computed with
+            zeros among the units; `compact(model, through_normalization=True, verify=x)` removes
+            them, and says how far that changes the function.
         layers: growable layers, or their paths or names; by default every trainable growable layer
             whose units can be followed to other layers with weights.
         score: what ranks units, by default `keras_grow.neuron_scores.OutputMagnitude()`.
@@ -99,7 +104,7 @@ def prune_neurons(
             "dataset or an iterable of batches."
         )
     candidates = changeable_layers(model, layers)
-    graph = UnitGraph(model)
+    graph = UnitGraph(model, through_normalization)
     groups, not_followed = followed(model, candidates, graph)
     if layers is not None and not_followed:
         raise UnitsNotFollowed("; ".join(not_followed.values()))
