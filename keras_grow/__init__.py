@@ -50,6 +50,7 @@ from keras_grow.neurons import scores as neuron_scores
 from keras_grow.neurons.births import grow_neurons
 from keras_grow.neurons.dead import remove_dead_neurons
 from keras_grow.neurons.feature_maps import grow_feature_maps
+from keras_grow.neurons.latencies import measure_latencies
 from keras_grow.neurons.pruning import prune_neurons
 from keras_grow.policies import densities, scores, start_values, statistics
 from keras_grow.report import report
@@ -109,6 +110,7 @@ __all__ = [
     "make_plain",
     "make_sparse",
     "measure",
+    "measure_latencies",
     "neuron_initializers",
     "neuron_scores",
     "plan_conversion",

@@ -8,6 +8,7 @@ from keras_grow.export.measurement import FormMeasurement, Latency, Measurement
 from keras_grow.export.verification import ExportRecord
 from keras_grow.measuring.gradients import MeasuredStatistics
 from keras_grow.neurons.feature_maps import FeatureMapRecord
+from keras_grow.neurons.latency_table import LatencyTable
 from keras_grow.neurons.units import NeuronChange, NeuronRecord
 from keras_grow.report import LayerReport, Report
 from keras_grow.search.tiled_array import TiledArray
@@ -26,6 +27,7 @@ __all__ = [
     "FormMeasurement",
     "Group",
     "Latency",
+    "LatencyTable",
     "LayerChange",
     "LayerCompaction",
     "LayerReport",

@@ -318,7 +318,7 @@ def _narrowed(flow: Flow, stream: Stream) -> tuple[int | None, ...]:
 
 def _computed(flow: Flow, step: Step) -> tuple[np.ndarray, np.ndarray]:
     """Where units that a layer still computes stand in its output, and in that of its copy."""
-    (output,) = step.outputs
+    output, *_ = step.outputs  # A recurrent layer's states are its output too.
     kept = flow.kept(output)
     there = np.flatnonzero(~np.isin(kept, flow.left_over(output)))
     return kept[there], there

@@ -51,7 +51,8 @@ def grow_depth(
         block: what is new: a layer or model, of which a copy is placed, with its weights if it is
             built; a function of a Keras tensor that returns one of the same shape; or by default a
             copy of the layer `after` with its weights (stacking), where it keeps shapes, else a
-            layer of its kind with as many units, if it is Dense or a convolution.
+            layer of its kind with as many units, if it is Dense or a convolution. Layers that make
+            up a block of a functional model are `keras.Model(tensor_before, tensor_behind)`.
         residual: whether what the block makes is added to its input; by default as it needs. False
             asks for one that is the identity by itself.
         verify: as in `make_growable`.

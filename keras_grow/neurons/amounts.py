@@ -54,7 +54,11 @@ class Amount:
                     "A single call needs a budget of one share; a schedule of them is for "
                     f"`keras_grow.NeuronPruningCallback`. Received: share={self.budget.share!r}"
                 )
-        checked_count(self.multiple_of, "multiple_of")
+        if checked_count(self.multiple_of, "multiple_of") > 1 and self.budget is None:
+            raise ValueError(
+                "Units are left in multiples of a number within a budget, which says how many may "
+                f"stay. Received: multiple_of={self.multiple_of}, budget=None"
+            )
 
 
 def choose(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_grow.connections.amounts import NothingToChange
+from keras_grow.neurons.latency_table import LatencyTable
 from keras_grow.structure.graph import Step, Stream
 from keras_grow.structure.kernels import axes_of
 from keras_grow.structure.rules import Depthwise, computing, rule_for
@@ -106,14 +107,15 @@ class Milliseconds(Budget):
 
     Args:
         share: as of `Budget`.
-        table: for each layer path, pairs of `(inputs, units)` and milliseconds; between them it is
-            interpolated by the number of products. Layers that it lacks are not counted.
+        table: what `keras_grow.measure_latencies` measured, or any mapping from layer paths to
+            pairs of `(inputs, units)` and milliseconds; between them it is interpolated by the
+            number of products. Layers that it lacks are not counted.
     """
 
     def __init__(
         self,
         share: float | Callable[[int], float],
-        table: Mapping[str, Mapping[tuple[int, int], float]],
+        table: LatencyTable | Mapping[str, Mapping[tuple[int, int], float]],
     ):
         super().__init__(share)
         self._table = {

@@ -145,15 +145,15 @@ class Flow:
         """Finds which units are constant behind a call, given those before it."""
         if step in self._fixed:  # What it makes varies, for all that is known.
             return
+        if step in self._units.calls and id(step.layer) not in self._kernels:
+            self._find_constants_of_wired(step)
+            return
         (output,) = step.outputs
         constants = [self._constants[stream.units] for stream in step.inputs]
         if id(step.layer) in self._kernels:
             if self._units.keeps_apart(step.layer):
                 kernel, _ = self._kernels[id(step.layer)]
                 self._constants[output.units] = kernel.outputs_of(constants[0])
-            return
-        if step in self._units.calls:
-            self._find_constants_of_wired(step)
             return
         rule = rule_for(step.layer)
         if rule is not None:

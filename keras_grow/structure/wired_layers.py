@@ -578,9 +578,9 @@ class _GroupedQueryAttention(_Attention):
     _KEY_SIZE = _VALUE_SIZE = "size"
 
     def ties(self, layer):
-        # It takes no argument for how wide its output is.
+        # Queries and values must be as wide as each other, and so is the output.
         units = np.arange(shape_of(layer, _OUTPUT)[-1])
-        return [Tie("query", units, OUTPUT, units)]
+        return [Tie("query", units, OUTPUT, units), Tie("query", units, "value", units)]
 
     def kernels(self, layer):
         repeats = self._repeats(layer)

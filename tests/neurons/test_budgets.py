@@ -170,6 +170,8 @@ def test_budgets_that_can_not_be_are_refused_and_change_nothing(snapshot_of):
         prune_neurons(model, count=3, budget=budgets.FLOPs(0.5), data=(X,))
     with pytest.raises(ValueError, match="`multiple_of`"):
         prune_neurons(model, budget=budgets.FLOPs(0.5), multiple_of=0, data=(X,))
+    with pytest.raises(ValueError, match="multiple_of=8, budget=None"):
+        prune_neurons(model, density=0.5, multiple_of=8, data=(X,))
     assert snapshot_of(model) == before
     for share in (0, 1, True, "half"):
         with pytest.raises(ValueError, match="between 0 and 1. Received"):
