@@ -67,7 +67,7 @@ def widen(
     wanted = as_integer(units)
     if wanted is None or wanted <= group.count:
         raise ValueError(
-            f"`units` must be an integer above the {group.count} that "
+            f"`units` must be an integer above the {group.count} that layer "
             f"{group.made_by[0].units!r} has. Received: units={units!r}"
         )
     num_new = wanted - group.count

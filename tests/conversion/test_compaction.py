@@ -165,7 +165,7 @@ def test_what_may_mix_units_keeps_them_and_the_reason_is_said():
     x = _layers.LayerNormalization(name="mixes")(model.layers[0](inputs))
     compaction = _check_equal(keras.Model(inputs, model.layers[1](x)))
     assert compaction.reasons == {
-        "mixes": "1 constant units stay, since it is not known to keep units apart"
+        "mixes": "1 constant units stay, since its mean and variance run over them"
     }
     assert "mixes: 1 constant units stay" in str(compaction)
 
@@ -312,7 +312,7 @@ def test_where_nothing_can_go_the_layers_in_the_way_are_named():
     keras_grow.prune(model, count=2, layers=["last"])
     reasons = keras_grow.compact(model).reasons
     assert reasons == {
-        "mixes": "all units it reads and makes stay, since it is not known to keep units apart"
+        "mixes": "all units it reads and makes stay, since its mean and variance run over them"
     }
 
 
