@@ -145,8 +145,9 @@ class Sizes:
         for step in graph.graph.steps:
             is_first = step.layer not in seen
             for call in graph.calls.get(step, ()):
-                self._sized.append(self._of_kernel(call, call.layer not in seen))
-                seen.add(call.layer)
+                kernel = step.layer, call.between.attribute
+                self._sized.append(self._of_kernel(call, kernel not in seen))
+                seen.add(kernel)
             if step in graph.calls:
                 self._sized += self._beside_kernels(step, is_first)
             elif isinstance(rule_for(step.layer), Depthwise) and step not in graph.fixed:

@@ -8,7 +8,10 @@ from keras import layers
 import keras_grow
 from keras_grow import budgets, compact, make_growable, neuron_scores, prune_neurons
 from keras_grow.errors import CopyDiffers, NothingToChange
+from keras_grow.neurons.budgets import Sizes
+from keras_grow.structure.unit_graph import UnitGraph
 from tests.quick import among
+from tests.structure.wired_models import MAKERS, inputs_of, made
 
 
 def _flops(model):
@@ -265,3 +268,49 @@ def test_a_copy_with_an_error_in_one_bias_is_not_returned(monkeypatch):
     monkeypatch.setattr(compaction, "carry", wrong)
     with pytest.raises(CopyDiffers, match="'two_narrow'"):
         compact(model)
+
+
+def _cost(model, budget):
+    graph = UnitGraph(model)
+    return Sizes(graph).cost(np.ones(graph.num_units, bool), budget)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_parameters_of_layers_with_several_kernels_are_those_that_keras_counts(name):
+    model = made(name)
+    others = [v for v in model.weights if v.name in ("scale", "seed_generator_state")]
+    expected = model.count_params() - sum(int(np.prod(v.shape)) for v in others)
+    assert _cost(model, budgets.Parameters(0.5)) == expected
+    assert _cost(make_growable(model), budgets.Parameters(0.5)) == expected
+
+
+# 2 for each weight at each position; T is 6 steps, of 8 numbers.
+_FLOPS = {
+    "lstm": 2 * 6 * (8 * 28 + 7 * 28 + 7 * 20 + 5 * 20) + 2 * 5 * 3,
+    # Dense; query, key, value and output; scores and their use; Dense.
+    "attention": 2 * 6 * (8 * 9 + 9 * 12 + 9 * 12 + 8 * 20 + 20 * 7 + 7 * 3)
+    + 2 * 6 * 6 * 4 * (3 + 5),
+    # Words are looked up.
+    "tied_embedding": 2 * 6 * (8 * 8 + 8 * 20),
+    # Filters at 5 x 5 places of 4 and 5 maps, then 3 x 3 of 9 maps to 18, and those to 6.
+    "separable": 2 * 25 * 9 * 6 * 9 + 2 * 9 * (9 * 18 + 18 * 6) + 2 * 6 * 3,
+    # 15 x 15 places from 7 x 7, and as many again.
+    "transposed": 2 * 49 * 9 * 6 * 9 + 2 * 225 * 4 * 9 * 5 + 2 * 5 * 3,
+    "grouped": 2 * 25 * (9 * 6 * 8 + 9 * 4 * 12 + 2 * 12) + 2 * 12 * 3,
+}
+
+
+@pytest.mark.parametrize("name", [name for name in _FLOPS if name in MAKERS])
+def test_flops_of_layers_with_several_kernels_are_counted(name):
+    assert _cost(made(name), budgets.FLOPs(0.5)) == _FLOPS[name]
+
+
+@pytest.mark.parametrize("name", ["lstm", "attention", "grouped", "separable", "transposed"])
+def test_what_is_left_of_layers_with_several_kernels_is_within_the_budget(name):
+    model = made(name, growable=True)
+    x = inputs_of(model)
+    whole = _cost(model, budgets.FLOPs(0.5))
+    prune_neurons(model, budget=budgets.FLOPs(0.5), score=neuron_scores.Relative(), data=(x,))
+    small = compact(model).model
+    assert 0.2 < _cost(small, budgets.FLOPs(0.5)) / whole <= 0.5
+    np.testing.assert_allclose(small(x), model(x), rtol=1e-4, atol=1e-4)
