@@ -342,6 +342,22 @@ def test_it_stands_in_a_nested_model_wherever_that_is_called():
     deeper.train_on_batch(X, Y)
 
 
+def test_a_nested_model_that_several_others_hold_grows_once():
+    hidden = _layers.Dense(8, "relu", name="hidden")
+    inner = keras.Sequential([keras.Input((8,)), hidden], name="inner")
+    arms = []
+    for name in ("left", "right"):
+        inputs = keras.Input((8,))
+        arms.append(keras.Model(inputs, _layers.Dense(4)(inner(inputs)), name=name))
+    inputs = keras.Input((8,))
+    model = keras.Model(inputs, _layers.Add()([arm(inputs) for arm in arms]))
+    deeper = grow_depth(model, "hidden")
+    left, right = (deeper.get_layer(name).get_layer("inner") for name in ("left", "right"))
+    assert left is right
+    assert [layer.name for layer in left.layers] == ["hidden", "hidden_deeper"]
+    assert difference(deeper(X), model(X)) < 1e-6
+
+
 def test_old_layers_stay_frozen_and_new_ones_learn():
     model = _chain("gelu")
     model.trainable = False
