@@ -156,15 +156,20 @@ def _where_it_stands(model: keras.Model, layer: keras.Layer) -> tuple[keras.Mode
     return parent, call
 
 
-def _with_behind(model: keras.Model, place: keras.Layer, new: keras.Layer) -> keras.Model:
+def _with_behind(
+    model: keras.Model,
+    place: keras.Layer,
+    new: keras.Layer,
+    made: dict[keras.Model, keras.Model] | None = None,
+) -> keras.Model:
     """`model` with `new` called on what `place` puts out, of the same layers."""
-    exchanged = {
-        layer: _with_behind(layer, place, new)
-        for layer in model.layers
-        if is_graph(layer) and layer is not place and _holds(layer, place)
-    }
+    # A model that several others hold is made once.
+    made = {} if made is None else made
+    for layer in model.layers:
+        if is_graph(layer) and layer is not place and layer not in made and _holds(layer, place):
+            made[layer] = _with_behind(layer, place, new, made)
     if isinstance(model, keras.Sequential):
-        layers = [exchanged.get(layer, layer) for layer in model.layers]
+        layers = [made.get(layer, layer) for layer in model.layers]
         if place in layers:
             layers.insert(layers.index(place) + 1, new)
         return keras.Sequential([*model.inputs, *layers], name=model.name)
@@ -176,7 +181,7 @@ def _with_behind(model: keras.Model, place: keras.Layer, new: keras.Layer) -> ke
     return keras.models.clone_model(
         model,
         model.input,
-        clone_function=lambda layer: exchanged.get(layer, layer),
+        clone_function=lambda layer: made.get(layer, layer),
         call_function=call,
     )
 
@@ -221,8 +226,12 @@ def _same(number: int, outputs: Any) -> Any:
 
 def _deviation(ours: Any, original: Any) -> float | None:
     """The largest error of outputs in parts of the largest of them; `None` if they agree."""
+    if not isinstance(original, tf.Tensor) or original.dtype == tf.string:
+        return None
     tolerance = max(_TOLERANCES.get(each.dtype.name, 1e-5) for each in (ours, original))
     ours, original = (tf.cast(each, tf.float64).numpy() for each in (ours, original))
-    scale = np.max(np.abs(original), initial=1e-30)
-    error = float(np.max(np.abs(ours - original), initial=0.0) / scale)
-    return error if error > tolerance else None
+    is_alike = (ours == original) | (np.isnan(ours) & np.isnan(original))
+    with np.errstate(invalid="ignore"):
+        error = np.where(is_alike, 0.0, np.abs(ours - original)).max(initial=0.0)
+    scale = np.max(np.abs(original), where=np.isfinite(original), initial=1e-30)
+    return None if error <= tolerance * scale else float(error / scale)

@@ -138,7 +138,7 @@ def _set_to_unit_kernel(layer: keras.Layer) -> bool:
         weights = np.isin(active, connections)
         set_connections(layer, tf.constant(active), tf.constant(weights, layer.variable_dtype))
     else:
-        kernel = np.zeros(axes.size)
+        kernel = np.zeros(axes.size, np.float32)
         kernel[connections] = 1.0
         layer.kernel.assign(kernel.reshape(axes.shape))
     if layer.bias is not None:
@@ -148,6 +148,9 @@ def _set_to_unit_kernel(layer: keras.Layer) -> bool:
 
 def _unit_connections(axes: KernelAxes, center: int) -> np.ndarray:
     """The connections from each input to the unit of the same number; int64, ascending."""
+    if axes.num_groups == 1:
+        numbers = np.arange(axes.num_units, dtype=np.int64)
+        return np.sort(axes.connection(numbers, numbers, center))
     every = np.arange(axes.size, dtype=np.int64)
     is_own = axes.inputs_of(every) == axes.units_of(every)
     return every[is_own & (axes.positions_of(every) == center)]

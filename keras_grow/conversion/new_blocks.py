@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_grow.layers.growable import Growable
-from keras_grow.layers.paths import distinct
+from keras_grow.layers.paths import distinct, nested_layers
 from keras_grow.layers.sparse_dense import SparseDense
 from keras_grow.measuring.agreement import given_inputs
 from keras_grow.measuring.interception import run_intercepted
@@ -54,17 +54,28 @@ def new_block(
         if is_graph(source):
             copy = clone_with(source, lambda layer, inside: None, carry_state)
             (source_tensor,), (made,) = copy.inputs, copy.outputs
-            return keras.Model(source_tensor, made, name=name)
+            new = keras.Model(source_tensor, made, name=name)
+            _draw_seeds(new)
+            return new
         new = made_anew(source, name=name)
         new(inputs)
         if source.built:
             carry_state(source, new)
+            _draw_seeds(new)
     except Exception as error:  # Whatever a block of the user's may raise.
         raise ValueError(
             "A block must be callable on what the layer before it puts out, and able to be copied. "
             f"Received: {source!r}, called on shape {tuple(tensor.shape)}: {error}"
         ) from error
     return new
+
+
+def _draw_seeds(block: keras.Layer) -> None:
+    """Gives a copy random numbers of its own: two blocks must not drop the same units."""
+    for layer in nested_layers(block):
+        for value in vars(layer).values():
+            if isinstance(value, keras.random.SeedGenerator):
+                value.state.assign(keras.random.SeedGenerator().state)
 
 
 def _of_its_kind(layer: keras.Layer) -> dict[str, Any]:

@@ -247,6 +247,36 @@ def test_a_built_block_brings_its_weights():
         np.testing.assert_array_equal(weight, value)
 
 
+def test_a_copy_draws_random_numbers_of_its_own():
+    layers = [_layers.Dense(64, "gelu", name="dense"), _layers.Dropout(0.5, name="dropout")]
+    block = keras.Sequential([keras.Input((64,)), *layers], name="block")
+    model = keras.Sequential([keras.Input((64,)), block, _layers.Dense(3)])
+    deeper = grow_depth(model, "block")
+    ones = np.ones((4, 64), "float32")
+    new = deeper.layers[1].get_layer("block_deeper")
+    old, new = (each.get_layer("dropout")(ones, training=True) for each in (deeper.layers[0], new))
+    assert np.any(np.asarray(old) != np.asarray(new))
+
+
+@pytest.mark.parametrize("verify", [(X,), X, False])
+def test_the_copy_can_be_checked_on_data_or_not_at_all(verify):
+    model = _chain("relu")
+    model = keras.Model(
+        model.inputs[0], {"all": model.outputs[0], "hidden": model.layers[0].output}
+    )
+    deeper = grow_depth(model, "hidden", verify=verify)
+    before, after = model(X), deeper(X)
+    assert difference(after["hidden"], before["hidden"]) < 1e-6
+    assert difference(after["all"], before["all"]) < 1e-6
+
+
+def test_a_layer_inside_a_wrapper_is_none_of_the_model():
+    inner = keras.Sequential([keras.Input((8,)), _layers.Dense(8, "relu", name="hidden")])
+    model = keras.Sequential([keras.Input((5, 8)), _layers.TimeDistributed(inner, name="each")])
+    with pytest.raises(ValueError, match="expected one of .'each'."):
+        grow_depth(model, "hidden")
+
+
 def test_a_stretch_of_a_functional_model_is_stacked_with_its_weights():
     inputs = keras.Input((6, 6, 4))
     x = before = _layers.Conv2D(4, 3, padding="same", activation="relu", name="stem")(inputs)
@@ -310,6 +340,22 @@ def test_it_stands_in_a_nested_model_wherever_that_is_called():
     assert difference(deeper(X), outer(X)) < 1e-6
     deeper.compile(convert_optimizer(outer, deeper), "mse", run_eagerly=True)
     deeper.train_on_batch(X, Y)
+
+
+def test_a_nested_model_that_several_others_hold_grows_once():
+    hidden = _layers.Dense(8, "relu", name="hidden")
+    inner = keras.Sequential([keras.Input((8,)), hidden], name="inner")
+    arms = []
+    for name in ("left", "right"):
+        inputs = keras.Input((8,))
+        arms.append(keras.Model(inputs, _layers.Dense(4)(inner(inputs)), name=name))
+    inputs = keras.Input((8,))
+    model = keras.Model(inputs, _layers.Add()([arm(inputs) for arm in arms]))
+    deeper = grow_depth(model, "hidden")
+    left, right = (deeper.get_layer(name).get_layer("inner") for name in ("left", "right"))
+    assert left is right
+    assert [layer.name for layer in left.layers] == ["hidden", "hidden_deeper"]
+    assert difference(deeper(X), model(X)) < 1e-6
 
 
 def test_old_layers_stay_frozen_and_new_ones_learn():
