@@ -224,13 +224,16 @@ def compact(
         tuple(carried[id(layer)].axes for layer in layers),
         tuple(carried[id(layer)].shift for layer in layers),
     )
+    changed = [layer for layer in layers if carried[id(layer)].axes]
     places = {
         id(layer): _computed(flow, steps[id(layer)])
-        for layer in layers
+        for layer in changed
         if OUTPUT in carried[id(layer)].axes and _makes_its_output(flow, layer)
     }
+    # What stands inside a layer may be what nothing reads, left where one must be.
+    inside = [inner for layer in changed for inner in nested_layers(layer)[1:]]
     if not through_normalization:
-        check_copy(model, compacted, verify, places, as_copy_takes=compaction.as_model_takes)
+        check_copy(model, compacted, verify, places, inside, compaction.as_model_takes)
         return compaction
     x = given_inputs(verify)
     outputs = compacted(compaction.as_model_takes(x), training=False)

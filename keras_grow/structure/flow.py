@@ -18,7 +18,6 @@ from keras_grow.structure.graph import Step, Stream
 from keras_grow.structure.kernels import attribute_of, why_not_resizable
 from keras_grow.structure.rules import computing, rule_for
 from keras_grow.structure.unit_graph import KernelCall, UnitGraph
-from keras_grow.structure.wirings import OUTPUT
 
 
 class Flow:
@@ -166,10 +165,9 @@ class Flow:
         wiring, sides = self._units.wirings[id(layer)], self._units.sides[id(layer)]
         kernels = {}
         for call in calls:
-            is_sole = call.between.makes == (OUTPUT,)
-            behind = attribute_of(layer, call.between.attribute.rpartition(".")[0])
-            has_own = is_sole or call.between.made_at is not None
-            kernel = Kernel(call.layer, behind if has_own else None, absorbs=False)
+            holding = attribute_of(layer, call.between.attribute.rpartition(".")[0])
+            behind = holding if call.between.is_affine else None
+            kernel = Kernel(call.layer, behind, absorbs=False)
             self._wired[call] = kernels[call.between.attribute] = kernel
         inputs = wiring.inputs(layer, step.names, step.options)
         given = {side: self._constants[step.inputs[n].units] for side, n in inputs.items()}
@@ -231,15 +229,26 @@ class Flow:
             # that stays reads it, it may lose all that it reads.
             empty = [
                 stream.units
-                for stream in self.graph.streams
+                for stream in self._onward()
                 if stream.count and not (is_needed | is_left)[self._groups[stream.units]].any()
             ]
             if not (empty and self._keeps_one):
                 self._is_left = is_left & ~is_needed
                 return is_needed | is_left
-            varies = np.isnan(self._constants[empty[0]])
-            one = self._groups[empty[0][np.argmax(varies)]]
+            # Of the last such tensor, as what it reads is no longer empty then.
+            varies = np.isnan(self._constants[empty[-1]])
+            one = self._groups[empty[-1][np.argmax(varies)]]
             (is_left if varies.any() else is_needed)[one] = True
+
+    def _onward(self) -> list[Stream]:
+        """All tensors, each behind those that it is computed of."""
+        found = dict.fromkeys(self.graph.inputs)
+        for step in self.graph.steps:
+            if step in self._units.calls:
+                sides = self._units.sides[id(computing(step.layer))].values()
+                found |= dict.fromkeys(each for each in sides if each not in step.outputs)
+            found |= dict.fromkeys(step.outputs)
+        return [*found]
 
     def _find_reasons(self) -> None:
         nothing_goes = bool(np.all(self._is_needed[self._groups]))

@@ -328,8 +328,16 @@ class _Recurrent(Wiring):
                 read_at="",
                 positions=INPUT,
                 biases=_num_biases(layer.cell),
+                is_affine=False,
             ),
-            Between("cell.recurrent_kernel", (OUTPUT,), gates, ((OUTPUT,), gates), positions=INPUT),
+            Between(
+                "cell.recurrent_kernel",
+                (OUTPUT,),
+                gates,
+                ((OUTPUT,), gates),
+                positions=INPUT,
+                is_affine=False,
+            ),
         ]
 
     def others(self, layer):
@@ -353,7 +361,8 @@ class _Recurrent(Wiring):
         is_zero = ~is_fed.reshape(self._num_gates, -1)[self._candidate]
         is_zero &= float(layer.activation(keras.ops.zeros((1, 1)))[0, 0]) == 0
         for side, values in given.items():
-            is_zero &= (side == INPUT) | (values == 0) if side != INPUT else True
+            if side != INPUT:  # A state that it starts from.
+                is_zero &= values == 0
         return {OUTPUT: np.where(is_zero, 0.0, np.nan)}
 
 

@@ -48,6 +48,7 @@ class Between:
         positions: the side whose tensor has a position for each at which the kernel is applied;
             `None` where rows are looked up.
         biases: how many biases each unit of it has.
+        is_affine: whether the bias and activation of the layer that holds it come right behind it.
         read_repeats: how many of the kernel's inputs each entry of that input stands for.
         is_reversed: whether it is read from its units to its inputs, as a tied embedding is.
     """
@@ -60,6 +61,7 @@ class Between:
     made_at: str | None = None
     positions: str | None = OUTPUT
     biases: int = 0
+    is_affine: bool = True
     read_repeats: int = 1
     is_reversed: bool = False
 
