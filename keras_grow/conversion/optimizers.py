@@ -71,7 +71,15 @@ def convert_optimizer(
         is_deeper = bool(paired)
     # Layers that others make inside them may be named by a running number.
     named = [layer for layer in exchangeable_layers(model) if layer in paired]
-    if len(paired) < len(layers) or any(paired[layer].name != layer.name for layer in named):
+    # What a wrapper held that is gone went on in the layer that stands in its place.
+    unwrapped = {
+        inner
+        for old, new in paired.items()
+        if isinstance(old, GrowableKernels) and not isinstance(new, GrowableKernels)
+        for inner in nested_layers(old)
+    }
+    is_whole = all(layer in paired or layer in unwrapped for layer in layers)
+    if not is_whole or any(paired[layer].name != layer.name for layer in named):
         raise ValueError(
             "`converted` must have been made from `model`. Received: models with layers "
             f"{[layer.name for layer in layers]} and "

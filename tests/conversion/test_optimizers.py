@@ -10,6 +10,7 @@ from keras_grow import (
     make_growable,
     make_plain,
 )
+from tests.structure.wired_models import MAKERS, inputs_of, made
 
 X = np.random.default_rng(0).normal(size=(32, 8)).astype("float32")
 
@@ -44,3 +45,19 @@ def test_an_optimizer_takes_its_own_schedule_along(rate, scaled):
     assert getattr(converted, "inner_optimizer", converted)._learning_rate is rate
     plain.compile(converted, "sparse_categorical_crossentropy")
     plain.fit(X, labels, verbose=0)
+
+
+@pytest.mark.parametrize("name", ["lstm", "attention", "separable", "tied_embedding"])
+def test_training_goes_on_in_plain_layers_where_wrappers_are_gone(name):
+    if name not in MAKERS:
+        pytest.skip("this Keras has no such layer")
+    model = made(name, growable=True)
+    model.compile(keras.optimizers.Adam(0.01, epsilon=1e-3), "mse", run_eagerly=True)
+    x = inputs_of(model)
+    y = np.zeros(model(x).shape)
+    model.train_on_batch(x, y)
+    plain = make_plain(model)
+    plain.compile(convert_optimizer(model, plain), "mse", run_eagerly=True)
+    for each in (model, plain):
+        each.train_on_batch(x, y)
+    np.testing.assert_allclose(plain(x), model(x), rtol=1e-4, atol=1e-5)
