@@ -19,7 +19,7 @@ from keras_grow.layers.growable import Growable, StorageChange
 from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.neurons.units import NeuronChange, Units, checked_count, mean_weight, sole_units
 from keras_grow.optimizer_slots import reset_slots, steps_made
-from keras_grow.structure.kernels import axes_of
+from keras_grow.structure.kernels import axes_of, counts_of
 from keras_grow.structure.unit_graph import End, UnitGraph
 
 
@@ -72,9 +72,10 @@ def grow_feature_maps(
     growth data by a forward pass, and keeps the one with the smallest loss; the next map is tried
     beside those already born. Maps are born into dormant ones, without connections in or out, so
     that no compiled step is traced again; `keras_grow.widen` makes a copy of the model with more
-    of them. All connections of a new map wake. Its bias is 0, its entries of a BatchNormalization
-    on the way, and the optimizer slots of all that wakes, start afresh. Growth is all or nothing:
-    where it raises, the model is as it was.
+    of them. All connections of a new map to others that have connections wake. Its bias is 0, its
+    entries of a BatchNormalization on the way, and the optimizer slots of all that wakes, start
+    afresh; what filters maps one by one keeps what it has for it. Growth is all or nothing: where
+    it raises, the model is as it was.
 
     Args:
         model: a built Sequential or functional model.
@@ -184,15 +185,15 @@ Side = tuple[Growable, tf.Tensor]
 
 
 def _connections_of_map(units: Units, unit: int) -> list[Side]:
-    """All connections into a map, and those out of it, layer by layer."""
+    """Connections into a map, and out of it, layer by layer, of all maps that are connected."""
 
     def into(end: End) -> tuple[Growable, np.ndarray]:
-        axes = axes_of(end.layer)
-        return end.layer, axes.connections_between(np.arange(axes.num_inputs), end.indices[unit])
+        inputs = _connected(counts_of(end.layer)[0])
+        return end.layer, axes_of(end.layer).connections_between(inputs, end.indices[unit])
 
     def out_of(end: End) -> tuple[Growable, np.ndarray]:
-        axes = axes_of(end.layer)
-        return end.layer, axes.connections_between(end.indices[unit], np.arange(axes.num_units))
+        units = _connected(counts_of(end.layer)[1])
+        return end.layer, axes_of(end.layer).connections_between(end.indices[unit], units)
 
     incoming = dict(map(into, units.group.made_by))
     sides = list(incoming.items())
@@ -201,6 +202,15 @@ def _connections_of_map(units: Units, unit: int) -> list[Side]:
             indices = np.setdiff1d(indices, incoming[layer])
         sides.append((layer, indices))
     return [(layer, tf.constant(indices)) for layer, indices in sides]
+
+
+def _connected(counts: np.ndarray) -> np.ndarray:
+    """Which inputs or units of a layer have a connection; all where none has.
+
+    A dormant map that another's birth gave a connection to could no longer be born itself.
+    """
+    connected = np.flatnonzero(counts)
+    return connected if len(connected) else np.arange(len(counts))
 
 
 def _check_room(sides: Sequence[Sequence[Side]]) -> None:

@@ -85,15 +85,24 @@ def axes_of(layer: keras.Layer, variable: keras.Variable, axes: Axes) -> _OnAxes
     }
 
 
-def layouts_of(layer: keras.Layer) -> dict[int, Layout]:
+def layouts_of(layer: keras.Layer, with_filters: bool = True) -> dict[int, Layout]:
     """What the axes of a layer's variables count, by their `id`.
 
     It is empty for layers of one kernel, and those that pass units on: they count by the end.
+
+    Args:
+        layer: the layer.
+        with_filters: whether kernels are among them that filter each unit by itself.
     """
     wiring, inner = wiring_for(layer), computing(layer)
     if wiring is None or isinstance(wiring, OneKernel):
         return {}
-    found = {id(attribute_of(inner, name)): axes for name, axes in wiring.others(inner).items()}
+    biases = wiring.biases(inner)
+    found = {
+        id(attribute_of(inner, name)): axes
+        for name, axes in wiring.others(inner).items()
+        if with_filters or name in biases
+    }
     makes: dict[int, Axis] = {}
     if has_kernel(layer):
         (between,) = wiring.kernels(layer)
@@ -106,6 +115,8 @@ def layouts_of(layer: keras.Layer) -> dict[int, Layout]:
             variable = attribute_of(inner, between.attribute)
             found[id(variable)], makes[id(variable)] = between.layout, between.makes
     for key, holder in holders.items():
+        if key not in found:
+            continue
         size = math.prod(axes_of_kernel(holder).shape)
         for each in getattr(holder, "kernel_variables", ()):
             # Beside the kernel a mask of its shape, or a number for each unit.
@@ -197,7 +208,12 @@ def carry(old: keras.Layer, new: keras.Layer, axes: Axes) -> None:
         pairs = [] if old.bias is None else [(old.bias, new.bias)]
     # A newborn finds 0 and False in kernels, masks and biases; in statistics, and in what else a
     # layer has, what is new.
-    starts_empty = set(layouts_of(old))
+    rule: Wiring | UnitRule | None = wiring_for(old) or rule_for(old)
+    filters = {
+        id(attribute_of(computing(old), name)): getattr(computing(new), initializer)
+        for name, initializer in ({} if rule is None else rule.filters).items()
+    }
+    starts_empty = set(layouts_of(old, with_filters=False))
     if has_kernel(old):
         starts_empty = {id(variable) for variable in getattr(old, "kernel_variables", old.weights)}
         starts_empty.add(id(getattr(old, "bias", None)))
@@ -206,6 +222,8 @@ def carry(old: keras.Layer, new: keras.Layer, axes: Axes) -> None:
         from_places, to_places = places(before.shape, after.shape, of_variable)
         values = tf.gather(tf.reshape(before.value, [-1]), from_places)
         rest = tf.zeros_like(after.value) if id(before) in starts_empty else after.value
+        if id(before) in filters:
+            rest = tf.cast(filters[id(before)](after.shape), after.dtype)
         flat = tf.tensor_scatter_nd_update(tf.reshape(rest, [-1]), to_places[:, None], values)
         after.assign(tf.reshape(flat, after.shape))
     for variable, scale in scales_of(old, new).values():

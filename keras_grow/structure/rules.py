@@ -45,6 +45,8 @@ class UnitRule(abc.ABC):
             change of their number changes what the layer computes. They are followed only where
             that is asked for.
         fresh_values: what an entry of the layer's variables, by their names, is for a new unit.
+        filters: of variables that filter each unit by itself, by their attributes, the attribute
+            of their initializer: of new units they are drawn, as what is born there must pass.
     """
 
     moves: bool = False
@@ -52,6 +54,7 @@ class UnitRule(abc.ABC):
     takes_all: bool = False
     over_units: str | None = None
     fresh_values: ClassVar[Mapping[str, float]] = {}
+    filters: ClassVar[Mapping[str, str]] = {}
 
     @abc.abstractmethod
     def places(self, layer: Any, shapes: Sequence[Shape]) -> list[np.ndarray]:
@@ -290,6 +293,7 @@ class Depthwise(UnitRule):
     """
 
     moves = True
+    filters: ClassVar = {"kernel": "depthwise_initializer"}
 
     def places(self, layer, shapes):
         count, copies = shapes[0][-1], layer.depth_multiplier

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -93,6 +93,8 @@ class _Transposed(_Filtered):
 
 class _Separable(_Filtered):
     """Each map is filtered by itself, then what comes out is mixed."""
+
+    filters: ClassVar = {"depthwise_kernel": "depthwise_initializer"}
 
     def ties(self, layer):
         filtered = np.arange(layer.pointwise_kernel.shape[-2])

@@ -16,7 +16,7 @@ import abc
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -101,7 +101,13 @@ class Tie:
 
 
 class Wiring(abc.ABC):
-    """Between which sides the kernels of a type of layers stand."""
+    """Between which sides the kernels of a type of layers stand.
+
+    Attributes:
+        filters: as of `UnitRule`.
+    """
+
+    filters: ClassVar[Mapping[str, str]] = {}
 
     def why_not(self, layer: Any) -> str | None:
         """Why the units of a layer can't be followed, `None` if they can."""

@@ -68,10 +68,10 @@ def test_the_best_of_the_candidates_is_born(data):
     # The second map was tried beside the first.
     np.testing.assert_allclose(record.loss, min(record.losses[1]), rtol=0)
     np.testing.assert_allclose(_loss(model, data), record.loss, rtol=1e-5)
-    # 18 connections into each map; 9 to each of the second layer's four.
-    assert (record.layer.num_incoming, record.layer.num_outgoing) == (36, 72)
+    # 18 connections into each map; 9 to each of the two of the second layer that are alive.
+    assert (record.layer.num_incoming, record.layer.num_outgoing) == (36, 36)
     assert record.layer.num_connected == record.layer.units.size + 2
-    assert str(record).startswith("2 feature maps and 108 connections born, 4 connected in 'first'")
+    assert str(record).startswith("2 feature maps and 72 connections born, 4 connected in 'first'")
 
 
 def test_candidates_differ_and_depend_on_seed_and_step_alone(data):

@@ -219,3 +219,50 @@ def test_a_layer_that_is_called_twice_grows_no_neurons_and_says_so():
     data = ((np.ones((4, 4)), np.ones((4, 4))), np.ones((4, 2)))
     with pytest.raises(ValueError, match="'shared', which it calls 2 times"):
         keras_grow.grow_neurons(model, data, "shared")
+
+
+def _inverted(name):
+    """A block as MobileNetV2's, widened by dormant maps in its stream and inside it."""
+    conv = keras_grow.GrowableConv2D
+    inputs = keras.Input((6, 6, 2))
+    x = conv(4, 3, padding="same", name="stem")(inputs)
+    y = _layers.ReLU()(_layers.BatchNormalization()(conv(6, 1, name="wide")(x)))
+    if name == "depthwise":
+        y = keras_grow.GrowableKernels(_layers.DepthwiseConv2D(3, padding="same"))(y)
+        y = conv(4, 1, name="narrow")(_layers.ReLU()(y))
+    else:
+        separable = _layers.SeparableConv2D(4, 3, padding="same")
+        y = keras_grow.GrowableKernels(separable, name="narrow")(y)
+    x = _layers.GlobalAveragePooling2D()(_layers.Add()([x, y]))
+    model = keras.Model(inputs, keras_grow.GrowableDense(2, name="answer")(x))
+    wider = keras_grow.widen(keras_grow.widen(model, "stem", 7), "wide", 9)
+    wider.compile(keras.optimizers.SGD(0.1), "mse")
+    return model, wider
+
+
+@pytest.mark.parametrize("name", ["depthwise", "separable"])
+def test_a_map_that_is_filtered_on_its_way_is_born_alive(name):
+    model, wider = _inverted(name)
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(16, 6, 6, 2)).astype("float32"), random.normal(size=(16, 2))
+    before = wider(x).numpy()
+    np.testing.assert_allclose(before, model(x), rtol=1e-4, atol=1e-6)
+    record = keras_grow.grow_feature_maps(wider, (x, y), "wide", count=2, candidates=3)
+    assert record.layer.units.tolist() == [6, 7]
+    after = wider(x).numpy()
+    assert np.abs(after - before).max() > 1e-4
+    # Each of the two matters: without its connections the answer is another.
+    (units,) = [
+        each
+        for each in followed(wider, keras_grow.growable_layers(wider))[0]
+        if each.path == "wide"
+    ]
+    weights = wider.get_weights()
+    for unit in (6, 7):
+        units.cut_outgoing(np.array([unit]), None)
+        assert np.abs(wider(x) - after).max() > 1e-5
+        wider.set_weights(weights)
+    # Births into the stream find their dormant maps still without a connection.
+    record = keras_grow.grow_feature_maps(wider, (x, y), "stem", count=3, candidates=2)
+    assert record.layer.units.tolist() == [4, 5, 6]
+    assert record.layer.num_connected == 7
