@@ -164,7 +164,7 @@ def networks(name: str, size: int, shares: tuple[float, ...]) -> dict[str, keras
         keras_grow.prune_neurons(
             pruned,
             budget=keras_grow.budgets.FLOPs(share),
-            multiple_of=8,
+            multiple_of=16,
             score=keras_grow.neuron_scores.Relative(),
             data=(x,),
         )
@@ -275,7 +275,7 @@ def main(argv: list[str] | None = None) -> None:
         f"Networks of keras.applications at {size} x {size}, a U-Net of widths 16 to 128, a "
         "detector of three scales, a ViT (6 blocks of 192, 3 heads) and a text transformer (4 "
         "blocks of 256, 4 heads, 128 words), pruned by "
-        "`prune_neurons(budget=FLOPs(share), multiple_of=8, score=Relative())` and made compact; "
+        "`prune_neurons(budget=FLOPs(share), multiple_of=16, score=Relative())` and made compact; "
         "interleaved in one process, ratios to the dense network's file, medians over rounds with "
         "95% intervals. The control is a second copy of the dense one. They are not trained: what "
         "pruning costs in accuracy is not measured here.",

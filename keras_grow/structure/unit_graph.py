@@ -1,8 +1,8 @@
 """The one graph of units: which units of a model are one and the same, and which can't change.
 
 Every tensor has units, the entries of its last axis. Layers that keep units apart, additions and
-concatenations tie units of several tensors together: they come and go as one, a group. Layers with
-a kernel read some units and make others. All else is taken to need every unit that it reads, and to
+concatenations tie units of several tensors together: they come and go as one, a group. Kernels read
+some units and make others, see `wirings`. All else is taken to need every unit that it reads, and to
 make units that can't go.
 
     x ── Dense a ──┬────────────── Add ── ReLU ── Dense c ── y
@@ -443,8 +443,10 @@ def groups(model: keras.Model) -> tuple[Group, ...]:
     """The groups of units of a model: what can only come and go together.
 
     Units are followed through activations, dropout, normalization, pooling, Flatten, additions,
-    products, concatenations, depthwise convolutions, shared layers and nested models; through
-    layers of your own once `keras_grow.unit_rules.register` says how.
+    products, concatenations, convolutions of all kinds, recurrent layers, attention, embeddings,
+    shared layers and nested models; through layers of your own once
+    `keras_grow.unit_rules.register` says how. Inside an attention, heads are units, and so are the
+    dimensions that all heads have alike.
 
     Args:
         model: a built Sequential or functional model.
