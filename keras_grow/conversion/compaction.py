@@ -12,13 +12,14 @@ from keras_grow.layers.growable import Growable, check_finite
 from keras_grow.layers.paths import nested_layers, paths_of
 from keras_grow.layers.weight_norm_kernel import WeightNormKernel
 from keras_grow.measuring.agreement import check_copy, given_inputs
-from keras_grow.structure.axes import Axes, Places, carry, resized
+from keras_grow.structure.axes import Axes, Places
 from keras_grow.structure.cloning import Inside, check_convertible, clone_with
 from keras_grow.structure.constants import Kernel
 from keras_grow.structure.copying import carry_state, made_anew
 from keras_grow.structure.flow import Flow
 from keras_grow.structure.graph import Step, Stream
 from keras_grow.structure.kernels import axes_of
+from keras_grow.structure.resizing import carry, resized
 from keras_grow.structure.unit_graph import KernelCall, UnitGraph
 from keras_grow.structure.wirings import INPUT, OUTPUT
 

@@ -20,9 +20,10 @@ from keras_grow.layers.sparse_dense import SparseDense
 from keras_grow.layers.weight_norm_kernel import WeightNormKernel
 from keras_grow.optimizer_slots import Move, carry_over, shift_averages
 from keras_grow.structure import kernels
-from keras_grow.structure.axes import Axes, axes_of, places, scales_of, translated
+from keras_grow.structure.axes import Axes, axes_of, places, translated
 from keras_grow.structure.cloning import exchangeable_layers, is_graph
 from keras_grow.structure.kernels import connections_of, has_kernel
+from keras_grow.structure.resizing import scales_of
 
 
 def convert_optimizer(

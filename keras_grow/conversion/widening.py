@@ -13,10 +13,12 @@ from keras_grow.layers.growable import Growable, growable_layers
 from keras_grow.layers.pairing import paired_layers
 from keras_grow.layers.paths import find_layer, paths_of
 from keras_grow.measuring.agreement import check_copy
-from keras_grow.structure.axes import Axes, carry, grown_axes, resized
+from keras_grow.structure.axes import Axes
 from keras_grow.structure.cloning import Inside, check_convertible, clone_with
 from keras_grow.structure.graph import Step, Stream, UnitsNotFollowed
+from keras_grow.structure.grown_axes import grown_axes
 from keras_grow.structure.kernels import axes_of, has_kernel, why_not_resizable
+from keras_grow.structure.resizing import carry, resized
 from keras_grow.structure.rules import computing
 from keras_grow.structure.unit_graph import Group, UnitGraph
 from keras_grow.structure.wirings import INPUT, OUTPUT

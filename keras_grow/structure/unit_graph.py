@@ -2,8 +2,8 @@
 
 Every tensor has units, the entries of its last axis. Layers that keep units apart, additions and
 concatenations tie units of several tensors together: they come and go as one, a group. Kernels read
-some units and make others, see `wirings`. All else is taken to need every unit that it reads, and to
-make units that can't go.
+some units and make others, see `wirings`. All else is taken to need every unit that it reads, and
+to make units that can't go.
 
     x ── Dense a ──┬────────────── Add ── ReLU ── Dense c ── y
                    └── Dense b ────┘

@@ -233,3 +233,14 @@ def shape_of(layer: Any, attribute: str) -> tuple[int, ...]:
     if isinstance(layer, Growable) and attribute == "kernel":
         return layer.axes.shape
     return tuple(attribute_of(layer, attribute).shape)
+
+
+def num_biases(layer: Any) -> int:
+    """How many biases each unit of a layer has: two in a GRU's cell, else one or none."""
+    bias = getattr(layer, "bias", None)
+    return 0 if bias is None else 2 if len(bias.shape) == 2 and hasattr(layer, "reset_after") else 1
+
+
+def zeros_of(constants: np.ndarray) -> np.ndarray:
+    """0 where a unit is 0 whatever the model is given, NaN elsewhere."""
+    return np.where(constants == 0, 0.0, np.nan)
