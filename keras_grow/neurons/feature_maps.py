@@ -14,13 +14,20 @@ from keras_grow.as_it_was import as_it_was_on_error
 from keras_grow.connections.acted_on import changeable_layers, optimizer_of
 from keras_grow.connections.amounts import CapacityUsedUp
 from keras_grow.integers import checked_integer
-from keras_grow.layers.conv_like import ConvLike
 from keras_grow.layers.growable import Growable, StorageChange
 from keras_grow.measuring.gradients import GradientMeter
-from keras_grow.neurons.units import NeuronChange, Units, checked_count, mean_weight, sole_units
+from keras_grow.neurons.dormancy import Dormancy, connections_of_unit, growable_of
+from keras_grow.neurons.filters import Filter, filters_of, mean_weight_of, wake_weights
+from keras_grow.neurons.units import (
+    NeuronChange,
+    Units,
+    check_can_change,
+    checked_count,
+    sole_units,
+)
 from keras_grow.optimizer_slots import reset_slots, steps_made
-from keras_grow.structure.kernels import axes_of, counts_of
-from keras_grow.structure.unit_graph import End, UnitGraph
+from keras_grow.structure.kernels import KernelIn
+from keras_grow.structure.unit_graph import UnitGraph
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,33 +79,44 @@ def grow_feature_maps(
     growth data by a forward pass, and keeps the one with the smallest loss; the next map is tried
     beside those already born. Maps are born into dormant ones, without connections in or out, so
     that no compiled step is traced again; `keras_grow.widen` makes a copy of the model with more
-    of them. All connections of a new map to others that have connections wake. Its bias is 0, its
-    entries of a BatchNormalization on the way, and the optimizer slots of all that wakes, start
-    afresh; what filters maps one by one keeps what it has for it. Growth is all or nothing: where
-    it raises, the model is as it was.
+    of them.
+
+    A new map stands wherever its group does (`keras_grow.groups` shows it): in all ends of an
+    addition, as the convolutions that make a residual stream, and in all that read it, through
+    concatenations too. All its connections wake but those from and to other dormant maps, which
+    stay free to be born. A depthwise filter on the way, alone or in a separable convolution, is
+    drawn with the candidate, for behind one of zeros the map would be dead. Its biases are 0, its
+    entries of a BatchNormalization on the way, and the optimizer slots of all that is new, start
+    afresh. The function of the network changes. Growth is all or nothing: where it raises, the
+    model is as it was.
+
+    It serves in the same way what else a group is of, where no bridging gradient can be measured
+    for `keras_grow.grow_neurons`: units of recurrent layers, heads of an attention, the width of
+    an embedding.
 
     Args:
         model: a built Sequential or functional model.
         data: growth data, in the forms that `grow` takes.
-        layer: a growable convolution of the model, or its path or name, whose maps are read by
-            growable layers. Where its maps are tied to those of others, as the ends of an addition
-            are, a new one is born in all of them.
+        layer: a growable layer of the model, or its path or name, all of whose units are tied
+            alike and read by growable layers; or what `keras_grow.groups` calls the units, such as
+            "attention/heads".
         count: positive integer, how many maps.
         candidates: positive integer, how many random ones are tried for each.
         birth_strength: positive float: the weights of a map are normal numbers whose mean |w| is
-            this, over that of the layer's other weights; out of the map likewise.
+            this, over that of the layer's other weights; out of the map, and in its filters,
+            likewise.
         seed: non-negative integer; candidates are a function of it and the optimizer's step.
         meter: the settings of the measurement (loss, mode, batch size, progress); by default the
             model runs at inference.
         optimizer: the optimizer of a custom loop; by default the one the model was compiled with.
 
     Returns:
-        A `FeatureMapRecord`, with the losses of all candidates.
+        A `FeatureMapRecord`, with the losses of all candidates. Weights of filters on the way are
+        not among its connections.
 
     Raises:
-        TypeError, ValueError: for a layer that is no growable convolution, whose maps can't be
-            followed or are read by a layer that can't grow, for more maps than there are dormant
-            ones, and data that does not fit.
+        TypeError, ValueError: for a layer whose maps can't be followed or are read by a layer that
+            can't grow, for more maps than there are dormant ones, and data that does not fit.
         CapacityUsedUp: if a sparse layer has too few free slots for the connections.
 
     Example:
@@ -117,38 +135,43 @@ def grow_feature_maps(
         raise ValueError(
             f"`birth_strength` must be positive. Received: birth_strength={birth_strength}"
         )
-    (grown,) = changeable_layers(model, [layer])
-    changeable = changeable_layers(model, None)
-    if not isinstance(grown, ConvLike):
-        raise ValueError(
-            "Feature maps grow in convolutions. Received: layer "
-            f"{grown.name!r} of class {type(grown).__name__}. Neurons of dense layers grow by "
-            "`keras_grow.grow_neurons`."
-        )
-    units = sole_units(UnitGraph(model), grown, changeable)
-    readers = [end.layer for end in units.group.read_by]
-    plain = [reader.name for reader in readers if not isinstance(reader, Growable)]
+    graph = UnitGraph(model)
+    units = _units_called(model, graph, layer)
+    readers = [growable_of(end.layer) for end in units.group.read_by]
+    plain = [end.path for end in units.group.read_by if growable_of(end.layer) is None]
     if plain:
         raise ValueError(
             "The layers that read the maps must be growable, so that their connections can wake. "
-            f"Received: layer {grown.name!r}, read by plain layers {plain}. Convert them with "
+            f"Received: layer {units.path!r}, read by plain layers {plain}. Convert them with "
             "`keras_grow.make_growable(model)`."
         )
-    changeable_layers(model, readers)
-    newborn = units.dormant(count)
-    optimizer = optimizer_of(
-        model, optimizer, [*(end.layer for end in units.group.made_by), *readers]
+    filters = filters_of(units.group)
+    makers = [end.layer for end in units.group.made_by]
+    changed = dict.fromkeys(
+        each
+        for each in (*makers, *readers, *(filtering.layer for filtering in filters))
+        if isinstance(each, Growable)
     )
-    sides = [_connections_of_map(units, unit) for unit in newborn]
-    _check_room(sides)
+    changeable_layers(model, list(changed))
+    newborn = units.dormant(count)
+    optimizer = optimizer_of(model, optimizer, list(changed))
+    dormancy = Dormancy(graph)
+    sides = []
+    for unit in newborn:
+        dormancy.wakes(units.group, np.array([unit]))
+        sides.append(connections_of_unit(units, unit, dormancy))
+    _check_room([(*into, *out_of) for into, out_of in sides])
     meter = GradientMeter(training=False) if meter is None else meter
     owners = [model] if optimizer is None else [model, optimizer]
     with as_it_was_on_error([v for owner in owners for v in owner.variables]):
         loss_before = meter.mean_loss(model, data, optimizer)
         units.clear_bias(newborn, optimizer)
         units.start_statistics_afresh(newborn, optimizer)
+        for filtering in filters:
+            filtering.clear(newborn, optimizer)
         losses = []
-        for position, of_map in enumerate(sides):
+        for position, (unit, (into, out_of)) in enumerate(zip(newborn, sides, strict=True)):
+            of_map = [*into, *out_of, *(_filter_of(each, unit) for each in filters)]
             step = steps_made(optimizer)
             trials = [
                 _draw(of_map, birth_strength, (seed, step, position, trial))
@@ -159,20 +182,22 @@ def grow_feature_maps(
                 _wake(of_map, weights)
                 found.append(meter.mean_loss(model, data, optimizer))
                 for each, indices in of_map:
-                    each.prune_connections(indices)
+                    if isinstance(each, Growable):
+                        each.prune_connections(indices)
             if not np.isfinite(found).all():
                 raise ValueError(
                     "Losses on the growth data must be finite. Received: NaN or infinite ones with "
-                    f"candidates for layer {grown.name!r}. Look for NaN in the data, or lower "
+                    f"candidates for layer {units.path!r}. Look for NaN in the data, or lower "
                     "`birth_strength`."
                 )
             losses.append(tuple(found))
             for changes in _wake(of_map, trials[int(np.argmin(found))]):
                 reset_slots(optimizer, changes)
-    counts = [sum(len(indices) for _, indices in of_side) for of_side in zip(*sides, strict=True)]
-    num_makers = len(units.group.made_by)
+    num_incoming, num_outgoing = (
+        sum(len(indices) for of_map in sides for _, indices in of_map[side]) for side in (0, 1)
+    )
     return FeatureMapRecord(
-        units.change(newborn, sum(counts[:num_makers]), sum(counts[num_makers:])),
+        units.change(newborn, num_incoming, num_outgoing),
         loss_before,
         tuple(losses),
         min(losses[-1]),
@@ -180,41 +205,28 @@ def grow_feature_maps(
     )
 
 
-Side = tuple[Growable, tf.Tensor]
+def _units_called(model: keras.Model, graph: UnitGraph, asked: Any) -> Units:
+    """The units of a layer, or those that `keras_grow.groups` calls so, if they can change."""
+    changeable = changeable_layers(model, None)
+    named = [group for group in graph.groups if asked in [end.units for end in group.made_by]]
+    if isinstance(asked, str) and len(named) == 1:
+        check_can_change(named[0], changeable)
+        (end, *_) = [end for end in named[0].made_by if end.units == asked]
+        return Units(named[0], end.layer)
+    (grown,) = changeable_layers(model, [asked])
+    return sole_units(graph, grown, changeable)
+
+
+Side = tuple[Growable | KernelIn, tf.Tensor]
 """A layer, and flat indices of connections of it."""
 
 
-def _connections_of_map(units: Units, unit: int) -> list[Side]:
-    """Connections into a map, and out of it, layer by layer, of all maps that are connected."""
-
-    def into(end: End) -> tuple[Growable, np.ndarray]:
-        inputs = _connected(counts_of(end.layer)[0])
-        return end.layer, axes_of(end.layer).connections_between(inputs, end.indices[unit])
-
-    def out_of(end: End) -> tuple[Growable, np.ndarray]:
-        units = _connected(counts_of(end.layer)[1])
-        return end.layer, axes_of(end.layer).connections_between(end.indices[unit], units)
-
-    incoming = dict(map(into, units.group.made_by))
-    sides = list(incoming.items())
-    for layer, indices in map(out_of, units.group.read_by):
-        if layer in incoming:  # It reads what it makes.
-            indices = np.setdiff1d(indices, incoming[layer])
-        sides.append((layer, indices))
-    return [(layer, tf.constant(indices)) for layer, indices in sides]
-
-
-def _connected(counts: np.ndarray) -> np.ndarray:
-    """Which inputs or units of a layer have a connection; all where none has.
-
-    A dormant map that another's birth gave a connection to could no longer be born itself.
-    """
-    connected = np.flatnonzero(counts)
-    return connected if len(connected) else np.arange(len(counts))
+def _filter_of(filtering: Filter, unit: int) -> Side:
+    return filtering.layer, tf.constant(np.sort(filtering.connections[unit]))
 
 
 def _check_room(sides: Sequence[Sequence[Side]]) -> None:
-    needed: dict[Growable, int] = {}
+    needed: dict[Any, int] = {}
     for of_map in sides:
         for layer, indices in of_map:
             needed[layer] = needed.get(layer, 0) + len(indices)
@@ -233,14 +245,15 @@ def _draw(sides: Sequence[Side], birth_strength: float, key: Sequence[int]) -> l
     weights = []
     for layer, indices in sides:
         # The mean magnitude of normal numbers is their deviation times sqrt(2 / pi).
-        deviation = birth_strength * mean_weight(layer) * math.sqrt(math.pi / 2)
+        deviation = birth_strength * mean_weight_of(layer) * math.sqrt(math.pi / 2)
         values = random.normal(0.0, deviation, len(indices))
-        weights.append(tf.constant(values, layer.kernel_variables[0].dtype))
+        variable = layer.kernel_variables[0] if isinstance(layer, Growable) else layer.kernel
+        weights.append(tf.constant(values, variable.dtype))
     return weights
 
 
 def _wake(sides: Sequence[Side], weights: Sequence[tf.Tensor]) -> list[list[StorageChange]]:
     return [
-        layer.grow_connections(indices, values)
+        wake_weights(layer, indices, values)
         for (layer, indices), values in zip(sides, weights, strict=True)
     ]

@@ -68,7 +68,7 @@ def test_the_best_of_the_candidates_is_born(data):
     # The second map was tried beside the first.
     np.testing.assert_allclose(record.loss, min(record.losses[1]), rtol=0)
     np.testing.assert_allclose(_loss(model, data), record.loss, rtol=1e-5)
-    # 18 connections into each map; 9 to each of the two of the second layer that are alive.
+    # 18 connections into each map; 9 to each of the second layer's two that are not dormant.
     assert (record.layer.num_incoming, record.layer.num_outgoing) == (36, 36)
     assert record.layer.num_connected == record.layer.units.size + 2
     assert str(record).startswith("2 feature maps and 72 connections born, 4 connected in 'first'")
@@ -185,7 +185,8 @@ def test_where_it_cannot_work_it_says_why_and_leaves_the_model(data):
     model.fit(*data, verbose=0)
     before = [v.numpy() for v in (*model.variables, *model.optimizer.variables)]
     for arguments, words in [
-        ({"layer": "classes"}, "Feature maps grow in convolutions. Received: layer 'classes'"),
+        ({"layer": "classes"}, "units of an output layer are the model's answer"),
+        ({"layer": "absent"}, r"expected some of \['first', 'second', 'classes'\]"),
         ({"layer": "first", "count": 0}, "`count` must be a positive integer"),
         ({"layer": "first", "candidates": 1.5}, "`candidates` must be a positive integer"),
         ({"layer": "first", "birth_strength": 0}, "Received: birth_strength=0"),

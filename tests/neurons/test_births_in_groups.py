@@ -1,0 +1,179 @@
+"""Maps and neurons that are born in all that their group stands in, and what they leave free."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_grow
+from keras_grow.neurons.units import followed
+from keras_grow.optimizer_slots import slots
+from keras_grow.structure.kernels import axes_of
+from tests.structure.wired_models import MAKERS, inputs_of, made
+
+_layers = keras.layers
+
+
+def _convolution(x, filters, size, name, activation=True):
+    x = _layers.Conv2D(filters, size, padding="same", use_bias=False, name=name)(x)
+    x = _layers.BatchNormalization(name=f"{name}_normalization")(x)
+    return _layers.Activation("tanh")(x) if activation else x
+
+
+def _mobile():
+    """Two inverted residual blocks: a stream of four maps, depthwise filters inside."""
+    x = images = keras.Input((6, 6, 2))
+    x = _convolution(x, 4, 3, "stem", activation=False)
+    for block in "ab":
+        y = _convolution(x, 5, 1, f"expand_{block}")
+        y = _layers.DepthwiseConv2D(3, depth_multiplier=2, padding="same", name=f"filter_{block}")(
+            y
+        )
+        y = _layers.Activation("tanh")(y)
+        x = x + _convolution(y, 4, 1, f"project_{block}", activation=False)
+    x = _layers.GlobalAveragePooling2D()(_convolution(x, 6, 1, "last"))
+    return keras.Model(images, _layers.Dense(3, name="classes")(x))
+
+
+def _separable():
+    x = images = keras.Input((6, 6, 2))
+    x = _layers.Conv2D(4, 3, activation="tanh", name="first")(x)
+    x = _layers.SeparableConv2D(5, 3, depth_multiplier=2, activation="tanh", name="second")(x)
+    return keras.Model(
+        images, _layers.Dense(3, name="classes")(_layers.GlobalAveragePooling2D()(x))
+    )
+
+
+def _compiled(model):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(0.01), loss)
+    return model
+
+
+@pytest.fixture
+def data():
+    random = np.random.default_rng(0)
+    return random.normal(size=(16, 6, 6, 2)).astype("float32"), np.arange(16) % 3
+
+
+def _units(model):
+    units, _ = followed(model, keras_grow.growable_layers(model))
+    return {each.path: each for each in units}
+
+
+def _function_without(model, unit_of, unit, x):
+    """What a model computes once nothing leads out of a unit."""
+    before = model.get_weights()
+    unit_of.cut_outgoing(np.array([unit]), None)
+    outputs = model(x).numpy()
+    model.set_weights(before)
+    return outputs
+
+
+def test_maps_can_be_born_all_over_a_network_in_any_order(data):
+    def free_units():
+        return {path: each.count - each.connected().sum() for path, each in _units(model).items()}
+
+    names = {"stem": 4, "expand_a": 5, "expand_b": 5, "last": 6}
+    for order in (list(names), list(names)[::-1]):
+        model = keras_grow.make_growable(_mobile())
+        for name, count in names.items():
+            model = keras_grow.widen(model, name, count + 2, verify=False)
+        _compiled(model)
+        for name in order:
+            free = free_units()
+            assert free[name] == 2
+            keras_grow.grow_feature_maps(model, data, name, count=2, candidates=1)
+            assert free_units() == {**free, name: 0}
+        # Then each of them is connected with each of the others, as if it had stood there always.
+        assert keras_grow.report(model).density == 1
+
+
+def test_a_map_of_a_residual_stream_is_born_in_all_that_make_and_read_it(data):
+    model = _compiled(keras_grow.widen(keras_grow.make_growable(_mobile()), "project_a", 5))
+    record = keras_grow.grow_feature_maps(model, data, "project_a", candidates=3)
+    assert record.layer.tied == ("stem", "project_b")
+    # 3 x 3 x 2 into the stem, 10 into each projection; out to 5, 5 and 6 maps.
+    assert (record.layer.num_incoming, record.layer.num_outgoing) == (18 + 20, 16)
+    np.testing.assert_allclose(model.evaluate(*data, verbose=0), record.loss, rtol=1e-5)
+    assert keras_grow.report(model).density == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "is_growable"), [(_mobile, True), (_mobile, False), (_separable, True)]
+)
+def test_a_newborn_gets_a_filter_of_its_own_where_its_dead_predecessor_left_zeros(
+    data, make, is_growable
+):
+    maker, filtering, kernel = {
+        _mobile: ("expand_a", "filter_a", "kernel"),
+        _separable: ("first", "second", "depthwise_kernel"),
+    }[make]
+    model = make()
+    layers = [each for each in model.layers if type(each) is _layers.Conv2D]
+    model = keras_grow.make_growable(model, None if is_growable else layers)
+    _compiled(model).fit(*data, verbose=0)
+    units = _units(model)[maker]
+    gone = np.array([2])
+    units.cut_incoming(gone, model.optimizer)
+    units.cut_outgoing(gone, model.optimizer)
+    layer = model.get_layer(filtering)
+    inner = layer.layer if is_growable else layer
+    variable = getattr(inner, kernel)
+    if is_growable:
+        (masked,) = [x for x in layer.masked_kernels if x.inner.attribute == kernel]
+        connections = masked.axes.connections_between(gone, np.arange(masked.axes.num_units))
+        masked.prune_connections(connections)
+    else:
+        values = variable.numpy()
+        values[:, :, 2] = 0
+        variable.assign(values)
+    if make is _mobile:
+        inner.bias.assign(np.full(inner.bias.shape, 0.4))
+    before = variable.numpy()
+    for slot in slots(model.optimizer, variable).values():
+        slot.assign(np.full(slot.shape, 0.5))
+    record = keras_grow.grow_feature_maps(model, data, maker, candidates=3)
+    assert list(record.layer.units) == [2]
+    now = variable.numpy()
+    assert np.all(now[:, :, 2] != 0)
+    np.testing.assert_array_equal(np.delete(now, 2, 2), np.delete(before, 2, 2))
+    for slot in slots(model.optimizer, variable).values():
+        np.testing.assert_array_equal(slot.numpy()[:, :, 2], 0)
+        np.testing.assert_array_equal(np.delete(slot.numpy(), 2, 2), 0.5)
+    if make is _mobile:
+        expected = np.full(10, 0.4, "float32")
+        expected[4:6] = 0
+        np.testing.assert_array_equal(inner.bias.numpy(), expected)
+    np.testing.assert_allclose(model.evaluate(*data, verbose=0), record.loss, rtol=1e-5)
+    # It is alive: without what leads out of it the model computes something else.
+    without = _function_without(model, units, 2, data[0])
+    assert np.abs(without - model(data[0])).max() > 1e-6
+
+
+@pytest.mark.parametrize("name", sorted(MAKERS))
+def test_units_of_other_layers_are_born_by_trial_wherever_they_can_change(name):
+    model = made(name, growable=True)
+    x = inputs_of(model)
+    y = np.random.default_rng(0).normal(size=model(x).shape)
+    for group in keras_grow.groups(model):
+        if group.why_fixed or not all(
+            isinstance(end.layer, keras_grow.Growable) or end.layer.masked is not None
+            for end in (*group.made_by, *group.read_by)
+        ):
+            continue
+        called = group.made_by[0].units
+        try:
+            wider = keras_grow.widen(model, called, group.count + 1, verify=False)
+        except ValueError:
+            continue
+        wider.compile("sgd", "mse")
+        (born,) = [g for g in keras_grow.groups(wider) if called in [e.units for e in g.made_by]]
+        record = keras_grow.grow_feature_maps(wider, (x, y), called, candidates=1)
+        np.testing.assert_allclose(wider.evaluate(x, y, verbose=0), record.loss, rtol=1e-4)
+        assert record.layer.num_incoming > 0
+        # What only a product reads, as the dimensions of queries and keys, leads nowhere by itself.
+        assert (record.layer.num_outgoing > 0) == bool(born.read_by)
+        for ends in (born.made_by, born.read_by):
+            for end in ends:
+                size = axes_of(end.layer).size
+                assert len(keras_grow.structure.kernels.connections_of(end.layer)[0]) == size
