@@ -20,6 +20,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_grow.layers.kernel_types import inner_kernels
 from keras_grow.structure.graph import Graph, Step, Stream, UnitsNotFollowed
 from keras_grow.structure.kernels import attribute_of, has_kernel, holders_of, reversed_of
 from keras_grow.structure.rules import (
@@ -181,6 +182,7 @@ class UnitGraph:
         self._holders: dict[tuple[int, bool], Any] = {}
         for step in self.graph.steps:
             self._pass(step)
+        self._fix_whole_layers()
         self._tie_shared_layers()
         self.num_units = sum(stream.count for stream in self.graph.streams)
         self.roots = _roots(self.num_units, self._ties)
@@ -224,8 +226,9 @@ class UnitGraph:
     def _wire(self, step: Step, wiring: Wiring) -> None:
         """Finds between which units the kernels of a layer stand in a call."""
         layer = computing(step.layer)
-        why_not = wiring.why_not(layer)
-        if why_not is not None:
+        kernels = () if has_kernel(step.layer) else inner_kernels(layer)
+        reasons = (wiring.why_not(layer), *(kernel.why_not_growable() for kernel in kernels))
+        for why_not in filter(None, reasons):
             raise UnitsMixed(why_not)
         inputs = wiring.inputs(layer, step.names, step.options)
         outputs = wiring.outputs(layer, step.options, len(step.outputs))
@@ -270,6 +273,16 @@ class UnitGraph:
             )
             for between in wiring.in_call(layer, step.options)
         ]
+
+    def _fix_whole_layers(self) -> None:
+        """What a layer is in one call, as when it gives its scores too, it must be in all."""
+        whys = {id(step.layer): why for step, (why, _) in self.fixed.items()}
+        for step in [*self.calls]:
+            if id(step.layer) in whys:
+                self.kernels.pop(id(step.layer), None)
+                del self.calls[step], self.taken[step]
+                self.mixed.pop(step, None)
+                self._fix(step, whys[id(step.layer)])
 
     def _holder(self, step: Step, between: Between) -> tuple[Any, str]:
         """What stands for a kernel, and its path."""

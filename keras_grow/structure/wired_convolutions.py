@@ -44,6 +44,23 @@ class Filtered(Wiring):
         return {OUTPUT: kernels[between.attribute].outputs_of(values)}
 
 
+class Held(Filtered):
+    """A Dense layer or convolution in a wrapper that has its growable kernel."""
+
+    def kernels(self, layer):
+        window = [(size,) for size in getattr(layer, "kernel_size", ())]
+        layout: Layout = (*window, (INPUT,), (OUTPUT,))
+        biases = num_biases(layer)
+        return [Between("kernel", (INPUT,), (OUTPUT,), layout, read_at="", biases=biases)]
+
+    def others(self, layer):
+        return {"bias": ((OUTPUT,),)}
+
+    def changes(self, layer, counts):
+        name = "filters" if hasattr(layer, "filters") else "units"
+        return {name: counts[OUTPUT]} if OUTPUT in counts else {}
+
+
 class Transposed(Filtered):
     """A transposed convolution, whose kernel has its units before its inputs."""
 

@@ -7,7 +7,7 @@ import keras
 from keras_grow.structure.kernels import has_kernel, why_not_followed
 from keras_grow.structure.rules import computing
 from keras_grow.structure.wired_attention import Attention, GroupedQueryAttention
-from keras_grow.structure.wired_convolutions import Einsum, Grouped, Separable, Transposed
+from keras_grow.structure.wired_convolutions import Einsum, Grouped, Held, Separable, Transposed
 from keras_grow.structure.wired_embeddings import Embedding, ReversibleEmbedding
 from keras_grow.structure.wired_recurrence import RECURRENT, Bidirectional
 from keras_grow.structure.wirings import INPUT, OUTPUT, Between, Wiring, num_biases
@@ -54,6 +54,8 @@ if hasattr(_layers, "ReversibleEmbedding"):  # Since Keras 3.13 or so.
 
 def wiring_for(layer: Any) -> Wiring | None:
     """How the kernels of a layer are wired; `None` where it has none, or none is known."""
-    if has_kernel(layer):
-        return Grouped() if getattr(layer, "groups", 1) > 1 else OneKernel()
-    return _WIRINGS.get(type(computing(layer)))
+    inner = computing(layer)
+    if has_kernel(inner):
+        one = OneKernel() if inner is layer else Held()
+        return Grouped() if getattr(inner, "groups", 1) > 1 else one
+    return _WIRINGS.get(type(inner))

@@ -47,6 +47,7 @@ _EXPECTED = {
     "grouped": {"before": 4, "wide/output_of_group": 3},
     "separable": {"map4": 4, "map5": 5, "separable": 6},
     "transposed": {"first": 9, "second": 5},
+    "volumes": {"first": 3, "second/output_of_group": 4},
     "scales": {"one": 7, "dense": 5},
 }
 
@@ -102,7 +103,9 @@ def test_a_wider_copy_computes_the_same_and_its_new_units_are_dormant(name):
     expected = model(x).numpy()
     for group in _free(model):
         path = Units(group).path
-        if name == "grouped":  # Its maps are tied across the groups.
+        if name == "grouped" or (
+            path == "first" and name == "volumes"
+        ):  # Its maps are tied across the groups.
             with pytest.raises(UnitsNotFollowed, match="not all tied alike"):
                 keras_grow.widen(model, path, group.count + 3)
             continue
@@ -208,6 +211,14 @@ def test_what_is_in_the_way_of_layers_with_several_kernels_is_said():
     assert why["scores"] == "it makes more than its output"
     assert why["cell"] == "it is not known to keep units apart"
     assert why["shaped"] == "its output has several axes of its own"
+
+
+def test_kernels_that_are_adapted_or_quantized_are_not_followed():
+    model = made("attention")
+    assert {"attention/heads"} <= {Units(group).path for group in _free(model)}
+    dense = [each for each in nested_layers(model) if each.name == "query"]
+    dense[0].enable_lora(2)
+    assert not [group for group in _free(model) if "attention" in Units(group).path]
 
 
 def _stack(normalization):

@@ -126,6 +126,14 @@ def transposed():
     return keras.Model(x, layers.Dense(3)(layers.GlobalAveragePooling2D()(y)))
 
 
+def volumes():
+    """What has no growable layer of its own: wrapped, it is followed like what it wraps."""
+    x = keras.Input((4, 5, 5, 2))
+    y = layers.Conv3D(6, 2, padding="same", activation="relu", name="first")(x)
+    y = layers.Conv3D(8, 2, groups=2, activation="relu", name="second")(y)
+    return keras.Model(x, layers.Dense(3)(layers.GlobalAveragePooling3D()(y)))
+
+
 def scales():
     """Heads of several scales, laid along another axis than that of units."""
     x = _sequence()
@@ -147,6 +155,7 @@ MAKERS = {
         grouped,
         separable,
         transposed,
+        volumes,
         scales,
     )
 }
