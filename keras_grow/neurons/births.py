@@ -9,11 +9,11 @@ import tensorflow as tf
 
 from keras_grow.connections.acted_on import changeable_layers, check_policy, optimizer_of
 from keras_grow.connections.amounts import CapacityUsedUp
-from keras_grow.kernel_axes import KernelAxes
-from keras_grow.layers.dense_like import DenseLike
 from keras_grow.layers.growable import Growable
 from keras_grow.measuring.bridging import bridging_gradient
 from keras_grow.measuring.gradients import GradientMeter
+from keras_grow.neurons.bridgeable import bridgeable
+from keras_grow.neurons.dormancy import Dormancy
 from keras_grow.neurons.initializers import (
     Birth,
     Bridge,
@@ -22,16 +22,12 @@ from keras_grow.neurons.initializers import (
 )
 from keras_grow.neurons.units import (
     NeuronRecord,
-    Units,
     checked_count,
     mean_weight,
     sole_units,
 )
 from keras_grow.optimizer_slots import reset_slots, steps_made
 from keras_grow.structure.unit_graph import End, UnitGraph
-
-# Numbers of a bridging gradient: 512 MB in float32, and ranking them takes as much again.
-_LARGEST_GRADIENT = 2**27
 
 
 def grow_neurons(
@@ -55,13 +51,21 @@ def grow_neurons(
     scale 1, offset 0, mean 0, variance 1. Growth is all or nothing: where it raises, the model is
     as it was.
 
+    Where the outputs of several layers are added up, as in a residual stream, a newborn is one unit
+    of all of them: the bridge leads from the inputs of each of these layers, one after the other,
+    and the initializer chooses among all of them. Inputs and units that are dormant themselves are
+    not among those that it sees: a connection to them would bring nothing, and nothing could be
+    born into them any more. Outgoing weights of 0 leave the function as it was, but behind an
+    RMSNormalization, whose mean runs over the newborn too.
+
     Args:
         model: a built Sequential or functional model.
         data: growth data, a large part of the training set or all of it, in the forms that
             `grow` takes.
         layer: a growable dense layer of the model, or its path or name, whose units are read by
             growable dense layers, each once: through activations, dropout, BatchNormalization,
-            additions, concatenations. Other ends of an addition get no connection into a newborn.
+            additions, concatenations. Other ends of an addition must be growable; those that are
+            no dense layer called once, or of other positions, get no connection into a newborn.
         count: positive integer, how many neurons.
         initializer: chooses their connections, by default
             `keras_grow.neuron_initializers.BridgingGradient()`.
@@ -95,77 +99,41 @@ def grow_neurons(
     (grown,) = changeable_layers(model, [layer])
     graph = UnitGraph(model)
     units = sole_units(graph, grown, changeable_layers(model, None))
-    readers = _bridgeable(units, graph)
-    layers = [end.layer for end in readers]
-    changeable_layers(model, layers)
+    made_by, read_by = bridgeable(units, graph)
+    makers, readers = ([end.layer for end in ends] for ends in (made_by, read_by))
+    changeable_layers(model, readers)
     newborn = units.dormant(count)
-    optimizer = optimizer_of(model, optimizer, [grown, *layers])
+    optimizer = optimizer_of(model, optimizer, list(dict.fromkeys([*makers, *readers])))
     meter = GradientMeter() if meter is None else meter
-    measured = bridging_gradient(model, data, grown, layers, meter, optimizer)
+    dormancy = Dormancy(graph)
+    sources = [_awake(dormancy.inputs(maker)) for maker in makers]
+    targets = [_awake(dormancy.units(reader)) for reader in readers]
+    measured = bridging_gradient(model, data, makers, readers, meter, optimizer)
+    rows, columns = np.concatenate(sources), np.concatenate(targets)
     bridge = Bridge(
-        measured.gradient,
-        measured.mean_input,
+        tf.boolean_mask(tf.boolean_mask(measured.gradient, rows, axis=0), columns, axis=1),
+        tf.boolean_mask(measured.mean_input, rows),
         len(newborn),
-        mean_weight(grown),
-        float(np.mean([mean_weight(reader) for reader in layers])),
+        float(np.mean([mean_weight(maker) for maker in makers])),
+        float(np.mean([mean_weight(reader) for reader in readers])),
         steps_made(optimizer),
     )
     birth = _checked(initializer(bridge), bridge)
-    num_incoming, num_outgoing = _be_born(birth, units, newborn, optimizer)
+    incoming = _into(made_by, sources, newborn, birth)
+    outgoing = _out_of(read_by, targets, newborn, birth)
+    _be_born([*incoming, *outgoing], optimizer)
+    num_incoming, num_outgoing = (
+        sum(len(indices) for _, indices, _ in side) for side in (incoming, outgoing)
+    )
     units.clear_bias(newborn, optimizer)
     units.start_statistics_afresh(newborn, optimizer)
     change = units.change(newborn, num_incoming, num_outgoing)
     return NeuronRecord((change,), {}, time.perf_counter() - started, measured.loss)
 
 
-def _bridgeable(units: Units, graph: UnitGraph) -> tuple[End, ...]:
-    """The layers that read the units, all of a kind that neurons can be bridged to."""
-    layer, readers = units.layer, units.group.read_by
-    if not readers:
-        raise ValueError(
-            "Neurons grow in a layer that other layers read. Received: layer "
-            f"{layer.name!r}, read by none"
-        )
-    for end in readers:
-        if not isinstance(end.layer, Growable):
-            raise ValueError(
-                "The layers that read the neurons must be growable, so that their connections can "
-                f"wake. Received: layer {layer.name!r}, read by {end.path!r}, a plain "
-                f"{type(end.layer).__name__}. Convert it with `keras_grow.make_growable(model)`."
-            )
-    for each in (layer, *(end.layer for end in readers)):
-        if not isinstance(each, DenseLike):
-            raise ValueError(
-                "Neurons grow between growable dense layers. Received: layer "
-                f"{each.name!r} of class {type(each).__name__}"
-            )
-        if len(graph.kernels[id(each)]) > 1:
-            raise ValueError(
-                "Neurons grow between layers that the model calls once. Received: layer "
-                f"{each.name!r}, which it calls {len(graph.kernels[id(each)])} times"
-            )
-    if units.group.moves or any(end.indices.shape[1] > 1 for end in readers):
-        raise ValueError(
-            "Neurons grow where each of their outputs is read once. Received: layer "
-            f"{layer.name!r}, pooled, repeated or flattened on the way to "
-            f"{[end.path for end in readers]}"
-        )
-    if not units.group.adds:
-        raise ValueError(
-            "Neurons grow where what they bring is added. Received: layer "
-            f"{layer.name!r}, multiplied or compared with others on the way to "
-            f"{[end.path for end in readers]}, where a newborn would bring nothing"
-        )
-    num_units = sum(end.layer.axes.num_units for end in readers)
-    size = layer.axes.num_inputs * num_units
-    if size > _LARGEST_GRADIENT:
-        raise ValueError(
-            f"The bridging gradient would have {layer.axes.num_inputs} x {num_units} = {size:,} "
-            f"numbers, more than the {_LARGEST_GRADIENT:,} that are held. Received: layers "
-            f"{layer.name!r} and {[end.path for end in readers]}. Grow connections instead: "
-            "`keras_grow.grow` wakes units too, and never holds its gradient."
-        )
-    return readers
+def _awake(dormant: np.ndarray) -> np.ndarray:
+    """Which inputs or units a bridge may touch: all, where there are none but dormant ones."""
+    return np.ones_like(dormant) if dormant.all() else ~dormant
 
 
 def _checked(birth: Birth, bridge: Bridge) -> Birth:
@@ -191,30 +159,55 @@ def _checked(birth: Birth, bridge: Bridge) -> Birth:
     return birth
 
 
-def _be_born(
-    birth: Birth, units: Units, newborn: np.ndarray, optimizer: keras.Optimizer | None
-) -> tuple[int, int]:
-    """Wakes the connections; says how many lead in, and out."""
-    into, layer = tf.where(birth.wakes_incoming), units.layer
-    numbers = tf.constant(units.numbers[newborn])
-    incoming = layer.axes.connection(into[:, 0], tf.gather(numbers, into[:, 1]))
-    sides = [(layer, incoming, tf.gather_nd(birth.incoming, into))]
+Woken = tuple[Growable, tf.Tensor, tf.Tensor]
+"""A layer, flat indices of connections of it, and their weights."""
+
+
+def _into(
+    made_by: list[End], sources: list[np.ndarray], newborn: np.ndarray, birth: Birth
+) -> list[Woken]:
+    """What wakes in the layers that make the newborns."""
+    sides: list[Woken] = []
     first = 0
-    for end in units.group.read_by:
-        axes: KernelAxes = end.layer.axes
-        of_reader = slice(first, first + axes.num_units)
-        out_of = tf.where(birth.wakes_outgoing[:, of_reader])
-        rows = tf.gather(tf.constant(end.indices[newborn, 0]), out_of[:, 0])
-        values = tf.gather_nd(birth.outgoing[:, of_reader], out_of)
-        sides.append((end.layer, axes.connection(rows, out_of[:, 1]), values))
-        first += axes.num_units
-    for each, indices, _ in sides:
-        if len(indices) > each.num_free:
+    for end, is_source in zip(made_by, sources, strict=True):
+        inputs = np.flatnonzero(is_source)
+        of_maker = slice(first, first + len(inputs))
+        at = tf.where(birth.wakes_incoming[of_maker])
+        units = tf.gather(tf.constant(end.indices[newborn, 0]), at[:, 1])
+        indices = end.layer.axes.connection(tf.gather(tf.constant(inputs), at[:, 0]), units)
+        sides.append((end.layer, indices, tf.gather_nd(birth.incoming[of_maker], at)))
+        first += len(inputs)
+    return sides
+
+
+def _out_of(
+    read_by: list[End], targets: list[np.ndarray], newborn: np.ndarray, birth: Birth
+) -> list[Woken]:
+    """What wakes in the layers that read them."""
+    sides: list[Woken] = []
+    first = 0
+    for end, is_target in zip(read_by, targets, strict=True):
+        units = np.flatnonzero(is_target)
+        of_reader = slice(first, first + len(units))
+        at = tf.where(birth.wakes_outgoing[:, of_reader])
+        rows = tf.gather(tf.constant(end.indices[newborn, 0]), at[:, 0])
+        indices = end.layer.axes.connection(rows, tf.gather(tf.constant(units), at[:, 1]))
+        sides.append((end.layer, indices, tf.gather_nd(birth.outgoing[:, of_reader], at)))
+        first += len(units)
+    return sides
+
+
+def _be_born(sides: list[Woken], optimizer: keras.Optimizer | None) -> None:
+    """Wakes the connections."""
+    needed: dict[Growable, int] = {}
+    for layer, indices, _ in sides:
+        needed[layer] = needed.get(layer, 0) + len(indices)
+    for layer, number in needed.items():
+        if number > layer.num_free:
             raise CapacityUsedUp(
-                f"The neurons bring {len(indices)} connections, and layer {each.name!r} has room "
-                f"for {each.num_free}. Let fewer wake, or make a copy with more slots: "
+                f"The neurons bring {number} connections, and layer {layer.name!r} has room "
+                f"for {layer.num_free}. Let fewer wake, or make a copy with more slots: "
                 "`keras_grow.make_sparse(model, capacity=...)`."
             )
-    for each, indices, values in sides:
-        reset_slots(optimizer, each.grow_connections(indices, values))
-    return len(incoming), sum(len(indices) for _, indices, _ in sides[1:])
+    for layer, indices, values in sides:
+        reset_slots(optimizer, layer.grow_connections(indices, values))

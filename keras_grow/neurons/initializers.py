@@ -16,16 +16,20 @@ _LEAST_SINGULAR_VALUE = 1e-6
 
 @dataclasses.dataclass(frozen=True)
 class Bridge:
-    """What an initializer sees of the two layers that a neuron is born between.
+    """What an initializer sees of the layers that a neuron is born between.
+
+    Inputs and units that are dormant themselves are left out.
 
     Attributes:
         gradient: float of shape `(inputs, units)`, the bridging gradient G = dL/dS of connections
             S that would lead from the inputs of the neuron's layer straight into the units that
-            will read it.
+            will read it. Of several layers whose outputs are added up, the inputs of one come after
+            those of the other; the units of several readers likewise.
         mean_input: float of shape `(inputs,)`, the mean input over the growth data.
         count: how many neurons are to be born.
         mean_incoming, mean_outgoing: floats, mean |w| of the active connections of the neurons'
-            layer and of the one that reads it, which the birth strength is relative to.
+            layer and of the one that reads it, of several the mean of that, which the birth
+            strength is relative to.
         step: how many steps the optimizer had made, 0 without an optimizer.
     """
 

@@ -75,7 +75,7 @@ def _loss_with_bridge(model, layer, consumer, data, bridge):
 def test_it_is_the_derivative_with_respect_to_a_connection_that_skips_the_layer(float64, case):
     model, layer, consumer, data = _network(case)
     meter = GradientMeter(training=False, batch_size=5)
-    measured = bridging_gradient(model, data, layer, [consumer], meter, None)
+    measured = bridging_gradient(model, data, [layer], [consumer], meter, None)
     shape = layer.kernel_shape[0], consumer.kernel_shape[1]
     assert measured.gradient.shape == shape
     expected = np.zeros(shape)
@@ -101,7 +101,7 @@ def test_chunks_equal_the_whole_and_the_model_is_left_untouched(float64, snapsho
     before = snapshot(model)
     whole, chunks = (
         bridging_gradient(
-            model, data, layer, [consumer], GradientMeter(batch_size=size), model.optimizer
+            model, data, [layer], [consumer], GradientMeter(batch_size=size), model.optimizer
         )
         for size in (12, 5)
     )
@@ -114,7 +114,7 @@ def test_sample_weights_count(float64):
     weights = np.linspace(0.1, 3.0, 12)
 
     def gradient(*data):
-        return bridging_gradient(model, data, layer, [consumer], GradientMeter(), None).gradient
+        return bridging_gradient(model, data, [layer], [consumer], GradientMeter(), None).gradient
 
     rows = [gradient(x[i : i + 1], y[i : i + 1]) * weights[i] for i in range(12)]
     np.testing.assert_allclose(gradient(x, y, weights), sum(rows) / 12, rtol=1e-10, atol=1e-15)

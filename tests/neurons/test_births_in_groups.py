@@ -177,3 +177,86 @@ def test_units_of_other_layers_are_born_by_trial_wherever_they_can_change(name):
             for end in ends:
                 size = axes_of(end.layer).size
                 assert len(keras_grow.structure.kernels.connections_of(end.layer)[0]) == size
+
+
+def _stream(between=()):
+    """Two blocks of one layer each, which read the stream that they add to."""
+    x = inputs = keras.Input((5,))
+    x = keras_grow.GrowableDense(4, name="start")(x)
+    for block in "ab":
+        y = _layers.Activation("tanh")(x)
+        for each in between:
+            y = each()(y)
+        x = x + keras_grow.GrowableDense(4, name=block)(y)
+    hidden = keras_grow.GrowableDense(6, "tanh", name="hidden")(x)
+    return keras.Model(inputs, keras_grow.GrowableDense(3, name="classes")(hidden))
+
+
+def _vectors():
+    random = np.random.default_rng(0)
+    return random.normal(size=(32, 5)).astype("float32"), np.arange(32) % 3
+
+
+@pytest.mark.parametrize("name", ["start", "a", "b"])
+def test_a_neuron_of_a_stream_is_born_in_all_its_blocks_and_the_function_stays(name):
+    model, data = _compiled(keras_grow.widen(_stream(), "start", 6)), _vectors()
+    before = model(data[0]).numpy()
+    record = keras_grow.grow_neurons(
+        model, data, name, initializer=keras_grow.neuron_initializers.SingularVectors()
+    )
+    np.testing.assert_allclose(model(data[0]), before, rtol=1e-4, atol=1e-6)
+    # In from the input and the 4 units in each block; out to the 4 in each block and to 6.
+    (change,) = record.layers
+    assert (change.num_incoming, change.num_outgoing) == (5 + 4 + 4, 4 + 4 + 6)
+    # A gradient reaches it: it is no dead unit.
+    model.compile("sgd", model.loss)
+    model.fit(*data, verbose=0)
+    for block in "ab":
+        mask = model.get_layer(block).kernel_mask.numpy()
+        assert not mask[4, 4]
+        assert np.all(model.get_layer(block).kernel.numpy()[4, :4] != 0)
+
+
+def test_neurons_can_be_born_all_over_a_network_in_any_order():
+    data = _vectors()
+    for order in (["start", "hidden"], ["hidden", "start"]):
+        model = keras_grow.widen(keras_grow.widen(_stream(), "start", 6), "hidden", 8)
+        _compiled(model)
+        for name in order:
+            initializer = keras_grow.neuron_initializers.RandomWeights()
+            record = keras_grow.grow_neurons(model, data, name, 2, initializer=initializer)
+            assert record.count == 2
+        assert all(each.connected().all() for each in _units(model).values())
+
+
+def test_an_initializer_sees_what_is_not_dormant_alone():
+    class Seen(keras_grow.neuron_initializers.RandomWeights):
+        def __call__(self, bridge):
+            shapes.append((bridge.gradient.shape, bridge.mean_input.shape))
+            return super().__call__(bridge)
+
+    shapes = []
+    model = keras_grow.widen(keras_grow.widen(_stream(), "start", 6), "hidden", 8)
+    for name in ("start", "hidden"):
+        keras_grow.grow_neurons(_compiled(model), _vectors(), name, initializer=Seen())
+    # 5 + 4 + 4 inputs, 4 + 4 + 6 readers; then 5 units of the stream, and the classes.
+    assert shapes == [((13, 14), (13,)), ((5, 3), (5,))]
+
+
+def test_where_no_bridge_can_be_measured_it_is_said_what_serves(data):
+    model = _compiled(keras_grow.widen(keras_grow.make_growable(_mobile()), "last", 7))
+    with pytest.raises(ValueError, match="of class GrowableConv2D. `keras_grow.grow_feature_maps`"):
+        keras_grow.grow_neurons(model, data, "last")
+    x = keras.Input((4, 5))
+    per_step = keras_grow.GrowableDense(3, name="per_step")(x)
+    together = keras_grow.GrowableDense(3, name="together")(_layers.GlobalAveragePooling1D()(x))
+    outputs = keras_grow.GrowableDense(2)(per_step + _layers.Reshape((1, 3))(together))
+    model = _compiled(keras_grow.widen(keras.Model(x, outputs), "per_step", 4))
+    series = np.ones((6, 4, 5), "float32"), np.zeros((6, 4))
+    with pytest.raises(ValueError, match="pooled, repeated or flattened on the way"):
+        keras_grow.grow_neurons(model, series, "together")
+    # The other end stands at all steps, and is bridged by itself.
+    record = keras_grow.grow_neurons(
+        model, series, "per_step", initializer=keras_grow.neuron_initializers.RandomWeights()
+    )
+    assert (record.layers[0].num_incoming, record.layers[0].num_outgoing) == (5, 2)

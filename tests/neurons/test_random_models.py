@@ -130,7 +130,8 @@ def test_the_bridging_gradient_into_several_readers_is_that_of_connections_strai
     x = random.normal(size=(32, 4)).astype("float32")
     y = random.normal(size=(32, 1)).astype("float32")
     readers = [_layer(model, "first"), _layer(model, "second")]
-    measured = bridging_gradient(model, (x, y), _layer(model, "a"), readers, GradientMeter(), None)
+    a, b, meter = _layer(model, "a"), _layer(model, "b"), GradientMeter()
+    measured = bridging_gradient(model, (x, y), [a], readers, meter, None)
     bridges = [tf.Variable(tf.zeros((4, reader.units))) for reader in readers]
 
     def around(reader, bridge):
@@ -149,6 +150,12 @@ def test_the_bridging_gradient_into_several_readers_is_that_of_connections_strai
         loss = tf.reduce_mean(tf.square(model(x, training=True) - y))
     expected = np.concatenate(tape.gradient(loss, bridges), axis=1)
     np.testing.assert_allclose(measured.gradient, expected, rtol=1e-4, atol=1e-6)
+    # From several layers it is that from each, one below the other.
+    of_b = bridging_gradient(model, (x, y), [b], readers, meter, None)
+    of_both = bridging_gradient(model, (x, y), [a, b], readers, meter, None)
+    for name in ("gradient", "mean_input"):
+        both = np.concatenate([getattr(measured, name), getattr(of_b, name)])
+        np.testing.assert_allclose(getattr(of_both, name), both, rtol=1e-4, atol=1e-6)
 
 
 def test_a_neuron_is_born_into_what_its_layer_is_added_to():
@@ -156,19 +163,24 @@ def test_a_neuron_is_born_into_what_its_layer_is_added_to():
     model.compile("sgd", "mse")
     random = np.random.default_rng(0)
     data = random.normal(size=(64, 4)), random.normal(size=(64, 1))
-    initializer = keras_grow.neuron_initializers.BridgingGradient(growth_ratio=0.5)
+    initializer = keras_grow.neuron_initializers.SingularVectors()
+    before = model(data[0]).numpy()
     record = keras_grow.grow_neurons(model, data, "a", count=2, initializer=initializer)
     (change,) = record.layers
     assert (change.name, change.tied) == ("a", ("nested/b",))
     np.testing.assert_array_equal(change.units, [6, 7])
-    into, out = (_layer(model, name).kernel_mask.numpy() for name in ("a", "second"))
-    assert into[:, 6:8].any(axis=0).all()
-    assert not into[:, 8].any()
-    assert not _layer(model, "b").kernel_mask.numpy()[:, 6:].any()
+    # 4 inputs of each of the two layers; out to 3 units of the one reader, 2 of the other.
+    assert (change.num_incoming, change.num_outgoing) == (2 * 8, 2 * 5)
+    for name in ("a", "b"):
+        mask = _layer(model, name).kernel_mask.numpy()
+        assert mask[:, 6:8].all()
+        assert not mask[:, 8].any()
+        assert np.all(_layer(model, name).kernel.numpy()[:, 6:8] != 0)
     # Of what `second` reads, the input comes first.
-    assert not out[4 + 8].any()
-    rows = out[4 + 6 : 4 + 8].any(axis=1) | _layer(model, "first").kernel_mask.numpy()[6:8].any(1)
-    assert rows.all()
+    second = _layer(model, "second").kernel_mask.numpy()
+    assert second[4 + 6 : 4 + 8].all()
+    assert not second[4 + 8].any()
+    np.testing.assert_allclose(model(data[0]), before, rtol=1e-5, atol=1e-6)
 
 
 def test_a_feature_map_is_born_in_all_ends_of_an_addition():
