@@ -41,6 +41,8 @@ def measure_latencies(
     model gives it. The median counts, less what a call of nothing takes, which a layer inside a
     model does not cost again. Where noise would have a larger layer be faster, it gets the smaller
     one's time. Threads and device are those of the process: measure where the network is to run.
+    Layers with several kernels, such as attention, and convolutions with groups are not measured,
+    and a budget of milliseconds does not count them.
 
     Args:
         model: a built Sequential or functional model, which stays as it was.
@@ -101,7 +103,8 @@ def _steps(graph: Graph) -> list[Step]:
     for step in graph.steps:
         layer = computing(step.layer)
         is_depthwise = isinstance(rule_for(step.layer), Depthwise)
-        is_counted = is_depthwise or (has_kernel(layer) and why_not_resizable(layer) is None)
+        has_sizes = has_kernel(layer) and getattr(layer, "groups", 1) == 1
+        is_counted = is_depthwise or (has_sizes and why_not_resizable(layer) is None)
         if is_counted and len(step.inputs) == len(step.outputs) == 1:
             found.setdefault(id(step.layer), step)
     return list(found.values())

@@ -133,3 +133,12 @@ def test_what_can_not_be_measured_is_refused_in_words(called, tmp_path):
     (tmp_path / "other.json").write_text('{"conv": 3}')
     with pytest.raises(ValueError, match="Received: .*other.json.*Measure and save it anew"):
         budgets.LatencyTable.load(tmp_path / "other.json")
+
+
+def test_what_has_no_one_kernel_of_any_size_is_left_out():
+    x = keras.Input((6, 8))
+    y = keras.layers.Conv1D(8, 1, groups=4, name="grouped")(x)
+    y = keras.layers.LSTM(5, name="lstm")(y)
+    model = keras.Model(x, keras.layers.Dense(4, name="dense")(y))
+    table = keras_grow.measure_latencies(model, seconds=0.01)
+    assert [*table] == ["dense"]
