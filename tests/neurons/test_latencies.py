@@ -140,5 +140,5 @@ def test_what_has_no_one_kernel_of_any_size_is_left_out():
     y = keras.layers.Conv1D(8, 1, groups=4, name="grouped")(x)
     y = keras.layers.LSTM(5, name="lstm")(y)
     model = keras.Model(x, keras.layers.Dense(4, name="dense")(y))
-    table = keras_grow.measure_latencies(model, seconds=0.01)
+    table = measure_latencies(model, seconds=0.01)
     assert [*table] == ["dense"]
