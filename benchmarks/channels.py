@@ -1,16 +1,20 @@
-"""Published networks whose channels are pruned to a share of their FLOPs: how fast their files are.
+"""Networks whose channels are pruned to a share of their FLOPs: how fast their files are.
 
     python -m benchmarks.channels
 
-takes about ten minutes. The networks are not trained: it is their speed that is measured, beside
-the dense one's, both exported by the same call. `--quick` measures little.
+makes each network of `benchmarks/networks.py` and what is left of it, exports them by the same
+calls, and times the files side by side: a SavedModel, LiteRT and ONNX, at batch 1 and 8, with one
+thread and two, in a process of its own for each. It takes about an hour; `--networks` says which
+are measured, `--quick` measures little. The networks are not trained: it is their speed that is
+measured, beside the dense one's, and beside the share of FLOPs that is left.
 """
 
 import argparse
 import dataclasses
+import importlib
 import pathlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -18,99 +22,157 @@ import numpy as np
 
 import keras_grow
 from benchmarks import harness
+from benchmarks.networks import NETWORKS
+from keras_grow.neurons.budgets import Sizes
+from keras_grow.structure.unit_graph import UnitGraph
 
 COMMAND = "python -m benchmarks.channels"
-NETWORKS = ("MobileNetV2", "ResNet50")
 SHARES = (0.5, 0.3)
+_FACTS = ("network, format", "batch", "threads", "what")
 DENSE = "dense"
 
 
-def litert(path: pathlib.Path, images: np.ndarray, threads: int) -> Callable[[], Any]:
+def saved_model(path: str, inputs: np.ndarray, threads: int) -> Callable[[], Any]:
+    """A call of a SavedModel; TensorFlow has the threads that `timed` gave it."""
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(path)
+    function = loaded.signatures["serving_default"]
+    (name,) = function.structured_input_signature[1]
+    tensor = tf.constant(inputs)
+
+    def call(keep: Any = loaded) -> Any:  # TensorFlow drops the weights with what was loaded.
+        (output,) = function(**{name: tensor}).values()
+        return output.numpy()
+
+    return call
+
+
+def litert(path: str, inputs: np.ndarray, threads: int) -> Callable[[], Any]:
     """A call of a LiteRT file."""
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(str(path), num_threads=threads)
-    runner = interpreter.get_signature_runner("serving_default")
+    runner = Interpreter(path, num_threads=threads).get_signature_runner("serving_default")
     (name,) = runner.get_input_details()
-    return lambda: runner(**{name: images})
+    return lambda: runner(**{name: inputs})
 
 
-def onnx(path: pathlib.Path, images: np.ndarray, threads: int) -> Callable[[], Any]:
+def onnx(path: str, inputs: np.ndarray, threads: int) -> Callable[[], Any]:
     """A call of an ONNX file."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     (given,) = session.get_inputs()
-    return lambda: session.run(None, {given.name: images})
+    return lambda: session.run(None, {given.name: inputs})
 
 
-FORMATS = {
+FORMATS: dict[str, tuple[Callable[..., Any], Callable[..., Callable[[], Any]]]] = {
+    "SavedModel": (keras_grow.export_saved_model, saved_model),
     "LiteRT": (keras_grow.export_litert, litert),
     "ONNX": (keras_grow.export_onnx, onnx),
 }
 
 
-def networks(name: str, size: int, shares: tuple[float, ...]) -> dict[str, keras.Model]:
-    """A network and what is left of it at each share of its FLOPs, compact."""
-    keras.utils.set_random_seed(0)
-    model = getattr(keras.applications, name)(
-        weights=None, input_shape=(size, size, 3), classifier_activation=None
-    )
+def pruned(
+    model: keras.Model, samples: np.ndarray, shares: Sequence[float]
+) -> dict[str, keras.Model]:
+    """A network, and what is left of it at each share of its FLOPs, compact."""
     random = np.random.default_rng(0)
     for variable in model.weights:  # As if it were trained: no two channels are alike.
         if variable.name in ("gamma", "moving_variance"):
             variable.assign(random.uniform(0.5, 1.5, variable.shape))
-    images = random.normal(size=(4, size, size, 3)).astype("float32")
-    found = {DENSE: keras_grow.make_growable(model, verify=images)}
+    found = {DENSE: keras_grow.make_growable(model, verify=samples)}
     for share in shares:
-        pruned = keras_grow.make_growable(model, verify=False)
+        smaller = keras_grow.make_growable(model, verify=False)
         keras_grow.prune_neurons(
-            pruned,
+            smaller,
             budget=keras_grow.budgets.FLOPs(share),
             multiple_of=8,
             score=keras_grow.neuron_scores.Relative(),
-            data=(images,),
+            data=(samples,),
         )
-        found[f"{share:.0%} of the FLOPs"] = keras_grow.compact(pruned, verify=images).model
+        compact = keras_grow.compact(smaller, verify=samples).model
+        found[f"{share:.0%} of the FLOPs"] = compact
     return found
 
 
+def flops(model: keras.Model) -> float:
+    """What a budget of FLOPs counts of a model, for one sample."""
+    graph = UnitGraph(model)
+    whole = np.ones(graph.num_units, bool)
+    return Sizes(graph).cost(whole, keras_grow.budgets.FLOPs(0.5))
+
+
+def timed(form: str, folder: str, names: Sequence[str], batch: str, threads: int, seconds: float):
+    """Times files of one format side by side; in a process of its own, see `harness.run_alone`."""
+    tensorflow = importlib.import_module("tensorflow")
+    tensorflow.config.threading.set_intra_op_parallelism_threads(threads)
+    tensorflow.config.threading.set_inter_op_parallelism_threads(1)
+    opened, inputs = FORMATS[form][1], np.load(batch)
+    calls = {name: opened(_path(folder, form, name), inputs, threads) for name in names}
+    control = opened(_path(folder, form, DENSE), inputs, threads)
+    timings = harness.compare(calls, DENSE, rounds=400, max_seconds=seconds, control=control)
+    return {name: dataclasses.asdict(timing) for name, timing in timings.items()}
+
+
+def _path(folder: str, form: str, name: str) -> str:
+    return str(pathlib.Path(folder, f"{form}, {name}"))
+
+
 def measured(
-    name: str, size: int, shares: tuple[float, ...], threads: tuple[int, ...], seconds: float
-) -> list[dict]:
-    """A row for each format, number of threads and share."""
+    network: str,
+    is_quick: bool,
+    shares: Sequence[float],
+    batches: Sequence[int],
+    threads: Sequence[int],
+    seconds: float,
+) -> list[dict[str, Any]]:
+    """A row for each format, size of a batch, number of threads and share."""
+    make, *sizes = NETWORKS[network]
+    keras.utils.set_random_seed(0)
+    model, batch_of = make(sizes[is_quick])
+    models = pruned(model, batch_of(4), shares)
+    left = {what: flops(each) / flops(models[DENSE]) for what, each in models.items()}
     rows = []
-    images = np.random.default_rng(1).normal(size=(1, size, size, 3)).astype("float32")
     with tempfile.TemporaryDirectory() as folder:
-        models = networks(name, size, shares)
-        for form, (export, opened) in FORMATS.items():
-            sizes = {}
-            for what, model in models.items():
-                path = pathlib.Path(folder, f"{form}-{what}")
-                sizes[what] = export(model, path, data=(images,), tolerance=1e-3).num_bytes
-            for count in threads:
-                calls = {
-                    what: opened(pathlib.Path(folder, f"{form}-{what}"), images, count)
-                    for what in models
-                }
-                control = opened(pathlib.Path(folder, f"{form}-{DENSE}"), images, count)
-                timings = harness.compare(
-                    calls, DENSE, rounds=400, max_seconds=seconds, control=control
-                )
-                for what, timing in timings.items():
-                    rows.append(
-                        {
-                            "network": name,
-                            "format": form,
-                            "threads": count,
-                            "what": what,
-                            "bytes": sizes.get(what),
-                            "parameters": models[what].count_params() if what in models else None,
-                            **dataclasses.asdict(timing),
-                        }
-                    )
+        for count in batches:
+            np.save(pathlib.Path(folder, f"{count}.npy"), batch_of(count))
+        for form, (export, _) in FORMATS.items():
+            num_bytes = {
+                what: export(
+                    each, _path(folder, form, what), data=(batch_of(4),), tolerance=1e-3
+                ).num_bytes
+                for what, each in models.items()
+            }
+            for batch in batches:
+                for num_threads in threads:
+                    timings = harness.run_alone(
+                        "benchmarks.channels:timed",
+                        form=form,
+                        folder=folder,
+                        names=list(models),
+                        batch=str(pathlib.Path(folder, f"{batch}.npy")),
+                        threads=num_threads,
+                        seconds=seconds,
+                    ).result
+                    for what, timing in timings.items():
+                        is_model = what in models
+                        rows.append(
+                            {
+                                "network": network,
+                                "size": sizes[is_quick],
+                                "format": form,
+                                "batch": batch,
+                                "threads": num_threads,
+                                "what": what,
+                                "flops": left[what] if is_model else None,
+                                "bytes": num_bytes.get(what),
+                                "parameters": models[what].count_params() if is_model else None,
+                                **timing,
+                            }
+                        )
     return rows
 
 
@@ -118,39 +180,51 @@ def main(argv: list[str] | None = None) -> None:
     """Measures, and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--networks", nargs="+", default=NETWORKS)
+    parser.add_argument("--networks", nargs="+", choices=tuple(NETWORKS))
     parser.add_argument("--output", type=pathlib.Path, default=harness.RESULTS)
     arguments = parser.parse_args(argv)
-    size, seconds = (32, 0.5) if arguments.quick else (224, 20.0)
-    shares, threads = (SHARES[:1], (1,)) if arguments.quick else (SHARES, (1, 2))
-    names = arguments.networks[:1] if arguments.quick else arguments.networks
-    rows = [row for name in names for row in measured(name, size, shares, threads, seconds)]
+    is_quick = arguments.quick
+    seconds, shares = (0.5, SHARES[:1]) if is_quick else (10.0, SHARES)
+    batches, threads = ((1,), (1,)) if is_quick else ((1, 8), (1, 2))
+    names = arguments.networks or list(NETWORKS)[: 1 if is_quick else None]
+    rows = []
+    for name in names:
+        print(f"-- {name}", flush=True)
+        rows += measured(name, is_quick, shares, batches, threads, seconds)
     table = harness.table(
-        ["network, format", "threads", "what", "ms", "by the dense one", "95%", "MB", "rounds"],
+        [*_FACTS, "FLOPs", "latency", "95%", "ms", "MB", "rounds"],
         [
             [
                 f"{row['network']}, {row['format']}",
+                row["batch"],
                 row["threads"],
                 row["what"],
-                f"{1000 * row['median']:.3g}",
+                "" if row["flops"] is None else f"{row['flops']:.3f}",
                 f"**{row['ratio']:.3f}**",
                 "{:.3f} to {:.3f}".format(*row["interval"]),
+                f"{1000 * row['median']:.3g}",
                 "" if row["bytes"] is None else f"{row['bytes'] / 1e6:.1f}",
                 row["rounds"],
             ]
             for row in rows
         ],
     )
+    sizes = ", ".join(f"{name} {NETWORKS[name][1 + is_quick]}" for name in names)
     text = [
-        f"Networks of keras.applications at {size} x {size}, pruned by "
-        "`prune_neurons(budget=FLOPs(share), multiple_of=8, score=Relative())` and made compact, "
-        "at batch 1; interleaved in one process, ratios to the dense network's file, medians over "
-        "rounds with 95% intervals. The control is a second copy of the dense one. They are not "
-        "trained: what pruning costs in accuracy is not measured here.",
+        f"Networks of `benchmarks/networks.py` of these sizes (edge of the images, or length of "
+        f"the text): {sizes}. Pruned by "
+        "`prune_neurons(budget=FLOPs(share), multiple_of=8, score=Relative())` and made compact; "
+        "files of one format interleaved in one process; FLOPs and latency are ratios to the dense "
+        "network's, latency the median over rounds with its 95% interval. The control is a second "
+        "copy of the dense one. They are not trained: what pruning costs in accuracy is not "
+        "measured here. What is normalized over units (LayerNormalization) keeps them all, as of a "
+        "transformer the width: its heads are too few for a multiple of 8, the dimensions of its "
+        "queries, keys and values and the units in between go.",
         table,
     ]
-    title = "Networks whose channels are gone"
-    harness.write("channels", title, text, rows, COMMAND, arguments.output)
+    harness.write(
+        "channels", "Networks whose channels are gone", text, rows, COMMAND, arguments.output
+    )
 
 
 if __name__ == "__main__":
