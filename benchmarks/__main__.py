@@ -1,6 +1,6 @@
 """Runs benchmarks, each in a process of its own, and writes their results.
 
-    python -m benchmarks                 all of these: about two hours
+    python -m benchmarks                 all of these: about three hours
     python -m benchmarks training growth only these
 
 `--quick` measures little, of those that have this option. All measure time and memory but `reach`,

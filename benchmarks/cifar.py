@@ -4,8 +4,8 @@
 
 says first how many runs are left and about how long they take, and stays within eight hours of two
 cores in all. CIFAR-10 comes from `tensorflow_datasets`, out of DIR if it is there. Runs are kept
-under `output/cifar` as they finish (`--scratch` names another folder), so that an interrupted study
-goes on where it stopped; `--table` writes the results of those that are there. `--quick` trains a
+under `benchmarks/results/cifar` as they finish (`--scratch` names another folder), so that an
+interrupted study goes on where it stopped, on another machine too; `--table` writes the results of those that are there. `--quick` trains a
 little on random images.
 """
 
@@ -455,7 +455,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--networks", nargs="+", default=[*NETWORKS], choices=[*NETWORKS])
-    parser.add_argument("--scratch", type=pathlib.Path, default=pathlib.Path("output/cifar"))
+    parser.add_argument("--scratch", type=pathlib.Path, default=harness.RESULTS / "cifar")
     parser.add_argument("--output", type=pathlib.Path, default=harness.RESULTS)
     arguments = parser.parse_args(argv)
     if not arguments.table:
