@@ -5,8 +5,9 @@
 makes each network of `benchmarks/networks.py` and what is left of it, exports them by the same
 calls, and times the files side by side: a SavedModel, LiteRT and ONNX, at batch 1 and 8, with one
 thread and two, in a process of its own for each. It takes about an hour; `--networks` says which
-are measured, beside those that were before, `--quick` measures little. The networks are not trained: it is their speed that is
-measured, beside the dense one's, and beside the share of FLOPs that is left.
+are measured, beside those that were before, and `--quick` measures little. The networks are not
+trained: it is their speed that is measured, beside the dense one's, and beside the share of FLOPs
+that is left.
 """
 
 import argparse

@@ -217,3 +217,32 @@ def test_an_unknown_benchmark_is_refused_with_those_there_are(names, capsys):
     with pytest.raises(SystemExit):
         all_benchmarks.main(names)
     assert "expected some of ('training'," in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_study_of_channels_goes_on_where_it_stopped(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.cifar", "--quick", "--networks", "mobile"]
+    command += ["--scratch", str(tmp_path / "runs"), "--output", str(tmp_path)]
+
+    def run():
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+
+    first = run()
+    assert first.returncode == 0, first.stderr
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*.json")}
+    arms = {json.loads(path.read_text())["arm"] for path in kept}
+    assert len(arms) == 5
+    (gone, *_) = [path for path in kept if "-dense-0" in path.name]
+    gone.unlink()
+    second = run()
+    assert second.returncode == 0, second.stderr
+    assert "10 runs" in second.stdout
+    assert "9 are there" in second.stdout
+    now = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*.json")}
+    assert now.keys() == kept.keys()
+    assert {path for path in kept if now[path] != kept[path]} == {gone}
+    rows = json.loads((tmp_path / "cifar.json").read_text())["data"]
+    narrow = [row["flops"] for row in rows if row["arm"] == "pruned to half"]
+    assert all(0.3 < share <= 0.5 for share in narrow)
+    assert all("test" not in row for row in rows if row["seed"] == 100)
+    assert "JPEG copies" in (tmp_path / "cifar.md").read_text()
