@@ -1,12 +1,12 @@
 """Runs benchmarks, each in a process of its own, and writes their results.
 
-    python -m benchmarks                 all of these: about two hours
+    python -m benchmarks                 all of these: about three hours
     python -m benchmarks training growth only these
 
 `--quick` measures little, of those that have this option. All measure time and memory but `reach`,
 which measures accuracy, and takes MNIST from where `TFDS_DATA_DIR` says. The other studies of
 accuracy take hours and have commands of their own: `python -m benchmarks.digits`,
-`benchmarks.mnist` and `benchmarks.seed_size`.
+`benchmarks.mnist`, `benchmarks.seed_size` and `benchmarks.cifar`.
 """
 
 import argparse

@@ -4,9 +4,9 @@
 
 says first how many runs are left and about how long they take, and stays within eight hours of two
 cores in all. CIFAR-10 comes from `tensorflow_datasets`, out of DIR if it is there. Runs are kept
-under `output/cifar` as they finish (`--scratch` names another folder), so that an interrupted study
-goes on where it stopped; `--table` writes the results of those that are there. `--quick` trains a
-little on random images.
+under `benchmarks/results/cifar` as they finish (`--scratch` names another folder), so that an
+interrupted study goes on where it stopped, on another machine too; `--table` writes the results of
+those that are there. `--quick` trains a little on random images.
 """
 
 import argparse
@@ -312,12 +312,13 @@ def augmented(images: np.ndarray, random: np.random.Generator) -> np.ndarray:
 ARMS = (DENSE, PRUNED, GROWN, NARROWER, AT_RANDOM)
 
 
-def runs(networks: Sequence[str]) -> list[tuple[str, str, int, float | None]]:
+def runs(networks: Sequence[str], is_quick: bool) -> list[tuple[str, str, int, float | None]]:
     """Network, arm, seed and learning rate of all runs, those of choices first; `None`: chosen."""
+    rates, seeds = (LEARNING_RATES[:1], SEEDS[:1]) if is_quick else (LEARNING_RATES, SEEDS)
     found: list[tuple[str, str, int, float | None]] = []
     for name in networks:
-        found += [(name, arm, CHOICE_SEED, rate) for arm in ARMS for rate in LEARNING_RATES]
-        found += [(name, arm, seed, None) for seed in SEEDS for arm in ARMS]
+        found += [(name, arm, CHOICE_SEED, rate) for arm in ARMS for rate in rates]
+        found += [(name, arm, seed, None) for seed in seeds for arm in ARMS]
     return found
 
 
@@ -326,14 +327,14 @@ def study(networks: Sequence[str], scratch: pathlib.Path, is_quick: bool) -> Non
     problem = random_images() if is_quick else cifar10()
     epochs, tuning = (5, 5) if is_quick else (EPOCHS, TUNING_EPOCHS)
     scratch.mkdir(parents=True, exist_ok=True)
-    for name, arm, seed, rate in runs(networks):
+    for name, arm, seed, rate in runs(networks, is_quick):
         is_choice = seed == CHOICE_SEED
         path = scratch / f"{name}-{arm}-{seed}{f'-{rate}' if is_choice else ''}.json".replace(
             " ", "_"
         )
         if path.exists():
             continue
-        _say_what_is_left(networks, scratch)
+        _say_what_is_left(runs(networks, is_quick), scratch)
         if rate is None:
             rate = chosen_rate(name, arm, scratch)
         run = Run(name, arm, seed, rate, tuning if is_choice else epochs, problem)
@@ -363,14 +364,13 @@ def kept(scratch: pathlib.Path) -> list[dict]:
     return [json.loads(path.read_text()) for path in sorted(scratch.glob("*.json"))]
 
 
-def _say_what_is_left(networks: Sequence[str], scratch: pathlib.Path) -> None:
+def _say_what_is_left(every: Sequence[tuple], scratch: pathlib.Path) -> None:
     done = kept(scratch)
     spent = sum(record["seconds"] for record in done) / 3600
     per_epoch = [
         record["seconds"] / (TUNING_EPOCHS if record["seed"] == CHOICE_SEED else EPOCHS)
         for record in done
     ]
-    every = runs(networks)
     epochs = [TUNING_EPOCHS if seed == CHOICE_SEED else EPOCHS for *_, seed, _ in every]
     guess = statistics.mean(per_epoch) if per_epoch else 20.0
     hours = max(0.0, sum(epochs) * guess / 3600 - spent)
@@ -455,7 +455,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--networks", nargs="+", default=[*NETWORKS], choices=[*NETWORKS])
-    parser.add_argument("--scratch", type=pathlib.Path, default=pathlib.Path("output/cifar"))
+    parser.add_argument("--scratch", type=pathlib.Path, default=harness.RESULTS / "cifar")
     parser.add_argument("--output", type=pathlib.Path, default=harness.RESULTS)
     arguments = parser.parse_args(argv)
     if not arguments.table:

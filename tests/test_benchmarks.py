@@ -129,17 +129,48 @@ def test_the_benchmarks_of_training_growth_and_ranking_run_by_one_command(tmp_pa
 
 
 @pytest.mark.slow
-def test_the_benchmark_of_channels_times_files_of_a_dense_and_a_pruned_network(tmp_path):
-    _run_quickly("channels", output=tmp_path)
+@pytest.mark.parametrize(
+    "network",
+    [None, "U-Net", "detector", "vision transformer", "text transformer"],
+    ids=["the first", "U-Net", "detector", "vision", "text"],
+)
+def test_the_benchmark_of_channels_times_files_of_a_dense_and_a_pruned_network(tmp_path, network):
+    if network is None:
+        network = "MobileNetV2"
+        _run_quickly("channels", output=tmp_path)
+    else:
+        options = ["--quick", "--networks", network, "--output", str(tmp_path)]
+        run = subprocess.run(
+            [sys.executable, "-m", "benchmarks.channels", *options],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=ROOT,
+        )
+        assert run.returncode == 0, run.stderr
     rows = json.loads((tmp_path / "channels.json").read_text())["data"]
-    sizes = {(row["format"], row["what"]): row["bytes"] for row in rows}
-    for form in ("LiteRT", "ONNX", "SavedModel"):
-        assert sizes[form, "50% of the FLOPs"] < 0.75 * sizes[form, "dense"]
+    assert {row["network"] for row in rows} == {network}
+    of_file = {(row["format"], row["what"]): row for row in rows}
+    for form in ("SavedModel", "LiteRT", "ONNX"):
+        dense, pruned = (of_file[form, what] for what in ("dense", "50% of the FLOPs"))
+        assert pruned["bytes"] < 0.85 * dense["bytes"]
+        # It is compact, and what is left of it is what was asked for, or a unit less.
+        assert 0.4 < pruned["flops"] <= 0.5
+        assert dense["flops"] == 1
     assert all(0 < row["interval"][0] <= row["ratio"] <= row["interval"][1] for row in rows)
-    assert (
-        "| MobileNetV2, LiteRT | 1 | 1 | 50% of the FLOPs |"
-        in (tmp_path / "channels.md").read_text()
-    )
+    text = (tmp_path / "channels.md").read_text()
+    share = of_file["LiteRT", "50% of the FLOPs"]["flops"]
+    assert f"| {network}, LiteRT | 1 | 1 | 50% of the FLOPs | {share:.3f} |" in text
+
+
+@pytest.mark.slow
+def test_files_of_channels_are_timed_at_larger_batches_and_with_more_threads():
+    from benchmarks import channels
+
+    rows = channels.measured("U-Net", True, (0.5,), (3,), (2,), 0.1)
+    assert [row["format"] for row in rows] == [name for name in channels.FORMATS for _ in range(3)]
+    assert {(row["batch"], row["threads"]) for row in rows} == {(3, 2)}
+    assert all(row["rounds"] >= 3 for row in rows)
 
 
 @pytest.mark.slow
@@ -186,3 +217,32 @@ def test_an_unknown_benchmark_is_refused_with_those_there_are(names, capsys):
     with pytest.raises(SystemExit):
         all_benchmarks.main(names)
     assert "expected some of ('training'," in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_study_of_channels_goes_on_where_it_stopped(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.cifar", "--quick", "--networks", "mobile"]
+    command += ["--scratch", str(tmp_path / "runs"), "--output", str(tmp_path)]
+
+    def run():
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+
+    first = run()
+    assert first.returncode == 0, first.stderr
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*.json")}
+    arms = {json.loads(path.read_text())["arm"] for path in kept}
+    assert len(arms) == 5
+    (gone, *_) = [path for path in kept if "-dense-0" in path.name]
+    gone.unlink()
+    second = run()
+    assert second.returncode == 0, second.stderr
+    assert "10 runs" in second.stdout
+    assert "9 are there" in second.stdout
+    now = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*.json")}
+    assert now.keys() == kept.keys()
+    assert {path for path in kept if now[path] != kept[path]} == {gone}
+    rows = json.loads((tmp_path / "cifar.json").read_text())["data"]
+    narrow = [row["flops"] for row in rows if row["arm"] == "pruned to half"]
+    assert all(0.3 < share <= 0.5 for share in narrow)
+    assert all("test" not in row for row in rows if row["seed"] == 100)
+    assert "JPEG copies" in (tmp_path / "cifar.md").read_text()
