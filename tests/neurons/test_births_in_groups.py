@@ -221,6 +221,23 @@ def test_a_neuron_of_a_stream_is_born_in_all_its_blocks_and_the_function_stays(n
         assert np.all(model.get_layer(block).kernel.numpy()[4, :4] != 0)
 
 
+@pytest.mark.skipif(not hasattr(_layers, "RMSNormalization"), reason="this Keras has none")
+def test_a_promise_to_keep_the_function_is_not_given_where_a_mean_runs_over_newborns():
+    x = inputs = keras.Input((5,))
+    x = keras_grow.GrowableDense(4, name="start")(x)
+    x = _layers.RMSNormalization(name="mean_square")(x)
+    model = keras.Model(inputs, keras_grow.GrowableDense(3, name="classes")(x))
+    model, data = _compiled(keras_grow.widen(model, "start", 6)), _vectors()
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="RandomWeights` promises .*pass 'mean_square'"):
+        keras_grow.grow_neurons(
+            model, data, "start", initializer=keras_grow.neuron_initializers.RandomWeights()
+        )
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert keras_grow.grow_neurons(model, data, "start").count == 1
+
+
 def test_neurons_can_be_born_all_over_a_network_in_any_order():
     data = _vectors()
     for order in (["start", "hidden"], ["hidden", "start"]):
