@@ -1,9 +1,7 @@
 """Growth of feature maps by NeST's Policy 3."""
 
 import dataclasses
-import math
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -12,12 +10,13 @@ import tensorflow as tf
 
 from keras_grow.as_it_was import as_it_was_on_error
 from keras_grow.connections.acted_on import changeable_layers, optimizer_of
-from keras_grow.connections.amounts import CapacityUsedUp
 from keras_grow.integers import checked_integer
-from keras_grow.layers.growable import Growable, StorageChange
+from keras_grow.layers.growable import Growable
 from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.neurons.dormancy import Dormancy, connections_of_unit, growable_of
-from keras_grow.neurons.filters import Filter, filters_of, mean_weight_of, wake_weights
+from keras_grow.neurons.filters import filters_of
+from keras_grow.neurons.newborn_weights import check_room, draw, filter_of, sleep, wake
+from keras_grow.neurons.silent_births import SilentBirths
 from keras_grow.neurons.units import (
     NeuronChange,
     Units,
@@ -26,7 +25,6 @@ from keras_grow.neurons.units import (
     sole_units,
 )
 from keras_grow.optimizer_slots import reset_slots, steps_made
-from keras_grow.structure.kernels import KernelIn
 from keras_grow.structure.unit_graph import UnitGraph
 
 
@@ -37,9 +35,12 @@ class FeatureMapRecord:
     Attributes:
         layer: what became of the layer's maps.
         loss_before: the mean loss on the growth data before.
-        losses: for each map that was born, the losses with each of its candidates.
+        losses: for each map that was born, the losses with each of its candidates; none where maps
+            are born silent.
         loss: the mean loss with the maps that were born.
         seconds: how long it took.
+        promises: for each map that was born silent, the norms of the gradients of the weights out
+            of each of its candidates.
     """
 
     layer: NeuronChange
@@ -47,6 +48,7 @@ class FeatureMapRecord:
     losses: tuple[tuple[float, ...], ...]
     loss: float
     seconds: float
+    promises: tuple[tuple[float, ...], ...] = ()
 
     @property
     def count(self) -> int:
@@ -69,6 +71,7 @@ def grow_feature_maps(
     *,
     candidates: int = 10,
     birth_strength: float = 1.0,
+    is_silent: bool = False,
     seed: int = 0,
     meter: GradientMeter | None = None,
     optimizer: keras.Optimizer | None = None,
@@ -87,8 +90,13 @@ def grow_feature_maps(
     stay free to be born. A depthwise filter on the way, alone or in a separable convolution, is
     drawn with the candidate, for behind one of zeros the map would be dead. Its biases are 0, its
     entries of a BatchNormalization on the way, and the optimizer slots of all that is new, start
-    afresh. The function of the network changes. Growth is all or nothing: where it raises, the
-    model is as it was.
+    afresh. Growth is all or nothing: where it raises, the model is as it was.
+
+    The function of the network changes, unless maps are born silent: then all weights out of them
+    are 0, and training goes on where it stands. Of the candidates the one is kept whose weights out
+    of the map get the largest gradient, by its norm over all that read the map: the steepest way
+    down, at first. Silent maps don't disturb each other, so that a pass over the growth data tries
+    a candidate for all of them.
 
     It serves in the same way what else a group is of, where no bridging gradient can be measured
     for `keras_grow.grow_neurons`: units of recurrent layers, heads of an attention, the width of
@@ -105,9 +113,11 @@ def grow_feature_maps(
         birth_strength: positive float: the weights of a map are normal numbers whose mean |w| is
             this, over that of the layer's other weights; out of the map, and in its filters,
             likewise.
+        is_silent: whether the weights out of new maps start at 0.
         seed: non-negative integer; candidates are a function of it and the optimizer's step.
         meter: the settings of the measurement (loss, mode, batch size, progress); by default the
-            model runs at inference.
+            model runs at inference; in training where maps are born silent, since the statistics
+            of normalizations know nothing yet of what a newborn makes.
         optimizer: the optimizer of a custom loop; by default the one the model was compiled with.
 
     Returns:
@@ -116,7 +126,8 @@ def grow_feature_maps(
 
     Raises:
         TypeError, ValueError: for a layer whose maps can't be followed or are read by a layer that
-            can't grow, for more maps than there are dormant ones, and data that does not fit.
+            can't grow, for more maps than there are dormant ones, for silent ones that would change
+            the function all the same, and data that does not fit.
         CapacityUsedUp: if a sparse layer has too few free slots for the connections.
 
     Example:
@@ -126,7 +137,8 @@ def grow_feature_maps(
     ```
 
     Reference: Dai, Yin, Jha, "NeST", arXiv:1711.02017, Policy 3. How candidates are drawn is this
-    package's choice.
+    package's choice. The gradient of weights that start at 0 is what GradMax makes large (Evci et
+    al., arXiv:2201.05125), by singular vectors; here by the best of random candidates.
     """
     started = time.perf_counter()
     count, candidates = checked_count(count), checked_count(candidates, "candidates")
@@ -160,8 +172,13 @@ def grow_feature_maps(
     for unit in newborn:
         dormancy.wakes(units.group, np.array([unit]))
         sides.append(connections_of_unit(units, unit, dormancy))
-    _check_room([(*into, *out_of) for into, out_of in sides])
-    meter = GradientMeter(training=False) if meter is None else meter
+    check_room([(*into, *out_of) for into, out_of in sides])
+    of_maps = [
+        [*into, *out_of, *(filter_of(each, unit) for each in filters)]
+        for unit, (into, out_of) in zip(newborn, sides, strict=True)
+    ]
+    silent = SilentBirths(units, newborn, of_maps) if is_silent else None
+    meter = GradientMeter(training=is_silent) if meter is None else meter
     owners = [model] if optimizer is None else [model, optimizer]
     with as_it_was_on_error([v for owner in owners for v in owner.variables]):
         loss_before = meter.mean_loss(model, data, optimizer)
@@ -169,30 +186,40 @@ def grow_feature_maps(
         units.start_statistics_afresh(newborn, optimizer)
         for filtering in filters:
             filtering.clear(newborn, optimizer)
-        losses = []
-        for position, (unit, (into, out_of)) in enumerate(zip(newborn, sides, strict=True)):
-            of_map = [*into, *out_of, *(_filter_of(each, unit) for each in filters)]
-            step = steps_made(optimizer)
-            trials = [
-                _draw(of_map, birth_strength, (seed, step, position, trial))
-                for trial in range(candidates)
-            ]
-            found = []
-            for weights in trials:
-                _wake(of_map, weights)
-                found.append(meter.mean_loss(model, data, optimizer))
-                for each, indices in of_map:
-                    if isinstance(each, Growable):
-                        each.prune_connections(indices)
-            if not np.isfinite(found).all():
-                raise ValueError(
-                    "Losses on the growth data must be finite. Received: NaN or infinite ones with "
-                    f"candidates for layer {units.path!r}. Look for NaN in the data, or lower "
-                    "`birth_strength`."
-                )
-            losses.append(tuple(found))
-            for changes in _wake(of_map, trials[int(np.argmin(found))]):
-                reset_slots(optimizer, changes)
+        step = steps_made(optimizer)
+
+        def candidates_of(position: int) -> list[list[tf.Tensor]]:
+            keys = [(seed, step, position, trial) for trial in range(candidates)]
+            return [draw(of_maps[position], birth_strength, key) for key in keys]
+
+        losses: list[tuple[float, ...]] = []
+        promises: tuple[tuple[float, ...], ...] = ()
+        if silent is not None:
+            promises = silent.be_born(
+                model,
+                data,
+                [candidates_of(position) for position in range(count)],
+                lambda: meter.measure(model, data, silent.readers, optimizer).gradients,
+                optimizer,
+            )
+            loss = meter.mean_loss(model, data, optimizer)
+        else:
+            for position, of_map in enumerate(of_maps):
+                trials, found = candidates_of(position), []
+                for weights in trials:
+                    wake(of_map, weights)
+                    found.append(meter.mean_loss(model, data, optimizer))
+                    sleep(of_map)
+                if not np.isfinite(found).all():
+                    raise ValueError(
+                        "Losses on the growth data must be finite. Received: NaN or infinite ones "
+                        f"with candidates for layer {units.path!r}. Look for NaN in the data, or "
+                        "lower `birth_strength`."
+                    )
+                losses.append(tuple(found))
+                for changes in wake(of_map, trials[int(np.argmin(found))]):
+                    reset_slots(optimizer, changes)
+            loss = min(losses[-1])
     num_incoming, num_outgoing = (
         sum(len(indices) for of_map in sides for _, indices in of_map[side]) for side in (0, 1)
     )
@@ -200,8 +227,9 @@ def grow_feature_maps(
         units.change(newborn, num_incoming, num_outgoing),
         loss_before,
         tuple(losses),
-        min(losses[-1]),
+        loss,
         time.perf_counter() - started,
+        promises,
     )
 
 
@@ -215,45 +243,3 @@ def _units_called(model: keras.Model, graph: UnitGraph, asked: Any) -> Units:
         return Units(named[0], end.layer)
     (grown,) = changeable_layers(model, [asked])
     return sole_units(graph, grown, changeable)
-
-
-Side = tuple[Growable | KernelIn, tf.Tensor]
-"""A layer, and flat indices of connections of it."""
-
-
-def _filter_of(filtering: Filter, unit: int) -> Side:
-    return filtering.layer, tf.constant(np.sort(filtering.connections[unit]))
-
-
-def _check_room(sides: Sequence[Sequence[Side]]) -> None:
-    needed: dict[Any, int] = {}
-    for of_map in sides:
-        for layer, indices in of_map:
-            needed[layer] = needed.get(layer, 0) + len(indices)
-    for layer, number in needed.items():
-        if number > layer.num_free:
-            raise CapacityUsedUp(
-                f"The maps bring {number} connections, and layer {layer.name!r} has room for "
-                f"{layer.num_free}. Make a copy with more slots: "
-                "`keras_grow.make_sparse(model, capacity=...)`."
-            )
-
-
-def _draw(sides: Sequence[Side], birth_strength: float, key: Sequence[int]) -> list[tf.Tensor]:
-    """Random weights for the connections of each side."""
-    random = np.random.default_rng(key)
-    weights = []
-    for layer, indices in sides:
-        # The mean magnitude of normal numbers is their deviation times sqrt(2 / pi).
-        deviation = birth_strength * mean_weight_of(layer) * math.sqrt(math.pi / 2)
-        values = random.normal(0.0, deviation, len(indices))
-        variable = layer.kernel_variables[0] if isinstance(layer, Growable) else layer.kernel
-        weights.append(tf.constant(values, variable.dtype))
-    return weights
-
-
-def _wake(sides: Sequence[Side], weights: Sequence[tf.Tensor]) -> list[list[StorageChange]]:
-    return [
-        wake_weights(layer, indices, values)
-        for (layer, indices), values in zip(sides, weights, strict=True)
-    ]

@@ -278,3 +278,35 @@ def test_a_map_that_is_filtered_on_its_way_is_born_alive(name):
     record = keras_grow.grow_feature_maps(wider, (x, y), "stem", count=3, candidates=2)
     assert record.layer.units.tolist() == [4, 5, 6]
     assert record.layer.num_connected == 7
+
+
+@pytest.mark.parametrize("seed", _SEEDS)
+def test_units_born_silent_anywhere_in_a_random_model_leave_its_function(seed):
+    model, num_born = random_model(seed), 0
+    inputs = inputs_of(model)
+    for group in keras_grow.groups(model):
+        ends = (*group.made_by, *group.read_by)
+        are_growable = all(isinstance(end.layer, keras_grow.Growable) for end in ends)
+        if group.why_fixed or not group.read_by or not are_growable:
+            continue
+        name = group.made_by[0].units
+        try:
+            wider = keras_grow.widen(model, name, group.count + 2, verify=False)
+        except ValueError as error:
+            assert "not all tied alike" in str(error)  # noqa: PT017
+            continue
+        wider.compile("sgd", "mse")
+        expected = wider(inputs)
+        targets = keras.tree.map_structure(lambda x: np.ones(x.shape, "float32"), expected)
+        try:
+            record = keras_grow.grow_feature_maps(
+                wider, (inputs, targets), name, 2, candidates=2, is_silent=True
+            )
+        except keras_grow.errors.CapacityUsedUp:
+            assert any(end.layer.is_sparse for end in ends)
+        else:
+            assert difference(wider(inputs), expected) < 1e-5
+            assert np.shape(record.promises) == (2, 2)
+            num_born += 1
+    if not num_born:
+        pytest.skip("no unit can be born")
