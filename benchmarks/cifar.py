@@ -29,11 +29,11 @@ from benchmarks.reach import interval
 
 COMMAND = "python -m benchmarks.cifar"
 NUM_TRAINING = 45_000
-LENGTHS = EPOCHS, TUNING_EPOCHS = 15, 3
+LENGTHS = EPOCHS, TUNING_EPOCHS = 15, 5
 SEEDS = (0, 1, 2)
 # With this seed, none of the result's, each arm's learning rate is chosen on validation images.
 CHOICE_SEED = 100
-LEARNING_RATES = (0.05, 0.2)
+LEARNING_RATES = (0.05, 0.2, 0.5)
 CORE_HOURS = 16.0
 QUICK = pathlib.Path("output/cifar_quick")
 DIFFERENCES = (
@@ -211,9 +211,9 @@ def write(scratch: pathlib.Path, output: pathlib.Path, is_quick: bool) -> None:
         f"Batches of {cifar_training.BATCH}, SGD with Nesterov momentum 0.9, weight decay "
         f"{cifar_training.WEIGHT_DECAY}, a cosine. The learning rate is chosen of "
         f"{LEARNING_RATES}, for each arm alike, by {TUNING_EPOCHS} epochs with seed {CHOICE_SEED} "
-        f"on {NUM_VALIDATION:,} validation images, where all changes fall behind the first epoch. "
-        "Each run below answers the test once. FLOPs are a share of the dense network's; widths "
-        "are whole numbers, so that the arms miss a half by different amounts. Pruning (Taylor, "
+        f"on {NUM_VALIDATION:,} validation images, where changes fall behind the first two. Each "
+        "run below answers the test once. FLOPs are a share of the dense network's; all arms end "
+        "with those of the widest even network within a half, or a little less. Pruning (Taylor, "
         f"by groups) and growth (from {cifar_training.NARROW:.0%} of the FLOPs, the best of "
         f"{cifar_training.CANDIDATES} births, or the first) end after "
         f"{cifar_training.MOMENTS[-1]:.0%} of the epochs; what is left trains compact. Seconds "

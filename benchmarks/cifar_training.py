@@ -53,6 +53,8 @@ class Run:
         make, widths, inner = NETWORKS[name]
         dense = make(widths, inner)
         self._whole = flops(dense)
+        # What an even width leaves: all arms end with as many.
+        self._goal = flops(narrower(name, SHARE)) / self._whole
         steps = epochs * math.ceil(len(problem.train[0]) / BATCH)
         self._optimizer = keras.optimizers.SGD(
             keras.optimizers.schedules.CosineDecay(learning_rate, steps),
@@ -112,7 +114,7 @@ class Run:
             with contextlib.suppress(keras_grow.errors.NothingToChange):  # Went too far before.
                 keras_grow.prune_neurons(
                     self.model,
-                    budget=keras_grow.budgets.FLOPs(1 - share * (1 - SHARE)),
+                    budget=keras_grow.budgets.FLOPs(1 - share * (1 - self._goal)),
                     score=keras_grow.neuron_scores.Relative(keras_grow.neuron_scores.Taylor()),
                     data=self._growth_data(),
                 )
