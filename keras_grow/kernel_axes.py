@@ -124,7 +124,16 @@ class KernelAxes:
         return rows * self.num_units + self.units_of(connections)
 
     def connections_between(self, inputs: np.ndarray, units: np.ndarray) -> np.ndarray:
-        """All connections that lead out of some inputs into some units; int64, ascending."""
+        """All connections that lead out of some inputs into some units; int64, ascending.
+
+        Args:
+            inputs, units: integers, each number once.
+        """
+        if self.num_groups == 1 and not set(self.inputs) & set(self.units):
+            # Few of a large kernel, without a number for each of its connections.
+            positions = np.arange(self.num_positions, dtype=np.int64)
+            each = np.meshgrid(inputs, units, positions, indexing="ij")
+            return np.sort(self.connection(*(side.reshape(-1) for side in each)))
         every = np.arange(self.size, dtype=np.int64)
         is_input, is_unit = np.zeros(self.num_inputs, bool), np.zeros(self.num_units, bool)
         is_input[inputs], is_unit[units] = True, True

@@ -74,6 +74,22 @@ def test_connections_between_inputs_and_units_are_all_those_of_the_window():
     np.testing.assert_array_equal(
         axes.connections_between(np.array([1]), np.array([0, 2])), [4, 6, 16, 18]
     )
+    random = np.random.default_rng(0)
+    for axes in (
+        KernelAxes((2, 3, 4)),
+        KernelAxes((4, 2, 3), inputs=(0,), units=(1, 2)),
+        KernelAxes((2, 3, 4), inputs=(0, 1), units=(2,)),
+        KernelAxes((3, 2, 5, 4), inputs=(-1,), units=(-2,)),
+        KernelAxes((3, 4, 2), inputs=(-2,), units=(-2, -1)),
+        KernelAxes((3, 2, 6), num_groups=2),
+    ):
+        inputs = np.flatnonzero(random.random(axes.num_inputs) < 0.5)
+        units = np.flatnonzero(random.random(axes.num_units) < 0.5)
+        each = np.arange(axes.size)
+        is_between = np.isin(axes.inputs_of(each), inputs) & np.isin(axes.units_of(each), units)
+        np.testing.assert_array_equal(
+            axes.connections_between(inputs, units), np.flatnonzero(is_between)
+        )
 
 
 def test_axes_that_the_kernel_does_not_have_are_refused():

@@ -22,11 +22,13 @@ from keras_grow.neurons.initializers import (
 )
 from keras_grow.neurons.units import (
     NeuronRecord,
+    Units,
     checked_count,
     mean_weight,
     sole_units,
 )
 from keras_grow.optimizer_slots import reset_slots, steps_made
+from keras_grow.structure.rules import rule_for
 from keras_grow.structure.unit_graph import End, UnitGraph
 
 
@@ -55,8 +57,7 @@ def grow_neurons(
     of all of them: the bridge leads from the inputs of each of these layers, one after the other,
     and the initializer chooses among all of them. Inputs and units that are dormant themselves are
     not among those that it sees: a connection to them would bring nothing, and nothing could be
-    born into them any more. Outgoing weights of 0 leave the function as it was, but behind an
-    RMSNormalization, whose mean runs over the newborn too.
+    born into them any more.
 
     Args:
         model: a built Sequential or functional model.
@@ -79,7 +80,9 @@ def grow_neurons(
     Raises:
         TypeError, ValueError: for a layer whose units can't be followed to growable dense layers,
             or are multiplied with those of another, for more neurons than there are dormant
-            units, growth data that does not fit, and numbers that are not finite.
+            units, growth data that does not fit, numbers that are not finite, and an initializer
+            that promises to keep the function where an RMSNormalization is on the way, whose mean
+            runs over the newborn too.
         CapacityUsedUp: if a sparse layer has too few free slots for the connections.
 
     Example:
@@ -99,6 +102,8 @@ def grow_neurons(
     (grown,) = changeable_layers(model, [layer])
     graph = UnitGraph(model)
     units = sole_units(graph, grown, changeable_layers(model, None))
+    if initializer.keeps_function:
+        _check_is_kept(units, initializer)
     made_by, read_by = bridgeable(units, graph)
     makers, readers = ([end.layer for end in ends] for ends in (made_by, read_by))
     changeable_layers(model, readers)
@@ -129,6 +134,20 @@ def grow_neurons(
     units.start_statistics_afresh(newborn, optimizer)
     change = units.change(newborn, num_incoming, num_outgoing)
     return NeuronRecord((change,), {}, time.perf_counter() - started, measured.loss)
+
+
+def _check_is_kept(units: Units, initializer: NeuronInitializer) -> None:
+    """Raises `ValueError` where outgoing weights of 0 do not leave the function as it was."""
+    for end in units.group.passed:
+        rule = rule_for(end.layer)
+        if rule is not None and rule.takes_all:
+            kind = type(end.layer).__name__
+            raise ValueError(
+                f"`{type(initializer).__name__}` promises that the function stays as it was. "
+                f"Received: layer {units.path!r}, whose units pass {end.path!r}, a {kind}: its "
+                "mean runs over newborns too. Use an initializer that changes the function, such "
+                "as `keras_grow.neuron_initializers.BridgingGradient()`."
+            )
 
 
 def _awake(dormant: np.ndarray) -> np.ndarray:

@@ -64,7 +64,12 @@ class NeuronInitializer(abc.ABC):
     Args:
         birth_strength: positive float, alpha: the mean |w| of a neuron's new weights over that of
             the layer's others.
+
+    Attributes:
+        keeps_function: whether it promises that the function of the network stays as it was.
     """
+
+    keeps_function: bool = False
 
     def __init__(self, birth_strength: float = 1.0):
         if not birth_strength > 0:
@@ -158,6 +163,8 @@ class _BornSilent(NeuronInitializer):
 
     A subclass says in `_directions` what the incoming weights are, up to size and sign.
     """
+
+    keeps_function = True
 
     def __init__(
         self,

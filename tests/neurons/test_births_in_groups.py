@@ -8,6 +8,8 @@ import keras_grow
 from keras_grow.neurons.units import followed
 from keras_grow.optimizer_slots import slots
 from keras_grow.structure.kernels import axes_of
+from tests.random_models import inputs_of as inputs_of_random
+from tests.random_models import random_model
 from tests.structure.wired_models import MAKERS, inputs_of, made
 
 _layers = keras.layers
@@ -60,6 +62,11 @@ def _units(model):
     return {each.path: each for each in units}
 
 
+def _free_units(model):
+    """How many units of each group are dormant."""
+    return {path: each.count - each.connected().sum() for path, each in _units(model).items()}
+
+
 def _function_without(model, unit_of, unit, x):
     """What a model computes once nothing leads out of a unit."""
     before = model.get_weights()
@@ -70,9 +77,6 @@ def _function_without(model, unit_of, unit, x):
 
 
 def test_maps_can_be_born_all_over_a_network_in_any_order(data):
-    def free_units():
-        return {path: each.count - each.connected().sum() for path, each in _units(model).items()}
-
     names = {"stem": 4, "expand_a": 5, "expand_b": 5, "last": 6}
     for order in (list(names), list(names)[::-1]):
         model = keras_grow.make_growable(_mobile())
@@ -80,10 +84,10 @@ def test_maps_can_be_born_all_over_a_network_in_any_order(data):
             model = keras_grow.widen(model, name, count + 2, verify=False)
         _compiled(model)
         for name in order:
-            free = free_units()
+            free = _free_units(model)
             assert free[name] == 2
             keras_grow.grow_feature_maps(model, data, name, count=2, candidates=1)
-            assert free_units() == {**free, name: 0}
+            assert _free_units(model) == {**free, name: 0}
         # Then each of them is connected with each of the others, as if it had stood there always.
         assert keras_grow.report(model).density == 1
 
@@ -217,6 +221,23 @@ def test_a_neuron_of_a_stream_is_born_in_all_its_blocks_and_the_function_stays(n
         assert np.all(model.get_layer(block).kernel.numpy()[4, :4] != 0)
 
 
+@pytest.mark.skipif(not hasattr(_layers, "RMSNormalization"), reason="this Keras has none")
+def test_a_promise_to_keep_the_function_is_not_given_where_a_mean_runs_over_newborns():
+    x = inputs = keras.Input((5,))
+    x = keras_grow.GrowableDense(4, name="start")(x)
+    x = _layers.RMSNormalization(name="mean_square")(x)
+    model = keras.Model(inputs, keras_grow.GrowableDense(3, name="classes")(x))
+    model, data = _compiled(keras_grow.widen(model, "start", 6)), _vectors()
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="RandomWeights` promises .*pass 'mean_square'"):
+        keras_grow.grow_neurons(
+            model, data, "start", initializer=keras_grow.neuron_initializers.RandomWeights()
+        )
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert keras_grow.grow_neurons(model, data, "start").count == 1
+
+
 def test_neurons_can_be_born_all_over_a_network_in_any_order():
     data = _vectors()
     for order in (["start", "hidden"], ["hidden", "start"]):
@@ -260,3 +281,32 @@ def test_where_no_bridge_can_be_measured_it_is_said_what_serves(data):
         model, series, "per_step", initializer=keras_grow.neuron_initializers.RandomWeights()
     )
     assert (record.layers[0].num_incoming, record.layers[0].num_outgoing) == (5, 2)
+
+
+@pytest.mark.parametrize(
+    "seed",
+    [0, 1, 2, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(3, 30))],
+)
+def test_what_is_born_in_a_random_model_leaves_all_others_free_and_is_what_was_tried(seed):
+    model = random_model(seed)
+    x = inputs_of_random(model)
+    outputs = keras.tree.flatten(model(x))
+    y = [np.random.default_rng(0).normal(size=each.shape) for each in outputs]
+    for group in keras_grow.groups(model):
+        ends = (*group.made_by, *group.read_by)
+        # Of a sparse layer, it is another test's what happens if it is full.
+        if group.why_fixed or not all(
+            isinstance(end.layer, keras_grow.Growable) and not end.layer.is_sparse for end in ends
+        ):
+            continue
+        called = group.made_by[0].units
+        try:
+            wider = keras_grow.widen(model, called, group.count + 2, verify=False)
+        except ValueError:
+            continue
+        wider.compile("sgd", ["mse"] * len(y))
+        free = _free_units(wider)
+        record = keras_grow.grow_feature_maps(wider, (x, y), called, candidates=2)
+        loss = np.reshape(wider.evaluate(x, y, verbose=0), -1)[0]
+        np.testing.assert_allclose(loss, record.loss, rtol=1e-4)
+        assert _free_units(wider) == {**free, called: free[called] - 1}
