@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_grow.integers import as_integer
+from keras_grow.layers.affine import Affine
 from keras_grow.layers.growable import Growable, growable_layers
 from keras_grow.layers.pairing import paired_layers
 from keras_grow.layers.paths import find_layer, paths_of
@@ -66,13 +67,15 @@ def widen(
     check_convertible(model)
     graph = UnitGraph(model)
     group = _group_called(model, graph, layer)
-    wanted = as_integer(units)
-    if wanted is None or wanted <= group.count:
+    copies = _copies(group, layer)
+    wanted, num_old = as_integer(units), group.count * copies
+    if wanted is None or wanted <= num_old or wanted % copies:
+        of_each = f", a multiple of {copies} for its groups" if copies > 1 else ""
         raise ValueError(
-            f"`units` must be an integer above the {group.count} that layer "
-            f"{group.made_by[0].units!r} has. Received: units={units!r}"
+            f"`units` must be an integer above the {num_old} that layer "
+            f"{group.made_by[0].units!r} has{of_each}. Received: units={units!r}"
         )
-    num_new = wanted - group.count
+    num_new = wanted // copies - group.count
     densities = {}
     for end in {*group.made_by, *group.read_by}:
         if isinstance(end.layer, Growable) and end.layer.is_sparse:
@@ -138,6 +141,15 @@ def _group_called(model: keras.Model, graph: UnitGraph, asked: Any) -> Group:
             f"New units stand in all layers that they are tied to. Received: {group}"
         )
     return group
+
+
+def _copies(group: Group, asked: Any) -> int:
+    """How many units of a layer stand for one of a group: of a convolution one in each group."""
+    for end in group.made_by:
+        is_layer = isinstance(end.layer, Affine) and asked != end.units
+        if is_layer and asked in (end.layer, end.path, end.layer.name):
+            return int(end.indices.shape[1])
+    return 1
 
 
 def _counts_grown(graph: UnitGraph, group: Group, step: Step, num_new: int) -> dict[str, int]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_grow.keras_private import current_stateless_scope, uncast_variables
+from keras_grow.keras_private import current_stateless_scope
 
 
 class _Substitution(keras.StatelessScope):
@@ -17,7 +17,10 @@ class _Substitution(keras.StatelessScope):
     """
 
     def __init__(self, pairs: Sequence[tuple[keras.Variable, Any]]):
-        super().__init__(pairs, collect_losses=True)
+        super().__init__(collect_losses=True)
+        # Keras would cast them to the type that variables are read in, or without one to float32:
+        # once for all reads, so that gradients of the reads would be summed in half precision.
+        self.state_mapping = {id(variable): value for variable, value in pairs}
         self._outside = current_stateless_scope()
         self.updates: dict[int, tuple[keras.Variable, Any]] = {}
 
@@ -44,9 +47,7 @@ def substituted(
         pairs: variables, and the tensors that they are read as.
         add_loss: is called with each loss that layers added.
     """
-    # Cast once for all reads, gradients of the reads would be summed in half precision.
-    with uncast_variables():
-        scope = _Substitution(pairs)
+    scope = _Substitution(pairs)
     with scope:
         yield
     for variable, value in scope.updates.values():

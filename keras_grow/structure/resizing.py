@@ -57,6 +57,7 @@ def carry(old: keras.Layer, new: keras.Layer, axes: Axes) -> None:
     filters = {
         id(attribute_of(computing(old), name)): getattr(computing(new), initializer)
         for name, initializer in ({} if rule is None else rule.filters).items()
+        if hasattr(computing(new), initializer)
     }
     starts_empty = set(layouts_of(old, with_filters=False))
     if has_kernel(old):

@@ -29,7 +29,8 @@ class UnitRule(abc.ABC):
             that is asked for.
         fresh_values: what an entry of the layer's variables, by their names, is for a new unit.
         filters: of variables that filter each unit by itself, by their attributes, the attribute
-            of their initializer: of new units they are drawn, as what is born there must pass.
+            of their initializer, if there is one: of new units they are drawn, as what is born
+            there must pass.
     """
 
     moves: bool = False

@@ -109,5 +109,15 @@ def test_what_groups_do_not_have_is_refused_in_words():
         GrowableConv2D(6, 3, groups=3, name="odd").build((None, 6, 5, 4))
     with pytest.raises(ValueError, match="mask for each pair of maps, which groups forbid"):
         keras_grow.areas.PartialAreaConv2D(6, 3, groups=2).build((None, 6, 5, 4))
-    with pytest.raises(ValueError, match="its input channels are split into groups"):
-        keras_grow.widen(model, "conv", 8)
+    with pytest.raises(ValueError, match="above the 6 .* a multiple of 2 for its groups"):
+        keras_grow.widen(model, "conv", 9)
+
+
+def test_each_group_gets_as_many_new_maps():
+    model, (x, _) = _model(GrowableConv2D, 0.5), _data()
+    wider = keras_grow.widen(model, "conv", 10)
+    (conv,) = [each for each in wider.layers if each.name == "conv"]
+    assert conv.filters == 10
+    np.testing.assert_allclose(wider(x), model(x), rtol=1e-5, atol=1e-6)
+    mask = conv.kernel_mask.numpy().reshape(-1, 10).any(axis=0)
+    assert mask.tolist() == [True] * 3 + [False] * 2 + [True] * 3 + [False] * 2

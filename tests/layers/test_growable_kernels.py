@@ -502,3 +502,15 @@ def test_both_replicas_train_and_grow_as_one_device_does():
     command = [sys.executable, "-c", _TWO_REPLICAS]
     done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "bfloat16"])
+def test_a_layer_of_another_type_is_computed_in_it(dtype):
+    plain = keras.layers.DepthwiseConv2D(3, dtype=dtype)
+    x = np.random.default_rng(0).normal(size=(2, 6, 6, 3)).astype("float32")
+    x = keras.ops.cast(x, dtype)
+    expected = plain(x)
+    wrapped = keras_grow.GrowableKernels(plain)
+    outputs = wrapped(x)
+    assert outputs.dtype == expected.dtype
+    np.testing.assert_array_equal(np.asarray(outputs, "float64"), np.asarray(expected, "float64"))
