@@ -45,7 +45,8 @@ def widen(
             units, which shows too what they are tied to, and whether they can change: "lstm" the
             units of a recurrent layer, "attention/heads" and "attention/key_size" those inside an
             attention.
-        units: integer, more than the layer has.
+        units: integer, more than there are; of a convolution with groups that is asked for by
+            itself, those of all its groups together.
         verify: as in `make_growable`.
 
     Returns:

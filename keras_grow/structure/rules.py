@@ -247,6 +247,7 @@ for _types, _rule in {
     (_layers.Activation,): _Activation(),
     (_layers.BatchNormalization, MeanOnlyBatchNormalization): _Normalization(),
     (_layers.LayerNormalization,): _LayerNormalized(),
+    (_layers.RMSNormalization,): _RootMeanSquareNormalized(),
     (_layers.PReLU,): _ByPosition(),
     (
         _layers.MaxPooling1D,
@@ -284,5 +285,3 @@ for _types, _rule in {
 }.items():
     for _type in _types:
         register(_type, _rule)
-if hasattr(_layers, "RMSNormalization"):
-    register(_layers.RMSNormalization, _RootMeanSquareNormalized())

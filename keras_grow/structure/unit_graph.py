@@ -257,7 +257,7 @@ class UnitGraph:
         taken = [stream.units for n, stream in enumerate(step.inputs) if n not in known]
         taken += [x.units for x, side in zip(step.outputs, outputs, strict=True) if not side]
         self.taken[step] = np.concatenate([np.zeros(0, np.int64), *taken])
-        if has_kernel(step.layer) and isinstance(wiring, OneKernel):
+        if isinstance(wiring, OneKernel):
             self.kernels.setdefault(id(step.layer), []).append(step)
             if not self.keeps_apart(step.layer):
                 self.mixed[step] = step.outputs[0].units

@@ -221,7 +221,6 @@ def test_a_neuron_of_a_stream_is_born_in_all_its_blocks_and_the_function_stays(n
         assert np.all(model.get_layer(block).kernel.numpy()[4, :4] != 0)
 
 
-@pytest.mark.skipif(not hasattr(_layers, "RMSNormalization"), reason="this Keras has none")
 def test_a_promise_to_keep_the_function_is_not_given_where_a_mean_runs_over_newborns():
     x = inputs = keras.Input((5,))
     x = keras_grow.GrowableDense(4, name="start")(x)

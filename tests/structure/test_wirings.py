@@ -254,7 +254,6 @@ def test_units_stay_behind_a_mean_unless_that_is_asked_for():
     assert f"others: by {difference:.2g} of the largest" in str(compaction)
 
 
-@pytest.mark.skipif(not hasattr(layers, "RMSNormalization"), reason="this Keras has none")
 def test_a_root_mean_square_is_folded_into_its_scale():
     model = _stack(layers.RMSNormalization)
     x = inputs_of(model)
@@ -268,7 +267,6 @@ def test_a_root_mean_square_is_folded_into_its_scale():
     assert first.epsilon == pytest.approx(1e-6 * 9 / 6)
 
 
-@pytest.mark.skipif(not hasattr(layers, "RMSNormalization"), reason="this Keras has none")
 def test_a_unit_that_nothing_reads_stays_where_it_counts_in_a_mean():
     model = _stack(layers.RMSNormalization)
     (group,) = [g for g in _free(model) if g.made_by[0].units == "stream"]

@@ -151,6 +151,7 @@ MAKERS = {
         bidirectional,
         attention,
         grouped_query_attention,
+        transformer,
         einsum,
         grouped,
         separable,
@@ -161,8 +162,6 @@ MAKERS = {
 }
 if hasattr(layers, "ReversibleEmbedding"):
     MAKERS |= {"tied_embedding": tied_embedding, "untied_embedding": untied_embedding}
-if hasattr(layers, "RMSNormalization"):
-    MAKERS["transformer"] = transformer
 if "use_gate" in layers.MultiHeadAttention.__init__.__code__.co_varnames:
     MAKERS["gated_attention"] = gated_attention
 
@@ -180,13 +179,9 @@ def stirred(model, seed=1):
     for variable in model.weights:
         if variable.name in ("gamma", "scale", "moving_variance"):
             variable.assign(random.uniform(0.5, 1.5, variable.shape))
-        elif tf_is_float(variable):
+        elif "float" in variable.dtype:
             variable.assign(random.normal(0, 0.4, variable.shape))
     return model
-
-
-def tf_is_float(variable):
-    return "float" in variable.dtype
 
 
 def inputs_of(model, count=5, seed=2):
