@@ -1,12 +1,13 @@
 """Keras networks that grow to the size they need.
 
 Here are the layers, verbs and callbacks. Policies, results and errors stand in modules of their
-own: `scores`, `statistics`, `start_values`, `densities`, `neuron_initializers`, `neuron_scores`,
-`budgets`, `kernel_types`, `unit_rules`, `formats`, `storages`; `records`; `errors`. `areas` and
-`synthesis` are rooms for more of NeST, `plotting` one for figures.
+own: `scores`, `statistics`, `start_values`, `densities`, `sparse_training`, `neuron_initializers`,
+`neuron_scores`, `budgets`, `kernel_types`, `unit_rules`, `formats`, `storages`; `records`;
+`errors`. `areas` and `synthesis` are rooms for more of NeST, `plotting` one for figures.
 """
 
 from keras_grow import areas, errors, plotting, records, synthesis
+from keras_grow.callbacks.drop_and_grow import DropAndGrowCallback
 from keras_grow.callbacks.growth import GrowthCallback
 from keras_grow.callbacks.history import ConnectionHistory
 from keras_grow.callbacks.moments import Epochs, Steps
@@ -16,6 +17,7 @@ from keras_grow.callbacks.pruning import PruningCallback
 from keras_grow.callbacks.scheduled import ScheduledChange
 from keras_grow.callbacks.summaries import GrowthSummaries
 from keras_grow.callbacks.tensorboard import TensorBoard
+from keras_grow.connections.drop_and_grow import drop_and_grow
 from keras_grow.connections.growing import grow
 from keras_grow.connections.pruning import prune
 from keras_grow.conversion.compaction import compact
@@ -52,8 +54,9 @@ from keras_grow.neurons.dead import remove_dead_neurons
 from keras_grow.neurons.feature_maps import grow_feature_maps
 from keras_grow.neurons.latencies import measure_latencies
 from keras_grow.neurons.pruning import prune_neurons
-from keras_grow.policies import densities, scores, start_values, statistics
+from keras_grow.policies import densities, scores, sparse_training, start_values, statistics
 from keras_grow.report import report
+from keras_grow.search.sampled_search import SampledSearch
 from keras_grow.search.tiled_search import TiledSearch
 from keras_grow.structure import rules as unit_rules
 from keras_grow.structure.unit_graph import groups
@@ -63,6 +66,7 @@ from keras_grow.weight_norm_initialization import initialize_weight_norm
 __all__ = [
     "ActiveFanIn",
     "ConnectionHistory",
+    "DropAndGrowCallback",
     "Epochs",
     "GradientMeter",
     "Growable",
@@ -76,6 +80,7 @@ __all__ = [
     "NeuronGrowthCallback",
     "NeuronPruningCallback",
     "PruningCallback",
+    "SampledSearch",
     "ScheduledChange",
     "SparseDense",
     "Steps",
@@ -91,6 +96,7 @@ __all__ = [
     "compact",
     "convert_optimizer",
     "densities",
+    "drop_and_grow",
     "errors",
     "export_litert",
     "export_onnx",
@@ -121,6 +127,7 @@ __all__ = [
     "remove_dead_neurons",
     "report",
     "scores",
+    "sparse_training",
     "start_values",
     "statistics",
     "storages",

@@ -1,7 +1,7 @@
 """What verbs return, to be named in annotations: no need to make one by hand."""
 
 from keras_grow.areas import AreaChange, AreaRecord
-from keras_grow.connections.record import ChangeRecord, LayerChange
+from keras_grow.connections.record import ChangeRecord, ExchangeRecord, LayerChange
 from keras_grow.conversion.compaction import Compaction, LayerCompaction
 from keras_grow.conversion.reach import Conversion
 from keras_grow.export.measurement import FormMeasurement, Latency, Measurement
@@ -22,6 +22,7 @@ __all__ = [
     "Compaction",
     "Conversion",
     "End",
+    "ExchangeRecord",
     "ExportRecord",
     "FeatureMapRecord",
     "FormMeasurement",

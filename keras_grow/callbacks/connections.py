@@ -1,4 +1,4 @@
-"""What GrowthCallback and PruningCallback share."""
+"""What the callbacks share that change connections by a schedule."""
 
 import abc
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from keras_grow.callbacks.moments import Epochs, Steps
 from keras_grow.callbacks.quiet import as_quiet_as_fit
 from keras_grow.callbacks.scheduled import Scheduled
 from keras_grow.connections.acted_on import changeable_layers, optimizer_of
-from keras_grow.connections.record import ChangeRecord
+from keras_grow.connections.record import ChangeRecord, ExchangeRecord
 from keras_grow.layers.growable import Growable
 from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.policies.densities import DensityDistribution
@@ -34,8 +34,8 @@ class ConnectionChange(Scheduled):
         self._last_loss = float("nan")
 
     @abc.abstractmethod
-    def _change_by(self, **amount) -> ChangeRecord:
-        """Grows or prunes; called with `count`, `density` or another of the amounts."""
+    def _change_by(self, moment: int, **amount) -> ChangeRecord | ExchangeRecord | None:
+        """Makes the change; called with the moment, and one of the amounts by its name."""
 
     def _change(self, moment):
         if self._amount_name == "count":
@@ -43,9 +43,9 @@ class ConnectionChange(Scheduled):
             if amount == 0:
                 return None
         else:
-            amount = _value(self._amount, moment)
+            amount = value_at(self._amount, moment)
         with as_quiet_as_fit(self.params, self.meter):
-            return self._change_by(**{self._amount_name: amount})
+            return self._change_by(moment, **{self._amount_name: amount})
 
     def _check(self):
         optimizer_of(self.model, None, changeable_layers(self.model, self.layers))
@@ -73,7 +73,8 @@ class ConnectionChange(Scheduled):
         )
 
 
-def _value(schedule: Schedule | DensityDistribution, moment: int):
+def value_at(schedule: Schedule | DensityDistribution, moment: int):
+    """What a schedule says at an epoch or step; a distribution is the same at all."""
     if isinstance(schedule, DensityDistribution) or not callable(schedule):
         return schedule
     return float(schedule(moment))

@@ -77,7 +77,7 @@ class GrowthCallback(ConnectionChange):
         self.meter = GradientMeter() if meter is None else meter
         self.search = search
 
-    def _change_by(self, **amount) -> ChangeRecord:
+    def _change_by(self, moment: int, **amount) -> ChangeRecord:
         return grow(
             self.model,
             self.data,

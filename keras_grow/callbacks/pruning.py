@@ -67,7 +67,7 @@ class PruningCallback(ConnectionChange):
         self.data = data
         self.meter = GradientMeter() if meter is None else meter
 
-    def _change_by(self, **amount) -> ChangeRecord:
+    def _change_by(self, moment: int, **amount) -> ChangeRecord:
         return prune(
             self.model,
             **amount,

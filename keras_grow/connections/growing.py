@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_grow.connections.acted_on import changeable_layers, check_policy, optimizer_of
 from keras_grow.connections.amounts import choose, counts_to_change
+from keras_grow.connections.candidates import growth_candidates
 from keras_grow.connections.measured import measure_statistics
 from keras_grow.connections.record import ChangeRecord, record
 from keras_grow.layers.growable import Growable
@@ -65,7 +66,8 @@ def grow(
         meter: the settings of the measurement (loss, mode, batch size, progress), by default
             `keras_grow.GradientMeter()`. In a loop, pass one meter to all calls: it traces once.
         search: how the best connections of sparse layers are found: the memory and time it may
-            take; by default `keras_grow.TiledSearch()`.
+            take; by default `keras_grow.TiledSearch()`. `keras_grow.SampledSearch()` judges
+            a random sample, of masked layers too.
         optimizer: the optimizer of a custom loop, whose slots of grown connections start afresh;
             by default the one the model was compiled with, if any.
 
@@ -109,14 +111,14 @@ def grow(
         search=search,
     )
     chosen, is_complete = choose(
-        groups, lambda layer, count: layer.growth_candidates(count, score, measured[layer])
+        groups, lambda layer, count: growth_candidates(layer, count, score, measured[layer])
     )
     grown = [
         layer.view(measured[layer].seen_by(start_value), indices)
         for layer, indices in zip(chosen_layers, chosen, strict=True)
     ]
     # All values are made and checked before the first layer changes.
-    values = [_checked(start_value(connections), connections) for connections in grown]
+    values = [checked_values(start_value(connections), connections) for connections in grown]
     for layer, indices, value in zip(chosen_layers, chosen, values, strict=True):
         gradient = measured[layer].statistics.get(Gradient())
         at_grown = None if gradient is None or layer.is_sparse else taken(gradient, indices)
@@ -142,7 +144,8 @@ def _warn_of_full_layers(
         )
 
 
-def _checked(values: Any, connections: Connections) -> tf.Tensor:
+def checked_values(values: Any, connections: Connections) -> tf.Tensor:
+    """Start values as a tensor; raises `ValueError` unless finite, one for each connection."""
     values = tf.convert_to_tensor(values, connections.weight.dtype)
     is_finite = bool(tf.reduce_all(tf.math.is_finite(values)))
     if values.shape != connections.weight.shape or not is_finite:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from keras_grow.connections.acted_on import check_policy
 from keras_grow.layers.growable import Growable, check_finite
@@ -13,9 +14,11 @@ from keras_grow.optimizer_slots import steps_made
 from keras_grow.policies.scores import Score
 from keras_grow.policies.start_values import StartValue
 from keras_grow.policies.statistics import ModelStatistic, Statistic
+from keras_grow.policies.topology import Topology, TopologyStatistic
 from keras_grow.search.measurements import Measurements
 from keras_grow.search.tiled_array import Values
 from keras_grow.search.tiled_search import TiledSearch
+from keras_grow.search.topology_array import TopologyArray
 from keras_grow.structure.graph import Graph
 
 
@@ -41,7 +44,8 @@ def measure_statistics(
     for statistic in statistics:
         check_policy(statistic, Statistic, "statistics")
     of_model = [each for each in statistics if isinstance(each, ModelStatistic)]
-    of_data = [each for each in statistics if each not in of_model]
+    of_topology = [each for each in statistics if isinstance(each, TopologyStatistic)]
+    of_data = [each for each in statistics if each not in [*of_model, *of_topology]]
     if data is None and of_data:
         raise ValueError(
             "This score, or start value, is measured on data. Received: data=None. Pass "
@@ -57,6 +61,9 @@ def measure_statistics(
     for statistic in of_model:
         for layer, known in statistic.look_up(model, layers, Graph).items():
             values[layer][statistic] = known
+    if of_topology:
+        for layer in layers:
+            values[layer] |= topologies(of_topology, layer, layer.active_connections()[0])
     num_sparse = sum(layer.is_sparse for layer in layers)
     if search.max_seconds is not None and num_sparse:
         # Sparse layers are searched one after the other; each gets an equal part of the time.
@@ -67,3 +74,23 @@ def measure_statistics(
         for index, layer in enumerate(layers)
     }
     return measured, loss
+
+
+def topologies(
+    statistics: Iterable[Statistic], layer: Growable, connections: tf.Tensor
+) -> dict[Statistic, Values]:
+    """The topology statistics among some, of a layer whose active connections are others than now.
+
+    Args:
+        statistics: of any kinds.
+        layer: a growable layer.
+        connections: int64 of shape `(count,)`, flat indices, ascending.
+
+    Raises:
+        ValueError: for a kernel that no topology can be read off.
+    """
+    of_topology = [each for each in statistics if isinstance(each, TopologyStatistic)]
+    if not of_topology:
+        return {}
+    topology = Topology(layer.axes, connections)
+    return {each: TopologyArray(each, topology) for each in of_topology}

@@ -70,6 +70,49 @@ class ChangeRecord:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class ExchangeRecord:
+    """What a call of `drop_and_grow` did; its `str` says it in a line.
+
+    Connections that were dropped and came back at once are in neither list.
+
+    Attributes:
+        pruned, grown: a `LayerChange` for each layer that took part, in the model's order.
+        num_active: active connections of these layers, now.
+        num_connections: all their connections.
+        seconds: how long it took.
+        loss: the mean loss on the growth data before the change, or `None` if it was not measured.
+        is_complete: as in `ChangeRecord`.
+    """
+
+    pruned: tuple[LayerChange, ...]
+    grown: tuple[LayerChange, ...]
+    num_active: int
+    num_connections: int
+    seconds: float
+    loss: float | None
+    is_complete: bool = True
+
+    @property
+    def count(self) -> int:
+        """How many connections came that were dormant before."""
+        return sum(layer.count for layer in self.grown)
+
+    @property
+    def density(self) -> float:
+        """Active connections over all connections, now."""
+        return self.num_active / self.num_connections
+
+    def __str__(self) -> str:
+        loss = "" if self.loss is None else f", loss {self.loss:.4g}"
+        loss += "" if self.is_complete else ", search incomplete"
+        return (
+            f"{sum(layer.count for layer in self.pruned):,} connections pruned, {self.count:,} "
+            f"grown, {self.num_active:,} of {self.num_connections:,} active "
+            f"({self.density:.2%}){loss}, {self.seconds:.2f} s"
+        )
+
+
 def record(
     model: keras.Model,
     layers: Sequence[Growable],

@@ -158,8 +158,18 @@ class Growable(keras.Layer, abc.ABC):
         """What policies see of all connections, or of those at `indices`."""
 
     @abc.abstractmethod
-    def growth_candidates(self, count: int, score: Score, measured: Measurements) -> Candidates:
-        """The `count` dormant connections of largest score, in the order of their indices."""
+    def growth_candidates(
+        self, count: int, score: Score, measured: Measurements, freed: tf.Tensor | None = None
+    ) -> Candidates:
+        """The `count` dormant connections of largest score, in the order of their indices.
+
+        Args:
+            count: integer; more than there are takes all. Room for them is the caller's business.
+            score: ranks them.
+            measured: what it sees.
+            freed: int64, ascending flat indices of active connections that count as dormant: they
+                are about to be pruned.
+        """
 
     @abc.abstractmethod
     def pruning_candidates(self, count: int, score: Score, measured: Measurements) -> Candidates:

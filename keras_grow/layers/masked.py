@@ -11,6 +11,7 @@ step, which a later pruning could not undo.
 """
 
 import abc
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -190,10 +191,15 @@ class Masked(Growable):
             weight, active = taken(weight, indices), taken(active, indices)
         return measured.connections(weight, active, self.kernel_shape, self.l1, indices)
 
-    def growth_candidates(self, count: int, score: Score, measured: Measurements) -> Candidates:
-        count = min(count, self.num_connections - self.num_active)
-        scores = score(self.view(measured.seen_by(score)))
-        return best_candidates(scores, ~self.kernel_mask.value, count)
+    def growth_candidates(
+        self, count: int, score: Score, measured: Measurements, freed: tf.Tensor | None = None
+    ) -> Candidates:
+        seen = self.view(measured.seen_by(score))
+        if freed is not None:
+            weight, active = (scatter(a, freed, 0) for a in (seen.weight, seen.active))
+            seen = dataclasses.replace(seen, weight=weight, active=active)
+        num_dormant = self.num_connections - num_true(in_place(seen.active))
+        return best_candidates(score(seen), ~seen.active, min(count, num_dormant))
 
     def pruning_candidates(self, count: int, score: Score, measured: Measurements) -> Candidates:
         count = min(count, self.num_active)

@@ -205,11 +205,16 @@ class Sparse(Growable):
             penalty = self.kernel_regularizer(weight)
         return tape.gradient(penalty, weight, unconnected_gradients="zero")
 
-    def growth_candidates(self, count: int, score: Score, measured: Measurements) -> Candidates:
+    def growth_candidates(
+        self, count: int, score: Score, measured: Measurements, freed: tf.Tensor | None = None
+    ) -> Candidates:
+        active, _ = self.active_connections()
+        if freed is not None:
+            active = tf.constant(np.setdiff1d(active, freed, assume_unique=True))
         return best_dormant(
             self.kernel_shape,
-            self.active_connections()[0],
-            min(count, self.num_free),
+            active,
+            count,
             score,
             measured.statistics,
             l1=self.l1,

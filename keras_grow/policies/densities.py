@@ -164,6 +164,58 @@ def seed_mask(kernel: KernelAxes, count: int, seed: int | None = None) -> np.nda
     return mask.reshape(kernel.shape)
 
 
+@keras.saving.register_keras_serializable(package="keras_grow")
+class SigmoidDecay(keras.optimizers.schedules.LearningRateSchedule):
+    r"""A density that falls slowly at first and at last, and fast in between.
+
+    $$ s(t) = s_f + (s_i - s_f) \, \sigma\big(k (1/2 - t / T)\big) $$
+
+    with $\sigma(x) = 1 / (1 + e^{-x})$, rescaled to start and end exactly at both densities.
+
+    Args:
+        initial_density: $s_i$, at 0.
+        decay_steps: T, the epoch or step at which it ends; it stays there.
+        end_density: $s_f$.
+        steepness: k, positive.
+
+    Reference: Zhang et al., arXiv:2501.19107, equation 4, where it does not quite start and end at
+    the densities; its k is 6.
+    """
+
+    def __init__(
+        self,
+        initial_density: float,
+        decay_steps: int,
+        end_density: float,
+        steepness: float = 6.0,
+    ):
+        check_density(initial_density, "initial_density")
+        check_density(end_density, "end_density")
+        if not decay_steps > 0 or not steepness > 0:
+            raise ValueError(
+                "`decay_steps` and `steepness` must be positive. Received: "
+                f"decay_steps={decay_steps!r}, steepness={steepness!r}"
+            )
+        self.initial_density, self.end_density = initial_density, end_density
+        self.decay_steps, self.steepness = decay_steps, steepness
+
+    def __call__(self, step):
+        """The density at an epoch or step."""
+        done = min(1.0, max(0.0, float(step) / self.decay_steps))
+        start, now, end = (self._sigmoid(self.steepness * (0.5 - t)) for t in (0.0, done, 1.0))
+        share = (now - end) / (start - end)
+        return self.end_density + (self.initial_density - self.end_density) * share
+
+    @staticmethod
+    def _sigmoid(x: float) -> float:
+        return 1 / (1 + math.exp(-x))
+
+    def get_config(self) -> dict:
+        """The arguments, for Keras's serialization."""
+        names = ("initial_density", "decay_steps", "end_density", "steepness")
+        return {name: getattr(self, name) for name in names}
+
+
 class DensityDistribution(abc.ABC):
     """Shares a total density among layers.
 

@@ -2,8 +2,9 @@ r"""Statistics: what can be measured of connections, for scores and start values
 
 A policy names the statistics that it wants, and reads each as an array of the connections it
 judges, `connections[Gradient()]`; one pass over the data measures all that is asked. Your own is a
-subclass of one of three, by where it comes from: of the data at inference, an `InputStatistic`; of
-inputs and output gradients, a `ProductStatistic`; of the model alone, a `ModelStatistic`.
+subclass of one of four, by where it comes from: of the data at inference, an `InputStatistic`; of
+inputs and output gradients, a `ProductStatistic`; of the model alone, a `ModelStatistic`; of which
+connections of a layer are active, a `TopologyStatistic`.
 
 ```python
 class MeanSquareGradient(keras_grow.statistics.ProductStatistic):
@@ -30,19 +31,25 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_grow.policies.link_prediction import CH2L3n, CH3L3p
+from keras_grow.policies.statistic import Statistic
+from keras_grow.policies.topology import Topology, TopologyStatistic
 
-class Statistic:
-    """A number for every connection. Those of one class and equal attributes are the same one."""
-
-    def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and vars(self) == vars(other)
-
-    def __hash__(self) -> int:
-        return hash((type(self), *sorted(vars(self).items())))
-
-    def __repr__(self) -> str:
-        arguments = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
-        return f"{type(self).__name__}({arguments})"
+__all__ = [
+    "CH2L3n",
+    "CH3L3p",
+    "Gradient",
+    "InputDensity",
+    "InputRMS",
+    "InputStatistic",
+    "MagnitudeSum",
+    "ModelStatistic",
+    "OutputScale",
+    "ProductStatistic",
+    "Statistic",
+    "Topology",
+    "TopologyStatistic",
+]
 
 
 class ModelStatistic(Statistic, abc.ABC):
@@ -171,6 +178,37 @@ class OutputScale(ModelStatistic):
     ) -> dict[Any, tf.Tensor]:
         graph = graph_of(model)
         return {layer: _output_scale(graph, layer) for layer in layers}
+
+
+class MagnitudeSum(ModelStatistic):
+    r"""The sum of |w| over the active connections of a connection's unit, or of its input.
+
+    $$ \sum_{n'} |w_{n'm}| \quad \text{or} \quad \sum_{m'} |w_{nm'}| $$
+
+    Args:
+        over: "inputs", over the inputs of its unit, or "units", over the units of its input.
+    """
+
+    def __init__(self, over: str):
+        if over not in ("inputs", "units"):
+            raise ValueError(f'`over` must be "inputs" or "units". Received: over={over!r}')
+        self.over = over
+
+    def look_up(
+        self, model: keras.Model, layers: Sequence[Any], graph_of: Callable[[keras.Model], Any]
+    ) -> dict[Any, tf.Tensor]:
+        found = {}
+        for layer in layers:
+            axes, (connections, weights) = layer.axes, layer.active_connections()
+            is_of_units = self.over == "inputs"
+            place, size = (
+                (axes.units_of(connections), axes.num_units)
+                if is_of_units
+                else (axes.inputs_of(connections), axes.num_inputs)
+            )
+            sums = tf.math.unsorted_segment_sum(tf.abs(weights), place, size)
+            found[layer] = axes.per_unit(sums) if is_of_units else axes.per_input(sums)
+        return found
 
 
 def _makes_units_of(layer: Any, kernel: Any) -> bool:

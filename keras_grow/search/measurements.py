@@ -11,6 +11,7 @@ from keras_grow.policies.statistics import Statistic
 from keras_grow.policies.view import Connections
 from keras_grow.search.tiled_array import Values, entries
 from keras_grow.search.tiled_search import TiledSearch
+from keras_grow.search.topology_array import TopologyArray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +55,8 @@ class Measurements:
         for statistic, values in self.statistics.items():
             if indices is not None:
                 values = entries(values, kernel_shape, indices)
+            elif isinstance(values, TopologyArray):
+                values = tf.reshape(values.whole(), kernel_shape)
             statistics[statistic] = tf.cast(values, weight.dtype)
         return Connections(
             weight, active, statistics, l1=l1, layer_index=self.layer_index, step=self.step

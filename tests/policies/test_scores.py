@@ -2,13 +2,16 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import keras_grow
 from keras_grow import scores
 from keras_grow.policies.scores import Connections
-from keras_grow.policies.statistics import Gradient, InputRMS, OutputScale
+from keras_grow.policies.statistics import Gradient, InputRMS, MagnitudeSum, OutputScale
+from keras_grow.search.measurements import Measurements
 
 _CONNECTIONS = Connections(
     weight=tf.constant([[0.5, -2.0, 0.0], [0.0, 1.0, -4.0]]),
@@ -98,3 +101,64 @@ def test_random_scores_are_these_very_numbers():
 def test_a_score_must_be_written_out():
     with pytest.raises(TypeError, match="abstract"):
         scores.Score()
+
+
+def test_signed_magnitude_is_the_share_of_its_sign_that_is_smaller():
+    connections = dataclasses.replace(
+        _CONNECTIONS,
+        weight=tf.constant([[3.0, -0.1, 9.0], [1.0, 2.0, -4.0]]),
+        active=tf.constant([[True, True, False], [True, True, True]]),
+    )
+    expected = [[2 / 3, 0, 0], [0, 1 / 3, 0.5]]
+    np.testing.assert_allclose(scores.SignedMagnitude()(connections), expected, rtol=1e-6)
+
+
+def test_relative_importance_divides_by_the_sums_of_units_and_of_inputs():
+    layer = keras_grow.GrowableDense(3, use_bias=False)
+    model = keras.Sequential([keras.Input((2,)), layer])
+    kernel = np.array([[1.0, -2.0, 0.0], [3.0, 2.0, -4.0]], "float32")
+    layer.kernel.assign(kernel)
+    relative = scores.RelativeImportance()
+    statistics = {
+        each: each.look_up(model, [layer], lambda model: None)[layer]
+        for each in relative.statistics
+    }
+    found = relative(layer.view(Measurements(statistics=statistics)))
+    size = np.abs(kernel)
+    expected = size / size.sum(0, keepdims=True) + size / size.sum(1, keepdims=True)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("exponent", [1.0, lambda step: 1.0])
+def test_a_soft_choice_draws_in_proportion_to_the_score(exponent):
+    weight = tf.constant([1.0, 2.0, 5.0, 0.0])
+    times = np.zeros(4)
+    for seed in range(2000):
+        soft = scores.Soft(scores.Magnitude(), exponent, seed=seed)
+        seen = dataclasses.replace(_CONNECTIONS, weight=weight, active=weight > 0)
+        times[np.argmax(soft(seen))] += 1
+    expected = 2000 * weight.numpy() / 8
+    # Six standard deviations never happen by chance.
+    assert np.all(np.abs(times - expected) <= 6 * np.sqrt(expected * (1 - expected / 2000)))
+
+
+def test_a_sharp_choice_is_the_ranking_and_one_of_steps_goes_on():
+    seen = dataclasses.replace(_CONNECTIONS, weight=tf.constant([3.0, 1.0, 2.0, 8.0]))
+    sharp = scores.Soft(scores.Magnitude(), 1e4)
+    np.testing.assert_array_equal(np.argsort(sharp(seen)), [1, 2, 0, 3])
+    soft = scores.Soft(scores.Magnitude(), seed=3)
+    np.testing.assert_array_equal(soft(seen), soft(seen))
+    assert np.any(soft(seen) != soft(dataclasses.replace(seen, step=1)))
+
+
+def test_what_can_be_no_soft_score_is_refused():
+    for exponent in (0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="`exponent` must be"):
+            scores.Soft(scores.Magnitude(), exponent)
+    with pytest.raises(ValueError, match='"inputs" or "units"'):
+        MagnitudeSum("rows")
+
+
+def test_soft_scores_of_what_promises_nothing_are_finite():
+    seen = dataclasses.replace(_CONNECTIONS, weight=tf.zeros(5))
+    assert np.all(np.isfinite(scores.Soft(scores.Magnitude(), 3.0)(seen)))

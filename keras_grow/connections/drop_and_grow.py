@@ -1,0 +1,254 @@
+"""Connections that go and as many that come, at a constant count."""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_grow.connections.acted_on import changeable_layers, check_policy, optimizer_of
+from keras_grow.connections.amounts import NothingToChange, choose, counts_to_change
+from keras_grow.connections.candidates import growth_candidates
+from keras_grow.connections.growing import checked_values
+from keras_grow.connections.measured import measure_statistics, topologies
+from keras_grow.connections.record import ExchangeRecord, LayerChange
+from keras_grow.layers.growable import Growable
+from keras_grow.layers.paths import paths_of
+from keras_grow.measuring.gradients import GradientMeter
+from keras_grow.optimizer_slots import reset_slots
+from keras_grow.policies.densities import DensityDistribution
+from keras_grow.policies.sparse_training import Method, RigL
+from keras_grow.policies.statistics import Gradient
+from keras_grow.search.flat_arrays import taken
+from keras_grow.search.measurements import Measurements
+from keras_grow.search.tiled_search import TiledSearch
+
+_NONE = np.zeros(0, np.int64)
+
+
+def drop_and_grow(
+    model: keras.Model,
+    data: Any = None,
+    *,
+    fraction: float = 0.3,
+    method: Method | None = None,
+    density: float | DensityDistribution | None = None,
+    per_layer: bool = False,
+    layers: Sequence[str | Growable] | None = None,
+    meter: GradientMeter | None = None,
+    search: TiledSearch | None = None,
+    optimizer: keras.Optimizer | None = None,
+) -> ExchangeRecord:
+    """Drops a fraction of each layer's active connections and grows as many in their place.
+
+    The count stays what it is. What is dropped may come back at once, if it is among the best of
+    all that is dormant then; it keeps its weight and the optimizer's state, as if nothing had been.
+    Ties go to the lower index. The change is all or nothing, over both halves: where it raises, the
+    model is as it was.
+
+    Args:
+        model: a built model with growable layers.
+        data: growth data, in the forms that `keras_grow.grow` takes. Methods that measure nothing
+            (`SET`, `CannistraciHebb`) need none.
+        fraction: from 0 to 1, how many of a layer's active connections are dropped; rounded down.
+        method: by which scores connections go and come, by default
+            `keras_grow.sparse_training.RigL()`.
+        density: the density to prune to before, as in `keras_grow.prune`; a network that is as
+            sparse already stays at its count.
+        per_layer: whether each layer is pruned to `density` by itself.
+        layers: growable layers, or their paths or names; by default every trainable growable layer.
+        meter: the settings of the measurement, by default `keras_grow.GradientMeter()`. In a loop,
+            pass one meter to all calls: it traces once.
+        search: how the best dormant connections are found, by default `keras_grow.TiledSearch()`;
+            `keras_grow.SampledSearch()` judges a random sample.
+        optimizer: the optimizer of a custom loop, whose slots of changed connections start afresh;
+            by default the one the model was compiled with, if any.
+
+    Returns:
+        An `ExchangeRecord`: which connections went and came, layer by layer.
+
+    Raises:
+        TypeError, ValueError: for fractions, densities and policies out of range, for data that is
+            missing or does not fit, and for numbers that are not finite.
+        NothingToChange: if no layer has enough connections for the fraction to hold one, or none of
+            them is dormant.
+
+    Example:
+
+    ```python
+    for epoch in range(100):
+        train_one_epoch(model, optimizer)
+        keras_grow.drop_and_grow(model, (x, y), fraction=0.3, optimizer=optimizer)
+    ```
+
+    Reference: Evci et al., "Rigging the Lottery: Making All Tickets Winners", arXiv:1911.11134;
+    for other methods see `keras_grow.sparse_training`.
+    """
+    started = time.perf_counter()
+    chosen_layers = changeable_layers(model, layers)
+    method = RigL() if method is None else method
+    check_policy(method, Method, "method")
+    _check_fraction(fraction)
+    optimizer = optimizer_of(model, optimizer, chosen_layers)
+    measured, loss = measure_statistics(
+        model,
+        data,
+        chosen_layers,
+        method.policies,
+        meter=meter,
+        optimizer=optimizer,
+        search=search,
+    )
+    surplus = _surplus(model, chosen_layers, density, per_layer, method, measured)
+    dropped, counts = [], []
+    for layer, num_less in zip(chosen_layers, surplus, strict=True):
+        # Where all are active, nothing can come but what goes.
+        has_room = layer.num_active - num_less < layer.num_connections
+        counts.append(int(fraction * (layer.num_active - num_less)) if has_room else 0)
+        worst = layer.pruning_candidates(num_less + counts[-1], method.drop, measured[layer])
+        dropped.append(worst.indices)
+    if not any(map(len, dropped)):
+        raise NothingToChange(
+            f"There is nothing to drop and grow. Received: fraction={fraction!r} of "
+            f"{[layer.num_active for layer in chosen_layers]} active connections in "
+            f"{paths_of(model, chosen_layers)}, of {[x.num_connections for x in chosen_layers]}"
+        )
+    counts = _shared(counts, chosen_layers, dropped, method, measured)
+    grown, is_complete = [], True
+    for layer, freed, count in zip(chosen_layers, dropped, counts, strict=True):
+        found = growth_candidates(
+            layer, count, method.grow, _behind(measured[layer], layer, method, freed), freed
+        )
+        grown.append(found.indices)
+        is_complete &= found.is_complete
+    pruned = [np.setdiff1d(a, b, assume_unique=True) for a, b in zip(dropped, grown, strict=True)]
+    grown = [np.setdiff1d(b, a, assume_unique=True) for a, b in zip(dropped, grown, strict=True)]
+    # All values are made and checked before the first layer changes.
+    values = []
+    for layer, indices in zip(chosen_layers, grown, strict=True):
+        seen = layer.view(measured[layer].seen_by(method.start_value), tf.constant(indices))
+        values.append(checked_values(method.start_value(seen), seen))
+    at_mean = method.start_value.second_moment_starts_at_mean
+    for layer, going, coming, value in zip(chosen_layers, pruned, grown, values, strict=True):
+        gradient = measured[layer].statistics.get(Gradient())
+        at_grown = None if gradient is None or layer.is_sparse else taken(gradient, coming)
+        reset_slots(optimizer, layer.prune_connections(going))
+        reset_slots(optimizer, layer.grow_connections(coming, value, at_grown), at_mean)
+    return _record(model, chosen_layers, (pruned, grown), started, loss, is_complete)
+
+
+def _check_fraction(fraction: float) -> None:
+    is_number = isinstance(fraction, (int, float, np.integer, np.floating))
+    if isinstance(fraction, bool) or not is_number or not 0 < fraction <= 1:
+        raise ValueError(
+            "`fraction` must be a number above 0, at most 1: the share of active connections that "
+            f"are dropped. Received: fraction={fraction!r}"
+        )
+
+
+def _surplus(
+    model: keras.Model,
+    layers: Sequence[Growable],
+    density: float | DensityDistribution | None,
+    per_layer: bool,
+    method: Method,
+    measured: dict[Growable, Measurements],
+) -> list[int]:
+    """How many connections more than at `density` each layer has."""
+    if density is None:
+        return [0] * len(layers)
+    try:
+        groups = counts_to_change(model, layers, None, density, per_layer, grows=False)
+    except NothingToChange:
+        return [0] * len(layers)
+    worst, _ = choose(
+        groups, lambda layer, count: layer.pruning_candidates(count, method.drop, measured[layer])
+    )
+    return list(map(len, worst))
+
+
+def _shared(
+    counts: list[int],
+    layers: Sequence[Growable],
+    dropped: Sequence[tf.Tensor],
+    method: Method,
+    measured: dict[Growable, Measurements],
+) -> list[int]:
+    """How many connections each layer grows: what it dropped, or its share of all."""
+    if method.share is None:
+        return counts
+    remaining = [x.num_active - len(freed) for x, freed in zip(layers, dropped, strict=True)]
+    room = [x.num_active + x.num_free - n for x, n in zip(layers, remaining, strict=True)]
+    means = []
+    for layer in layers:
+        seen = layer.view(measured[layer].seen_by(method.share), layer.active_connections()[0])
+        mean = float(tf.reduce_mean(tf.cast(method.share(seen), tf.float64)))
+        means.append(max(mean, 0.0) if layer.num_active else 0.0)
+    return in_proportion(sum(counts), means, room)
+
+
+def in_proportion(count: int, weights: Sequence[float], most: Sequence[int]) -> list[int]:
+    """Shares of a count in proportion to weights, none above its limit; remainders to the largest.
+
+    Args:
+        count: integer, at most the sum of the limits.
+        weights: not negative; where all that have room left are 0, they share evenly.
+        most: the limits.
+    """
+    shares, rest = [0] * len(most), count
+    while rest:
+        open_ = [i for i, limit in enumerate(most) if shares[i] < limit]
+        total = sum(weights[i] for i in open_)
+        parts = [weights[i] / total if total else 1 / len(open_) for i in open_]
+        exact = [rest * part for part in parts]
+        takes = [min(most[i] - shares[i], int(part)) for i, part in zip(open_, exact, strict=True)]
+        if not any(takes):
+            # Less than one each is left: the largest remainders get it, of equals the first.
+            by_remainder = sorted(range(len(open_)), key=lambda i: -exact[i])
+            takes = [0] * len(open_)
+            for i in by_remainder[:rest]:
+                takes[i] = 1
+        for i, take in zip(open_, takes, strict=True):
+            shares[i] += take
+        rest -= sum(takes)
+    return shares
+
+
+def _behind(
+    measured: Measurements, layer: Growable, method: Method, freed: tf.Tensor
+) -> Measurements:
+    """What growth sees of a layer once connections are dropped: its topology is what remains."""
+    active, _ = layer.active_connections()
+    remaining = np.setdiff1d(active, freed, assume_unique=True)
+    topology = topologies(method.grow.statistics, layer, remaining)
+    return dataclasses.replace(measured, statistics={**measured.statistics, **topology})
+
+
+def _record(
+    model: keras.Model,
+    layers: Sequence[Growable],
+    changes: tuple[Sequence[np.ndarray], Sequence[np.ndarray]],
+    started: float,
+    loss: float | None,
+    is_complete: bool,
+) -> ExchangeRecord:
+    paths = paths_of(model, layers)
+    pruned, grown = (
+        tuple(
+            LayerChange(path, tf.constant(indices, tf.int64), layer.num_active)
+            for path, indices, layer in zip(paths, of_layers, layers, strict=True)
+        )
+        for of_layers in changes
+    )
+    return ExchangeRecord(
+        pruned,
+        grown,
+        sum(layer.num_active for layer in layers),
+        sum(layer.num_connections for layer in layers),
+        time.perf_counter() - started,
+        loss,
+        is_complete,
+    )
