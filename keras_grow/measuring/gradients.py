@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_grow.integers import checked_integer
 from keras_grow.keras_private import compiled_loss
 from keras_grow.layers.growable import Growable, check_finite, growable_layers
 from keras_grow.layers.paths import paths_of
@@ -15,8 +16,10 @@ from keras_grow.measuring.accumulation import accumulate
 from keras_grow.measuring.activities import ActivityRecord, RowsTap
 from keras_grow.measuring.batch_size import fitting_batch_size
 from keras_grow.measuring.batch_step import Wanted, batch_step
+from keras_grow.measuring.growth_data import drawn
 from keras_grow.measuring.inputs import input_values
 from keras_grow.measuring.loss import check_loss
+from keras_grow.optimizer_slots import steps_made
 from keras_grow.policies.statistics import Gradient, ProductStatistic, Statistic
 from keras_grow.search.tiled_array import TiledArray, Values
 from keras_grow.search.tiled_search import TiledSearch
@@ -80,6 +83,10 @@ class GradientMeter:
             counted in the model's graph and the same each time. `MeasuredStatistics` and the
             progress say what it was.
         verbose: 0 shows no progress, 1 shows it, "auto" shows it when measuring takes long.
+        num_samples: positive integer, how many samples each measurement draws from growth data that
+            is a tuple of arrays, anew for each step of the optimizer, so that a change in every few
+            steps costs little; by default all are measured.
+        seed: non-negative integer; a draw is a function of (seed, step).
 
     Example:
 
@@ -97,7 +104,14 @@ class GradientMeter:
         training: bool = True,
         batch_size: int | None = None,
         verbose: str | int = "auto",
+        *,
+        num_samples: int | None = None,
+        seed: int = 0,
     ):
+        self.num_samples = (
+            None if num_samples is None else checked_integer(num_samples, "num_samples")
+        )
+        self.seed = checked_integer(seed, "seed", least=0)
         self.loss = loss
         self.training = training
         self.batch_size = batch_size
@@ -205,6 +219,8 @@ class GradientMeter:
             `batch_step` makes, and the number of samples.
         """
         step = self._step(model, wanted, optimizer)
+        if self.num_samples is not None:
+            data = drawn(data, self.num_samples, self.seed, steps_made(optimizer))
         batch_size = self._fitting_batch_size(model, data, wanted)
         scale = 1.0 if optimizer is None else float(optimizer.scale_loss(tf.constant(1.0)))
 

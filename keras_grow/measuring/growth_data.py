@@ -67,6 +67,40 @@ def batches(data: Any, batch_size: int) -> tuple[Callable[[], Iterator[Batch]], 
     return lambda: map(_unpack, data), count
 
 
+def drawn(data: Any, num_samples: int, seed: int, step: int) -> tuple:
+    """Some samples of arrays, without replacement: a function of (seed, step).
+
+    Args:
+        data: a tuple of arrays as `batches` takes it.
+        num_samples: how many; all where there are not more.
+        seed, step: non-negative integers.
+
+    Raises:
+        TypeError: for data in batches.
+    """
+    if not isinstance(data, tuple):
+        raise TypeError(
+            "Samples are drawn from a tuple of arrays, `(x, y)` or `(x, y, sample_weight)`. "
+            f"Received: num_samples={num_samples} and data of type {type(data).__name__}. Of a "
+            "dataset take a part: `dataset.take(num_batches)`."
+        )
+    # What is wrong with the arrays is said where they are read.
+    _array_batches(data, 1)
+    data = tree.map_structure(_as_array, data)
+    size = next(len(array) for array in tree.flatten(data) if array is not None)
+    if num_samples >= size:
+        return data
+    chosen = np.random.default_rng([seed, step]).choice(size, num_samples, replace=False)
+    chosen.sort()
+
+    def take(array: Any) -> Any:
+        if array is None:
+            return None
+        return tf.gather(array, chosen) if isinstance(array, tf.Tensor) else array[chosen]
+
+    return tree.map_structure(take, data)
+
+
 def batch_size_of(x: Any) -> tf.Tensor:
     """The number of samples in a batch, int64 scalar.
 

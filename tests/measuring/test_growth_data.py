@@ -208,3 +208,35 @@ def test_samples_weigh_the_same_in_a_short_last_batch(float64):
     data = (np.ones((3, 1)), np.array([[1.0], [2.0], [6.0]]))
     (gradient,) = growth_gradients(model, data, batch_size=2).values()
     np.testing.assert_allclose(gradient, [[-6.0]], rtol=1e-15)
+
+
+def test_a_meter_of_few_samples_draws_them_anew_for_each_step(model, arrays):
+    def gradient(meter):
+        return next(iter(meter.measure(model, arrays).gradients.values())).numpy()
+
+    drawn = GradientMeter(num_samples=7, seed=2)
+    first = gradient(drawn)
+    np.testing.assert_array_equal(gradient(drawn), first)
+    chosen = np.sort(np.random.default_rng([2, 0]).choice(23, 7, replace=False))
+    part = tuple(array[chosen] for array in arrays)
+    expected = next(iter(growth_gradients(model, part).values()))
+    np.testing.assert_allclose(first, expected, rtol=1e-12)
+    assert drawn.measure(model, arrays).num_samples == 7
+    assert np.any(gradient(GradientMeter(num_samples=7, seed=3)) != first)
+    model.optimizer.build(model.trainable_variables)
+    model.optimizer.iterations.assign(1)
+    assert np.any(gradient(drawn) != first)
+
+
+def test_a_draw_of_all_there_is_takes_all(model, arrays):
+    meter = GradientMeter(num_samples=99)
+    assert meter.measure(model, arrays).num_samples == 23
+
+
+def test_what_no_sample_can_be_drawn_from_is_refused(model, arrays):
+    with pytest.raises(TypeError, match="drawn from a tuple of arrays"):
+        GradientMeter(num_samples=7).measure(model, _dataset(arrays))
+    with pytest.raises(ValueError, match="same, positive number of samples"):
+        GradientMeter(num_samples=7).measure(model, (arrays[0], arrays[1][:5]))
+    with pytest.raises(ValueError, match="num_samples"):
+        GradientMeter(num_samples=0)
