@@ -1,9 +1,10 @@
 """Keras networks that grow to the size they need.
 
 Here are the layers, verbs and callbacks. Policies, results and errors stand in modules of their
-own: `scores`, `statistics`, `start_values`, `densities`, `sparse_training`, `neuron_initializers`,
-`neuron_scores`, `budgets`, `kernel_types`, `unit_rules`, `formats`, `storages`; `records`;
-`errors`. `areas` and `synthesis` are rooms for more of NeST, `plotting` one for figures.
+own: `scores`, `statistics`, `start_values`, `densities`, `seeds`, `sparse_training`,
+`neuron_initializers`, `neuron_scores`, `budgets`, `kernel_types`, `unit_rules`, `formats`,
+`storages`; `records`; `errors`. `areas` and `synthesis` are rooms for more of NeST, `plotting`
+one for figures.
 """
 
 from keras_grow import areas, errors, plotting, records, synthesis
@@ -20,6 +21,7 @@ from keras_grow.callbacks.tensorboard import TensorBoard
 from keras_grow.connections.drop_and_grow import drop_and_grow
 from keras_grow.connections.growing import grow
 from keras_grow.connections.pruning import prune
+from keras_grow.connections.reseeding import reseed
 from keras_grow.conversion.compaction import compact
 from keras_grow.conversion.conversion import make_growable, make_plain, make_sparse
 from keras_grow.conversion.deepening import grow_depth
@@ -54,7 +56,7 @@ from keras_grow.neurons.dead import remove_dead_neurons
 from keras_grow.neurons.feature_maps import grow_feature_maps
 from keras_grow.neurons.latencies import measure_latencies
 from keras_grow.neurons.pruning import prune_neurons
-from keras_grow.policies import densities, scores, sparse_training, start_values, statistics
+from keras_grow.policies import densities, scores, seeds, sparse_training, start_values, statistics
 from keras_grow.report import report
 from keras_grow.search.sampled_search import SampledSearch
 from keras_grow.search.tiled_search import TiledSearch
@@ -126,7 +128,9 @@ __all__ = [
     "records",
     "remove_dead_neurons",
     "report",
+    "reseed",
     "scores",
+    "seeds",
     "sparse_training",
     "start_values",
     "statistics",

@@ -116,7 +116,7 @@ def draw(
         )
         return in_a_list((count,), dtype=dtype)
     raise ValueError(
-        "A sparse layer needs an initializer that draws weights one by one: VarianceScaling "
+        "Connections need an initializer that draws weights one by one: VarianceScaling "
         "(Glorot, He, LeCun), a normal, uniform or constant one, or keras_grow.ActiveFanIn of "
         "these. "
         f"Received: kernel_initializer={initializer!r}"

@@ -48,7 +48,6 @@ class Inner(Masked):
                 "The connections of a kernel are masked once. Received: "
                 f"{variable.path!r}, which is growable already"
             )
-        self.kernel_initializer = getattr(kernel.layer, _initializer_of(kernel.attribute), None)
         self.kernel_regularizer = variable.regularizer
         self.kernel_constraint = variable.constraint
         self._build_kernel(tuple(variable.shape))
@@ -56,6 +55,11 @@ class Inner(Masked):
             variable.regularizer = EffectiveKernelRegularizer(self, self.kernel_regularizer)
         variable.constraint = self._constraint()
         self.built = True
+
+    @property
+    def kernel_initializer(self):  # type: ignore[override]
+        """What the layer around it draws the kernel by, now: a copy is made with zeros."""
+        return getattr(self.inner.layer, _initializer_of(self.inner.attribute), None)
 
     def _constraint(self) -> keras.constraints.Constraint:
         """What holds the variable after each update."""
