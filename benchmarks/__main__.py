@@ -6,7 +6,7 @@
 `--quick` measures little, of those that have this option. All measure time and memory but `reach`,
 which measures accuracy, and takes MNIST from where `TFDS_DATA_DIR` says. The other studies of
 accuracy take hours and have commands of their own: `python -m benchmarks.digits`,
-`benchmarks.mnist`, `benchmarks.seed_size` and `benchmarks.cifar`.
+`benchmarks.mnist`, `benchmarks.seed_size`, `benchmarks.cifar` and `benchmarks.wide`.
 """
 
 import argparse

@@ -338,3 +338,57 @@ def test_networks_on_cifar_are_narrower_alike_and_within_their_share(network):
     # By hand: 2 for each of the 3 x 3 x 3 x 8 weights of the first convolution, at 32 x 32 places.
     first = cifar_networks.flops(type(whole)(whole.input, whole.get_layer("stem").output))
     assert first == 2 * 27 * 8 * 1024
+
+
+@pytest.mark.slow
+def test_the_study_of_wide_networks_trains_all_arms_and_answers_the_test_once(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.wide", "--quick"]
+    command += ["--scratch", str(tmp_path / "runs"), "--output", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "wide.json").read_text())["data"]["runs"]
+    from benchmarks import wide
+
+    assert {row["arm"] for row in rows} == set(wide.ARMS)
+    assert all(("test" in row) == (row["seed"] != 100) for row in rows)
+    weights = {row["arm"]: row["weights"] for row in rows}
+    sparse = {weights[arm] for arm in (wide.STATIC, wide.SET, wide.RIGL, wide.CH2, wide.SNFS)}
+    assert len(sparse) == 1
+    assert abs(weights[wide.GRANET] - min(sparse)) <= 3
+    assert weights[wide.AS_HEAVY] <= min(sparse) < weights[wide.DENSE]
+    assert "JPEG copies" not in (tmp_path / "wide.md").read_text()
+
+
+def test_a_study_chooses_settings_by_validation_and_stays_within_its_budget(tmp_path):
+    from benchmarks.study import CHOICE_SEED, Planned, Study, kept
+
+    settings = [(("rate", rate),) for rate in (0.1, 0.2, 0.3)]
+    planned = [Planned("net", "arm", CHOICE_SEED, 2, setting) for setting in settings]
+    planned += [Planned("net", "arm", seed, 5) for seed in (0, 1)]
+    trained = []
+
+    def train(run):
+        trained.append(run)
+        rate = dict(run.setting)["rate"]
+        return {"validation": -abs(rate - 0.2), "seconds": 3600.0, "processor_seconds": 1800.0}
+
+    Study(tmp_path, planned, core_hours=9.0).go_on(train)
+    assert [dict(run.setting)["rate"] for run in trained] == [0.1, 0.2, 0.3, 0.2, 0.2]
+    assert [record["epochs"] for record in kept(tmp_path)].count(5) == 2
+    # Nothing is left; nothing is trained twice.
+    Study(tmp_path, planned, core_hours=9.0).go_on(train)
+    assert len(trained) == 5
+    more = [*planned, Planned("net", "arm", 2, 5)]
+    with pytest.raises(SystemExit, match="budget of 2.0 hours"):
+        Study(tmp_path, more, core_hours=2.0).go_on(train)
+    assert len(trained) == 5
+
+
+def test_wide_networks_of_equal_weights_are_the_widest_that_are_no_heavier():
+    from benchmarks import wide_training as wide
+
+    narrow = wide.width_as_heavy(784, 1568)
+    most = wide.num_weights(784, 1568, 0.01)
+    assert wide.num_weights(784, narrow, 1.0) <= most < wide.num_weights(784, narrow + 1, 1.0)
+    model = wide.network(784, 1568, wide.STATIC, seed=0)
+    assert wide._weights(model) == pytest.approx(most, abs=2)
