@@ -21,10 +21,16 @@ import numpy as np
 
 from benchmarks import harness
 
-STARTS = {"grown": "grown by the gradient", "random": "grown at random", "dense": "dense start"}
+STARTS = {
+    "grown": "grown by the gradient",
+    "exchanged": "the same, dropped and grown in the stages",
+    "random": "grown at random",
+    "dense": "dense start",
+}
 KINDS = {
     "lenet_300_100": [
         ("grown", True),
+        ("exchanged", True),
         ("random", True),
         ("dense", True),
         ("dense", False),
@@ -35,7 +41,8 @@ TITLES = {"lenet_300_100": "LeNet-300-100 on MNIST", "lenet_5": "LeNet-5 on MNIS
 ABOUT = {
     "lenet_300_100": "For each seed, networks train from three starts through the same epochs: a "
     "seed of 10% of the connections that grows by the gradient to 30%, one that grows at random, "
-    "and a dense network; all are then pruned in the same stages. They see eight copies of each "
+    "and a dense network; all are then pruned in the same stages, in which a network of the first "
+    "kind also drops and grows connections (RigL, 30% at first). They see eight copies of each "
     "image, seven of them distorted a little (`mnist_data`); the dense one is trained on the plain "
     "images too, with more dropout and weight decay. All 60,000 training images are used, and the "
     "last epoch of each stage counts. Weight decay, dropout and the strength of distortion were "
@@ -151,7 +158,7 @@ def draw_costs(runs: dict, weights: list[int], path: pathlib.Path) -> None:
 
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
-    styles = zip(("#0072B2", "#D55E00", "#009E73"), ("o", "s", "^"), strict=True)
+    styles = zip(("#0072B2", "#56B4E9", "#D55E00", "#009E73"), ("o", "D", "s", "^"), strict=True)
     distorted = {start: results for (start, is_distorted), results in runs.items() if is_distorted}
     for (start, results), (color, marker) in zip(distorted.items(), styles):
         for size, fill in zip(weights, ("full", "none")):

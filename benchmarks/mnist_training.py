@@ -34,6 +34,8 @@ class Recipe:
             a step that costs what is active is the faster one there.
         area_rounds, area_share, area_epochs: of pruning the areas of convolutions after the last
             stage: how often, the share of a map each time, and epochs of training after each.
+        exchanged: the share of connections that an "exchanged" start drops and grows at the first
+            epoch of a stage; it falls to 0 along a cosine with half of the retraining.
     """
 
     network: str
@@ -53,6 +55,7 @@ class Recipe:
     area_rounds: int = 0
     area_share: float = 0.08
     area_epochs: int = 2
+    exchanged: float = 0.3
 
 
 def _lenet_300_100(recipe: Recipe, options: dict) -> list[keras.Layer]:
@@ -147,7 +150,8 @@ def train(
 
     Args:
         network: a name in `RECIPES`.
-        start: "grown" by the gradient, "random" (grown at random) or "dense".
+        start: "grown" by the gradient, "random" (grown at random), "dense", or "exchanged": grown
+            by the gradient, and connections are dropped and grown in the stages.
         is_distorted: whether it sees distorted copies of the images.
         seed: of everything random.
         data_dir: where `tensorflow_datasets` keeps MNIST.
@@ -226,13 +230,19 @@ def train(
             sparse = keras_grow.make_sparse(model)
             model = _compiled(sparse, keras_grow.convert_optimizer(model, sparse))
         record = keras_grow.synthesis.synthesize(
-            model, batches, course, growth_data=growth_data, verbose=0
+            model,
+            batches,
+            course,
+            growth_data=growth_data,
+            verbose=0,
+            callbacks=_exchange(recipe, course, growth_data) if start == "exchanged" else (),
         )
         connections = record.history["connections"]
         epochs += len(connections)
         cost += sum(connections) * epoch_size / (num_connections * num_images)
-        if start == "grown":
+        if start in ("grown", "exchanged"):
             num_growths = np.count_nonzero(record.history.get("grown_connections", []))
+            num_growths += np.count_nonzero(record.history.get("exchanged_connections", []))
             cost += num_growths * len(chosen) / num_images
         peak = max(peak, record.peak_connections)
         if grown_inputs is None:
@@ -269,6 +279,22 @@ def _courses(recipe: Recipe, start: str, num_connections: int, seed: int):
             density, pruning_epochs, retraining_epochs, removes_dead_neurons=False
         )
         yield keras_grow.synthesis.Recipe(None, [stage])
+
+
+def _exchange(
+    recipe: Recipe, course: keras_grow.synthesis.Recipe, growth_data: Any
+) -> list[keras.callbacks.Callback]:
+    """Connections that go and come while a stage prunes, and in half of its retraining."""
+    if not course.stages:
+        return []
+    stage = course.stages[-1]
+    last = stage.pruning_epochs + stage.retraining_epochs // 2
+    callback = keras_grow.DropAndGrowCallback(
+        growth_data,
+        fraction=keras.optimizers.schedules.CosineDecay(recipe.exchanged, last),
+        when=keras_grow.Epochs(start=0, stop=last),
+    )
+    return [callback]
 
 
 def _inputs_used(model: keras.Model) -> np.ndarray:
