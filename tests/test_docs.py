@@ -55,7 +55,9 @@ def test_every_name_on_the_page_exists():
     ours = "\n".join(line.split("|")[2] for line in page.splitlines() if line.count("|") == 3)
     for name in re.findall(r"`(\w+)\(", ours):
         assert hasattr(keras_grow, name) or name == "export_litert", name
-    for module, name in re.findall(r"`(scores|densities|start_values|seeds|sparse_training)\.(\w+)", ours):
+    for module, name in re.findall(
+        r"`(scores|densities|start_values|seeds|sparse_training)\.(\w+)", ours
+    ):
         assert hasattr(getattr(keras_grow, module), name), name
 
 

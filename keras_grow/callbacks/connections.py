@@ -57,6 +57,12 @@ class ConnectionChange(Scheduled):
         logs[f"{self._participle}_connections"] = sum(record.count for record in self._records)
         logs[f"{self._noun}_seconds"] = sum(record.seconds for record in self._records)
 
+    def _loss_before(self) -> float:
+        """The loss on the growth data before the last change of all that measured it, else NaN."""
+        losses = [record.loss for record in self._records if record.loss is not None]
+        self._last_loss = losses[-1] if losses else self._last_loss
+        return self._last_loss
+
     def _asked(self):
         num_active, num_connections = self._counts()
         return (

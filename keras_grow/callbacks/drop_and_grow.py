@@ -21,7 +21,7 @@ class DropAndGrowCallback(ConnectionChange):
 
     The compiled training step is never traced again. Into each epoch's logs go `connections` and
     `density` at its end, and `exchanged_connections`, `exchange_seconds` and `exchange_loss` (the
-    loss on the growth data, if the method measures it) of the epoch; put this callback before those
+    loss on the growth data before the last exchange; NaN where none was measured) of the epoch; put this callback before those
     that read logs.
 
     Args:
@@ -95,6 +95,4 @@ class DropAndGrowCallback(ConnectionChange):
 
     def _log(self, logs):
         super()._log(logs)
-        losses = [record.loss for record in self._records if record.loss is not None]
-        if losses:
-            logs["exchange_loss"] = losses[-1]
+        logs["exchange_loss"] = self._loss_before()

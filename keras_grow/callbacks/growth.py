@@ -92,6 +92,4 @@ class GrowthCallback(ConnectionChange):
 
     def _log(self, logs):
         super()._log(logs)
-        losses = [record.loss for record in self._records if record.loss is not None]
-        self._last_loss = losses[-1] if losses else self._last_loss
-        logs["growth_loss"] = self._last_loss
+        logs["growth_loss"] = self._loss_before()
