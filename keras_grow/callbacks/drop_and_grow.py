@@ -21,8 +21,8 @@ class DropAndGrowCallback(ConnectionChange):
 
     The compiled training step is never traced again. Into each epoch's logs go `connections` and
     `density` at its end, and `exchanged_connections`, `exchange_seconds` and `exchange_loss` (the
-    loss on the growth data before the last exchange; NaN where none was measured) of the epoch; put this callback before those
-    that read logs.
+    loss on the growth data before the last exchange; NaN where none was measured) of the epoch;
+    put this callback before those that read logs.
 
     Args:
         data: growth data, as in `keras_grow.drop_and_grow`; it is read each time.
