@@ -51,7 +51,8 @@ def counts_to_change(
 ) -> list[Group]:
     """How many connections to change, in groups of layers whose connections compete.
 
-    Pruning leaves every layer a connection, unless a distribution asks for a density of 0 there.
+    Pruning leaves every layer a connection, unless a distribution asks for a density of 0 there;
+    and an atom where connections come and go together. Of atoms, these counts are at most.
 
     Returns:
         A group for each layer with `per_layer` or a distribution of densities, else one group of
@@ -70,14 +71,19 @@ def counts_to_change(
             f"Received: count={count}, density={density}"
         )
     sizes, active = [x.num_connections for x in layers], [x.num_active for x in layers]
-    limits = [x.num_free for x in layers] if grows else [max(0, n - 1) for n in active]
+    sizes_of_atoms = [x.atom_size for x in layers]
+    if grows:
+        limits = [x.num_free for x in layers]
+    else:
+        limits = [max(0, n - least) for n, least in zip(active, sizes_of_atoms, strict=True)]
     is_separate = per_layer or isinstance(density, DensityDistribution)
     if count is not None:
         count = checked_integer(count, "count")
         spare = min(limits) if is_separate else sum(limits)
         if not grows and count > spare:
             raise ValueError(
-                f"Pruning must leave active connections, at least one in each layer. Received: "
+                "Pruning must leave active connections, at least one in each layer"
+                f"{_or_groups_of(sizes_of_atoms)}. Received: "
                 f"count={count}, expected at most {spare}, with {active} active connections in "
                 f"{paths_of(model, layers)}"
             )
@@ -115,6 +121,7 @@ def counts_to_change(
                 f"connections active in {paths_of(model, layers)}, which hold no more. "
                 "Make a copy with more slots: `keras_grow.make_sparse(model, capacity=...)`."
             )
+    _check_room_for_atoms(model, groups, verb)
     if not any(group.count for group in groups):
         raise NothingToChange(
             f"There is nothing to {verb}. Received: "
@@ -128,6 +135,35 @@ def counts_to_change(
             )
         )
     return groups
+
+
+def _or_groups_of(sizes: Sequence[int]) -> str:
+    """What to add to "a connection" where layers have them in groups of some sizes."""
+    of_atoms = sorted({size for size in sizes if size > 1})
+    return f", or a group of {' or '.join(map(str, of_atoms))}" if of_atoms else ""
+
+
+def _check_room_for_atoms(model: keras.Model, groups: Sequence[Group], verb: str) -> None:
+    """Raises `NothingToChange` where counts are below the connections that change together."""
+    least = [
+        (layer.atom_size, group.count)
+        for group in groups
+        for layer, limit in zip(group.layers, group.limits, strict=True)
+        if min(group.count, limit) > 0
+    ]
+    if least and all(count < size for size, count in least):
+        layers = [layer for group in groups for layer in group.layers]
+        raise NothingToChange(
+            f"There is nothing to {verb}: connections come and go in groups, which are larger. "
+            f"Received: {max(count for _, count in least)} connections to {verb}, expected at "
+            f"least {min(size for size, _ in least)}, the `group_size` of "
+            f"{paths_of(model, layers)}."
+        )
+
+
+def num_asked(groups: Sequence[Group]) -> int:
+    """How many connections change, where they can one by one."""
+    return sum(group.count for group in groups)
 
 
 def choose(

@@ -45,7 +45,7 @@ class CutOffWarning:
         thin = [
             path
             for path, layer, num_before in zip(paths, self._layers, self._num_active, strict=True)
-            if layer.num_active <= 1 < num_before
+            if layer.num_active <= layer.atom_size < num_before
         ]
         if thin:
             parts.append(

@@ -1,6 +1,7 @@
 """Connections that go and as many that come, at a constant count."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -53,7 +54,8 @@ def drop_and_grow(
         model: a built model with growable layers.
         data: growth data, in the forms that `keras_grow.grow` takes. Methods that measure nothing
             (`SET`, `CannistraciHebb`) need none.
-        fraction: from 0 to 1, how many of a layer's active connections are dropped; rounded down.
+        fraction: from 0 to 1, how many of a layer's active connections are dropped; rounded down,
+            of layers with a `group_size` to whole groups.
         method: by which scores connections go and come, by default
             `keras_grow.sparse_training.RigL()`.
         density: the density to prune to before, as in `keras_grow.prune`; a network that is as
@@ -107,9 +109,10 @@ def drop_and_grow(
     for layer, num_less in zip(chosen_layers, surplus, strict=True):
         # Where all are active, nothing can come but what goes.
         has_room = layer.num_active - num_less < layer.num_connections
-        counts.append(int(fraction * (layer.num_active - num_less)) if has_room else 0)
+        count = int(fraction * (layer.num_active - num_less)) if has_room else 0
+        counts.append(count - count % layer.atom_size)
         worst = layer.pruning_candidates(num_less + counts[-1], method.drop, measured[layer])
-        dropped.append(worst.indices)
+        dropped.append(worst.connections())
     if not any(map(len, dropped)):
         raise NothingToChange(
             f"There is nothing to drop and grow. Received: fraction={fraction!r} of "
@@ -122,7 +125,7 @@ def drop_and_grow(
         found = growth_candidates(
             layer, count, method.grow, _behind(measured[layer], layer, method, freed), freed
         )
-        grown.append(found.indices)
+        grown.append(found.connections())
         is_complete &= found.is_complete
     pruned = [np.setdiff1d(a, b, assume_unique=True) for a, b in zip(dropped, grown, strict=True)]
     grown = [np.setdiff1d(b, a, assume_unique=True) for a, b in zip(dropped, grown, strict=True)]
@@ -187,7 +190,15 @@ def _shared(
         seen = layer.view(measured[layer].seen_by(method.share), layer.active_connections()[0])
         mean = float(tf.reduce_mean(tf.cast(method.share(seen), tf.float64)))
         means.append(max(mean, 0.0) if layer.num_active else 0.0)
-    return in_proportion(sum(counts), means, room)
+    # Whole atoms of any layer; what is left of a count goes where it is a whole number of them.
+    unit = math.lcm(*(layer.atom_size for layer in layers))
+    shares = in_proportion(sum(counts) // unit, means, [most // unit for most in room])
+    shares, rest = [unit * share for share in shares], sum(counts) % unit
+    for i, layer in enumerate(layers):
+        part = min(rest, room[i] - shares[i])
+        part -= part % layer.atom_size
+        shares[i], rest = shares[i] + part, rest - part
+    return shares
 
 
 def in_proportion(count: int, weights: Sequence[float], most: Sequence[int]) -> list[int]:

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from keras_grow.connections.acted_on import changeable_layers, check_policy, optimizer_of
-from keras_grow.connections.amounts import choose, counts_to_change
+from keras_grow.connections.amounts import choose, counts_to_change, num_asked
 from keras_grow.connections.candidates import growth_candidates
 from keras_grow.connections.measured import measure_statistics
 from keras_grow.connections.record import ChangeRecord, record
@@ -125,7 +125,10 @@ def grow(
         changes = layer.grow_connections(indices, value, at_grown)
         reset_slots(optimizer, changes, start_value.second_moment_starts_at_mean)
     _warn_of_full_layers(model, chosen_layers, chosen)
-    return record(model, chosen_layers, chosen, time.perf_counter() - started, loss, is_complete)
+    seconds = time.perf_counter() - started
+    return record(
+        model, chosen_layers, chosen, seconds, loss, is_complete, num_asked=num_asked(groups)
+    )
 
 
 def _warn_of_full_layers(

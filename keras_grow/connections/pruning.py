@@ -10,7 +10,13 @@ import numpy as np
 import tensorflow as tf
 
 from keras_grow.connections.acted_on import changeable_layers, check_policy, optimizer_of
-from keras_grow.connections.amounts import Group, NothingToChange, choose, counts_to_change
+from keras_grow.connections.amounts import (
+    Group,
+    NothingToChange,
+    choose,
+    counts_to_change,
+    num_asked,
+)
 from keras_grow.connections.cut_off import CutOffWarning
 from keras_grow.connections.measured import measure_statistics
 from keras_grow.connections.record import ChangeRecord, record
@@ -19,6 +25,7 @@ from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.optimizer_slots import reset_slots
 from keras_grow.policies.densities import DensityDistribution
 from keras_grow.policies.scores import Magnitude, Score
+from keras_grow.search.atoms import connections_of
 from keras_grow.search.flat_arrays import in_place, num_true, taken, true_positions
 from keras_grow.search.selection import Candidates
 
@@ -118,7 +125,8 @@ def prune(
     for layer, indices in zip(chosen_layers, chosen, strict=True):
         reset_slots(optimizer, layer.prune_connections(indices))
     cut_off.warn(_ADVICE_TOGETHER if compete else _ADVICE_PER_LAYER, stacklevel=2)
-    return record(model, chosen_layers, chosen, time.perf_counter() - started, loss)
+    seconds = time.perf_counter() - started
+    return record(model, chosen_layers, chosen, seconds, loss, num_asked=num_asked(groups))
 
 
 def _check_threshold(threshold: float, count: Any, density: Any) -> None:
@@ -144,13 +152,13 @@ def _below(
         candidates = candidates_of(layer, layer.num_active)
         # The scores of candidates for pruning are negated.
         is_below = in_place(-candidates.scores < threshold)
-        below, count = num_true(is_below), len(candidates.indices)
+        size, below, count = layer.atom_size, num_true(is_below), len(candidates.indices)
         if below == count > 0:
-            chosen.append(candidates_of(layer, count - 1).indices)
+            chosen.append(candidates_of(layer, (count - 1) * size).connections())
         else:
-            positions = true_positions(is_below)
-            chosen.append(taken(candidates.indices, positions))
-        num_below, num_active = num_below + below, num_active + count
+            atoms = taken(candidates.indices, true_positions(is_below))
+            chosen.append(connections_of(atoms, size))
+        num_below, num_active = num_below + below * size, num_active + count * size
     if num_below == num_active > 0:
         raise ValueError(
             "Pruning must leave active connections. Received: "

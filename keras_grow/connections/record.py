@@ -42,6 +42,8 @@ class ChangeRecord:
         loss: the mean loss on the growth data before the change, or `None` if it was not measured.
         is_complete: whether all connections were ranked; False where the time given to the search
             in a sparse layer ran out, and the best found until then were taken.
+        num_rounded: how many connections fewer changed than were asked for, because those of layers
+            with a `group_size` come and go in groups.
     """
 
     layers: tuple[LayerChange, ...]
@@ -50,6 +52,7 @@ class ChangeRecord:
     seconds: float
     loss: float | None
     is_complete: bool = True
+    num_rounded: int = 0
 
     @property
     def count(self) -> int:
@@ -64,8 +67,9 @@ class ChangeRecord:
     def __str__(self) -> str:
         loss = "" if self.loss is None else f", loss {self.loss:.4g}"
         loss += "" if self.is_complete else ", search incomplete"
+        rounded = f" ({self.num_rounded:,} fewer, in whole groups)" if self.num_rounded else ""
         return (
-            f"{self.count:,} connections changed, {self.num_active:,} of "
+            f"{self.count:,} connections changed{rounded}, {self.num_active:,} of "
             f"{self.num_connections:,} active ({self.density:.2%}){loss}, {self.seconds:.2f} s"
         )
 
@@ -120,8 +124,16 @@ def record(
     seconds: float,
     loss: float | None,
     is_complete: bool = True,
+    num_asked: int = 0,
 ) -> ChangeRecord:
-    """The record of a change that has been made."""
+    """The record of a change that has been made.
+
+    Args:
+        model, layers: the model, and the layers that took part.
+        chosen: the flat indices of each layer's connections that changed.
+        seconds, loss, is_complete: see `ChangeRecord`.
+        num_asked: how many connections should change.
+    """
     changes = tuple(
         LayerChange(path, indices, layer.num_active)
         for path, layer, indices in zip(paths_of(model, layers), layers, chosen, strict=True)
@@ -133,4 +145,5 @@ def record(
         seconds,
         loss,
         is_complete,
+        max(0, num_asked - sum(map(len, chosen))) if is_complete else 0,
     )

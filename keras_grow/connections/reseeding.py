@@ -9,11 +9,13 @@ import tensorflow as tf
 
 from keras_grow.connections.acted_on import changeable_layers, check_policy, optimizer_of
 from keras_grow.connections.record import ChangeRecord, record
+from keras_grow.kernel_axes import KernelAxes
 from keras_grow.layers.growable import Growable
 from keras_grow.layers.initializers import draw
 from keras_grow.layers.paths import paths_of
 from keras_grow.optimizer_slots import reset_slots
 from keras_grow.policies.seeds import Seed
+from keras_grow.search.atoms import connections_of
 
 
 def reseed(
@@ -54,7 +56,11 @@ def reseed(
     optimizer = optimizer_of(model, optimizer, chosen_layers)
     drawn = []
     for layer, path in zip(chosen_layers, paths_of(model, chosen_layers), strict=True):
-        connections = np.asarray(seed(layer.axes, layer.num_active), np.int64)
+        axes, size = layer.axes, layer.atom_size
+        if size > 1:  # The seed chooses among atoms, as if each group were a unit.
+            axes = KernelAxes((axes.num_inputs, axes.num_units // size))
+        atoms = np.asarray(seed(axes, layer.num_active // size), np.int64)
+        connections = connections_of(tf.constant(atoms), size).numpy()
         if len(connections) != layer.num_active:
             raise ValueError(
                 f"A seed must choose as many connections as there are. Received: "

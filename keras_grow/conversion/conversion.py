@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from keras_grow.conversion.in_place import (
     InPlace,
@@ -22,6 +23,7 @@ from keras_grow.conversion.reach import (
     why_not_growable,
 )
 from keras_grow.conversion.starts import Starts
+from keras_grow.integers import checked_integer
 from keras_grow.layers.affine import Affine
 from keras_grow.layers.dense import GrowableDense
 from keras_grow.layers.dense_like import DenseLike
@@ -36,6 +38,7 @@ from keras_grow.policies.densities import (
     DensityDistribution,
     FanIn,
 )
+from keras_grow.search.atoms import splits_atoms
 from keras_grow.structure.cloning import (
     Inside,
     check_convertible,
@@ -167,6 +170,7 @@ def make_sparse(
     layers: LayerChoice = None,
     capacity: int | float | FanIn | Mapping[str, int | float | FanIn] | None = None,
     *,
+    group_size: int | None = None,
     verify: Any = True,
 ) -> keras.Model:
     """A copy of `model` in which layers are `SparseDense`, with weights and connections kept.
@@ -184,6 +188,9 @@ def make_sparse(
         capacity: how many connections each layer can hold: an integer, a density, a
             `keras_grow.densities.FanIn`, or a mapping from layer paths or names to these; by
             default, and for layers not in the mapping, as many as it has.
+        group_size: how many neighboring units of each layer share their inputs, as in
+            `SparseDense`; by default 1, and what it is in layers that are `SparseDense` already.
+            Layers whose active connections are not alike for all units of a group are refused.
         verify: as in `make_growable`.
 
     Returns:
@@ -193,7 +200,8 @@ def make_sparse(
         TypeError: if `model` is not a Keras 3 model.
         CopyDiffers: a `ValueError`, where a layer of the copy would compute something else.
         ValueError: for a subclassed or unbuilt model, one without layers to convert, capacities
-            below the active connections, and layers with arguments that a `SparseDense` refuses.
+            below the active connections, layers with arguments that a `SparseDense` refuses, and
+            those whose units don't share their inputs in groups of `group_size`.
 
     Example:
 
@@ -221,6 +229,12 @@ def make_sparse(
     named = capacity if isinstance(capacity, Mapping) else dict.fromkeys(chosen, capacity)
     capacities = by_layer(model, named, chosen, "`capacity` must name layers that are converted.")
     connections = {id(layer): connections_of(layer) for layer in chosen}
+    sizes = {
+        id(layer): getattr(layer, "group_size", 1) if group_size is None else group_size
+        for layer in chosen
+    }
+    if group_size is not None:
+        _check_groups(model, chosen, connections, checked_integer(group_size, "group_size"))
 
     def convert(layer: keras.Layer, inside: Inside) -> keras.Layer | None:
         if id(layer) not in connections:
@@ -231,6 +245,7 @@ def make_sparse(
             SparseDense,
             initial_density=count / axes_of(layer).size,
             capacity=capacities.get(layer),
+            group_size=sizes[id(layer)],
         )
 
     def transfer(old: keras.Layer, new: SparseDense) -> None:
@@ -240,6 +255,28 @@ def make_sparse(
     copy = clone_with(model, convert, transfer)
     check_copy(model, copy, verify)
     return copy
+
+
+def _check_groups(
+    model: keras.Model,
+    layers: Sequence[keras.Layer],
+    connections: Mapping[int, tuple[tf.Tensor, tf.Tensor]],
+    group_size: int,
+) -> None:
+    """Raises `ValueError` unless units of each layer share their inputs in groups of a size."""
+    for layer, path in zip(layers, paths_of(model, layers), strict=True):
+        if layer.units % group_size:
+            why = f"{layer.units} units"
+        elif splits_atoms(connections[id(layer)][0], group_size):
+            why = "active connections that lead from an input into a part of a group only"
+        else:
+            continue
+        raise ValueError(
+            "Units in groups must all read the same inputs. Received: "
+            f"group_size={group_size}, for layer {path!r} with {why}. Choose `layers` whose "
+            "connections are alike in each group, such as those of a `SparseDense` with this "
+            "`group_size`."
+        )
 
 
 def make_plain(model: keras.Model, *, in_place: bool = False, verify: Any = True) -> keras.Model:

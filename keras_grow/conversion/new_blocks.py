@@ -90,6 +90,7 @@ def _of_its_kind(layer: keras.Layer) -> dict[str, Any]:
         # A unit matrix has one connection more into each unit.
         capacity = layer.capacity / layer.num_connections + 1 / layer.units
         changes["capacity"] = min(1.0, capacity)
+        changes["group_size"] = 1  # Units of a group read the same; those of a unit matrix don't.
     return changes
 
 

@@ -193,4 +193,4 @@ def _place(layer: keras.Layer, connections: tf.Tensor) -> tf.Tensor:
     """Where the weights of some connections stand in `_weights(layer)`."""
     if not isinstance(layer, SparseDense):
         return connections
-    return tf.searchsorted(layer.active_connections()[0], connections, out_type=tf.int64)
+    return layer.slots_of(connections)

@@ -13,6 +13,7 @@ from keras_grow.kernel_axes import KernelAxes
 from keras_grow.layers.paths import layer_paths, paths_of
 from keras_grow.policies.scores import Score
 from keras_grow.policies.view import Connections
+from keras_grow.search.atoms import splits_atoms
 from keras_grow.search.measurements import Measurements
 from keras_grow.search.selection import Candidates
 
@@ -45,6 +46,8 @@ class Growable(keras.Layer, abc.ABC):
     Attributes:
         is_sparse: whether the layer holds its active connections only, so that nothing of its
             kernel's size should be made.
+        atom_size: how many connections can only come and go together: those at flat indices
+            a * atom_size and on, for each integer a.
         shows_activities: whether observers see the inputs that its kernel is applied to, and the
             output gradients.
         is_applied_everywhere: whether every connection is applied at all positions.
@@ -53,6 +56,7 @@ class Growable(keras.Layer, abc.ABC):
     """
 
     is_sparse: bool = False
+    atom_size: int = 1
     shows_activities: bool = True
     is_applied_everywhere: bool = True
     num_positions: int | None = 1
@@ -161,7 +165,9 @@ class Growable(keras.Layer, abc.ABC):
     def growth_candidates(
         self, count: int, score: Score, measured: Measurements, freed: tf.Tensor | None = None
     ) -> Candidates:
-        """The `count` dormant connections of largest score, in the order of their indices.
+        """The dormant connections of largest score, in the order of their indices.
+
+        They are `count` of them, or as many whole atoms as do not exceed it.
 
         Args:
             count: integer; more than there are takes all. Room for them is the caller's business.
@@ -173,7 +179,10 @@ class Growable(keras.Layer, abc.ABC):
 
     @abc.abstractmethod
     def pruning_candidates(self, count: int, score: Score, measured: Measurements) -> Candidates:
-        """The `count` active connections of smallest score, by index, the scores negated."""
+        """The active connections of smallest score, by index, the scores negated.
+
+        They are `count` of them, or as many whole atoms as do not exceed it.
+        """
 
     @abc.abstractmethod
     def grow_connections(
@@ -191,8 +200,9 @@ class Growable(keras.Layer, abc.ABC):
             The entries of the layer's variables whose optimizer slots must start afresh.
 
         Raises:
-            ValueError: for indices out of range, repeated or active, for more of them than
-                `num_free`, and for values that are not finite. The layer is left as it was.
+            ValueError: for indices out of range, repeated or active, for a part of an atom, for
+                more of them than `num_free`, and for values that are not finite. The layer is left
+                as it was.
         """
 
     @abc.abstractmethod
@@ -206,11 +216,12 @@ class Growable(keras.Layer, abc.ABC):
             The entries of the layer's variables whose optimizer slots must start afresh.
 
         Raises:
-            ValueError: for indices out of range, repeated or dormant. The layer is left as it was.
+            ValueError: for indices out of range, repeated or dormant, and for a part of an atom.
+                The layer is left as it was.
         """
 
     def check_indices(self, indices: tf.Tensor) -> tf.Tensor:
-        """`indices` as int64; raises `ValueError` unless flat, in range and each there once."""
+        """`indices` as int64; raises `ValueError` unless flat, in range, once each, whole atoms."""
         shape, indices = self.kernel_shape, tf.convert_to_tensor(indices)
         if indices.shape.rank != 1 or not (indices.dtype.is_integer or indices.shape == (0,)):
             raise ValueError(
@@ -232,6 +243,14 @@ class Growable(keras.Layer, abc.ABC):
                     "`indices` must name each connection once. Received: "
                     f"{len(indices) - len(unique)} repetitions among {len(indices)}"
                 )
+        if splits_atoms(indices, self.atom_size):
+            raise ValueError(
+                f"The connections of layer {self.name!r} come and go {self.atom_size} at a time: "
+                f"those at flat indices {self.atom_size} * a and on, for each integer a. Received: "
+                f"{len(indices)} `indices`, of some of these only a part. Name all, or make a copy "
+                "whose units have inputs of their own: `keras_grow.make_sparse(model, "
+                "group_size=1)`."
+            )
         return indices
 
     def check_values(

@@ -1,30 +1,32 @@
 """What layers that hold their active connections and nothing else share."""
 
+import abc
 import dataclasses
 import math
 import numbers
-import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import ops
 
 from keras_grow.integers import as_integer
 from keras_grow.kernel_axes import KernelAxes
 from keras_grow.layers.growable import Growable, StorageChange
 from keras_grow.layers.guarded import assign_unguarded, guard
 from keras_grow.layers.initializers import draw
-from keras_grow.layers.sparse_layout import Layout, array_names, why_no_layout
+from keras_grow.layers.slots import Slots
+from keras_grow.layers.sparse_candidates import best_to_grow, best_to_prune
+from keras_grow.layers.sparse_saving import save, saved_connections
 from keras_grow.layers.used_slots import UsedSlotsConstraint, UsedSlotsRegularizer
-from keras_grow.policies.densities import FanIn, initial_count, seed_connections
+from keras_grow.policies.densities import FanIn, initial_count, seed_connections, seed_evenly
 from keras_grow.policies.scores import Score
 from keras_grow.policies.statistics import Gradient
 from keras_grow.policies.view import Connections
+from keras_grow.search.atoms import connections_of
 from keras_grow.search.measurements import Measurements
-from keras_grow.search.selection import Candidates, best_candidates
-from keras_grow.search.tiled_search import best_dormant
+from keras_grow.search.selection import Candidates
 
 # Where the weight of a new connection came from.
 _NOWHERE = -1
@@ -33,10 +35,10 @@ _NOWHERE = -1
 class Sparse(Growable):
     """A growable layer of a two-dimensional kernel that stores its active connections in slots.
 
-    The weights of active connections stand in `values`, in the order of their flat indices; free
-    slots stand behind. A subclass sets `capacity`, `initial_density`, `seed`,
-    `kernel_initializer`, `kernel_regularizer` and `kernel_constraint`, calls `_add_connections`
-    when it is built, and multiplies with `values` and `_layout()`.
+    The weights of active connections stand in `values`, where its `Slots` say. A subclass sets
+    `capacity`, `initial_density`, `seed`, `kernel_initializer`, `kernel_regularizer` and
+    `kernel_constraint`, says which `Slots` it has, calls `_add_connections` when it is built, and
+    multiplies with `_product`.
     """
 
     is_sparse = True
@@ -45,6 +47,10 @@ class Sparse(Growable):
     initial_density: float | FanIn | None
     seed: int | None
     values: keras.Variable
+
+    @abc.abstractmethod
+    def _slots_for(self, shape: tuple[int, int], capacity: int) -> Slots:
+        """The slots for so many atoms of a kernel of a shape."""
 
     def _check_capacity(self):
         capacity = self.capacity
@@ -76,33 +82,40 @@ class Sparse(Growable):
             count = initial_count(self.initial_density, axes)
         else:
             count = min(int(capacity), axes.size)
-        capacity = count if capacity is None else min(int(capacity), axes.size)
-        self.capacity = max(1, capacity)
-        if count > self.capacity:
+        capacity = max(1, count if capacity is None else min(int(capacity), axes.size))
+        # Atoms are whole: fewer connections than asked for, but one atom where there are any.
+        size = self.atom_size
+        num_atoms, most = (max(n // size, min(n, 1)) for n in (count, capacity))
+        self.capacity = most * size
+        if num_atoms > most:
             raise ValueError(
                 f"`initial_density` asks for {count} connections of a kernel of shape {shape}, "
                 f"more than the capacity holds. Received: initial_density={self.initial_density!r},"
                 f" capacity={self.capacity}"
             )
         self._kernel_shape = shape
-        connections = seed_connections(axes, count, self.seed)
-        layout = Layout.of(connections, shape, self.capacity)
+        self._slots = slots = self._slots_for(shape, most)
+        # Groups with equally many atoms are multiplied fastest.
+        choose = seed_connections if size == 1 else seed_evenly
+        atoms = choose(KernelAxes((shape[0], shape[1] // size)), num_atoms, self.seed)
+        arrays, connections = slots.arrays(atoms), np.asarray(connections_of(atoms, size))
 
         def initial_values(_, dtype):
             values = draw(self.kernel_initializer, axes, connections, dtype)
-            return ops.pad(values, [[0, self.capacity - count]])
+            places = tf.reshape(slots.slots_of_atoms(arrays), [-1, 1])
+            return tf.scatter_nd(places, values, [slots.num_slots])
 
         regularizer = None
         if self.kernel_regularizer is not None:
             regularizer = UsedSlotsRegularizer(self, self.kernel_regularizer)
         self.values = self.add_weight(
             name="values",
-            shape=(self.capacity,),
+            shape=(slots.num_slots,),
             initializer=initial_values,
             regularizer=regularizer,
             constraint=UsedSlotsConstraint(self, self.kernel_constraint),
         )
-        for name, array in layout.arrays().items():
+        for name, array in arrays.items():
             variable = self.add_weight(
                 name=name,
                 shape=array.shape,
@@ -113,19 +126,36 @@ class Sparse(Growable):
             )
             # An attribute each: TensorFlow's checkpoints do not look into dicts.
             setattr(self, f"layout_{name}", variable)
-        guard(
-            self._layout(),
-            lambda arrays: why_no_layout(arrays, shape, self.capacity),
-            lambda: f"layer {self.name!r}",
-        )
+        self._array_names: Sequence[str] = tuple(arrays)
+        guard(self._layout(), slots.why_not, lambda: f"layer {self.name!r}")
 
     def is_used(self) -> tf.Tensor:
-        """Which slots hold a connection: bool of shape `(capacity,)`."""
+        """Which slots hold a connection: bool of the shape of `values`."""
         self._check_built()
-        return self.layout_inputs.value < self._kernel_shape[0]
+        return self._slots.is_used(self._arrays())
+
+    def slots_of(self, connections: tf.Tensor) -> tf.Tensor:
+        """Where in `values` the weights of some active connections stand.
+
+        Args:
+            connections: int64 of shape `(count,)`, their flat indices.
+        """
+        arrays = self._arrays()
+        numbers, places = connections // self.atom_size, connections % self.atom_size
+        atoms = tf.searchsorted(self._slots.atoms(arrays), numbers, out_type=tf.int64)
+        slots = tf.reshape(self._slots.slots_of_atoms(arrays), [-1])
+        return tf.gather(slots, atoms * self.atom_size + places)
+
+    def _product(self, inputs: tf.Tensor) -> tf.Tensor:
+        """The kernel applied to inputs of shape `(batch, inputs)`, in their dtype."""
+        return self._slots.product(inputs, tf.cast(self.values.value, inputs.dtype), self._arrays())
 
     def _layout(self) -> dict[str, keras.Variable]:
-        return {name: getattr(self, f"layout_{name}") for name in array_names()}
+        return {name: getattr(self, f"layout_{name}") for name in self._array_names}
+
+    def _arrays(self) -> dict[str, tf.Tensor]:
+        layout = self._layout().items()
+        return {name: tf.convert_to_tensor(variable.value) for name, variable in layout}
 
     def _check_built(self):
         if not hasattr(self, "values"):
@@ -150,30 +180,35 @@ class Sparse(Growable):
 
     @property
     def num_active(self):
-        return int(tf.math.count_nonzero(self.is_used()))
+        self._check_built()
+        return self.atom_size * int(self._slots.num_atoms(self._arrays()))
 
     @property
     def num_free(self):
         return min(self.capacity, self.num_connections) - self.num_active
 
     def active_connections(self):
-        count = self.num_active
-        flat = self.layout_inputs.value * self._kernel_shape[-1] + self.layout_units.value
-        flat = flat[:count]
+        atoms = self._active_atoms()
+        values = self._slots.weights(self.values.value, self._arrays())
+        return connections_of(atoms, self.atom_size), values
+
+    def _active_atoms(self) -> tf.Tensor:
+        self._check_built()
+        atoms = self._slots.atoms(self._arrays())
         # A checkpoint of TensorFlow's, put together from several, passes by every other check.
-        if tf.executing_eagerly() and not bool(tf.reduce_all(flat[1:] > flat[:-1])):
+        if tf.executing_eagerly() and not bool(tf.reduce_all(atoms[1:] > atoms[:-1])):
             raise ValueError(
                 f"Layer {self.name!r} holds connections out of order, or twice. Received: indices "
                 "that were not read as they were written. Load a sound checkpoint."
             )
-        return flat, self.values.value[:count]
+        return atoms
 
     def check_finite(self, path=None):
         bad = int(tf.math.count_nonzero(~tf.math.is_finite(self.values.value)))
         if bad:
             raise ValueError(
                 f"Layer {path or self.name!r} stores weights that are NaN or infinite. Received: "
-                f"{bad} of its {self.capacity} slots. Training has diverged, or weights were "
+                f"{bad} of its {len(self.values)} slots. Training has diverged, or weights were "
                 "assigned by hand; load a sound checkpoint."
             )
 
@@ -208,32 +243,23 @@ class Sparse(Growable):
     def growth_candidates(
         self, count: int, score: Score, measured: Measurements, freed: tf.Tensor | None = None
     ) -> Candidates:
-        active, _ = self.active_connections()
+        active, size = self._active_atoms(), self.atom_size
         if freed is not None:
-            active = tf.constant(np.setdiff1d(active, freed, assume_unique=True))
-        return best_dormant(
-            self.kernel_shape,
-            active,
-            count,
-            score,
-            measured.statistics,
-            l1=self.l1,
-            layer_index=measured.layer_index,
-            step=measured.step,
-            search=measured.search,
-        )
+            atoms = np.asarray(freed)[::size] // size
+            active = tf.constant(np.setdiff1d(active, atoms, assume_unique=True))
+        return best_to_grow(self.kernel_shape, size, active, count, score, measured, self.l1)
 
     def pruning_candidates(self, count: int, score: Score, measured: Measurements) -> Candidates:
-        connections = self.view(measured.seen_by(score))
-        count = min(count, len(connections.weight))
-        found = best_candidates(-score(connections), connections.active, count)
-        active, _ = self.active_connections()
-        return found._replace(indices=tf.gather(active, found.indices))
+        measured, active = measured.seen_by(score), self._active_atoms()
+        seen = self.view(measured)
+        return best_to_prune(
+            self.kernel_shape, self.atom_size, active, count, score, measured, seen
+        )
 
     def grow_connections(self, indices, values=None, gradient=None):
         indices = self.check_indices(indices)
-        active, _ = self.active_connections()
-        slots, is_active = _find(active, indices)
+        active = self._active_atoms()
+        _, is_active = _find(active, indices // self.atom_size)
         if bool(tf.reduce_any(is_active)):
             raise ValueError(
                 "Only dormant connections can be grown. Received: indices of active ones, such as "
@@ -247,94 +273,69 @@ class Sparse(Growable):
                 "with more slots: `keras_grow.make_sparse(model, capacity=...)`."
             )
         order = np.argsort(indices.numpy())
-        before, new = active.numpy(), indices.numpy()[order]
+        before, new = active.numpy(), indices.numpy()[order][:: self.atom_size] // self.atom_size
         insertions = np.searchsorted(before, new)
         came_from = np.insert(np.arange(len(before)), insertions, _NOWHERE)
         changes = self._hold(np.insert(before, insertions, new), came_from)
-        slots = insertions + np.arange(len(new))
+        slots = tf.gather(
+            self._slots.slots_of_atoms(self._arrays()), insertions + np.arange(len(new))
+        )
         values = tf.gather(values, order)
-        self.values.assign(tf.tensor_scatter_nd_update(self.values.value, slots[:, None], values))
+        self.values.assign(
+            tf.tensor_scatter_nd_update(self.values.value, tf.reshape(slots, [-1, 1]), values)
+        )
         return changes
 
     def prune_connections(self, indices):
         indices = self.check_indices(indices)
-        active, _ = self.active_connections()
-        slots, is_active = _find(active, indices)
+        active = self._active_atoms()
+        places, is_active = _find(active, indices // self.atom_size)
         if not bool(tf.reduce_all(is_active)):
             raise ValueError(
                 "Only active connections can be pruned. Received: indices of dormant ones, such as "
                 f"{indices[~is_active][:5].numpy()}, for layer {self.name!r}"
             )
-        came_from = np.delete(np.arange(len(active)), slots.numpy())
+        came_from = np.delete(np.arange(len(active)), places.numpy())
         return self._hold(active.numpy()[came_from], came_from)
 
-    def _hold(self, connections: np.ndarray, came_from: np.ndarray) -> list[StorageChange]:
-        """Holds other connections than before.
+    def _hold(self, atoms: np.ndarray, came_from: np.ndarray) -> list[StorageChange]:
+        """Holds other atoms than before.
 
         Args:
-            connections: their flat indices, int64, ascending.
-            came_from: the slot from which each keeps its weight, or `_NOWHERE`; it starts at 0.
+            atoms: their numbers, int64, ascending.
+            came_from: which of the atoms before each is, and keeps its weights, or `_NOWHERE`; it
+                starts at 0.
         """
         # Sorting runs on the host, in NumPy; weights and optimizer slots stay on their device.
-        num_before, num_now = self.num_active, len(connections)
-        moved_from = np.arange(self.capacity)
+        arrays = self._slots.arrays(atoms)
+        slots_before = self._slots.slots_of_atoms(self._arrays()).numpy()
+        slots_now = self._slots.slots_of_atoms(arrays).numpy()
+        moved_from = np.arange(self._slots.num_slots)
         stays = came_from != _NOWHERE
-        moved_from[:num_now][stays] = came_from[stays]
-        fresh = np.concatenate([np.flatnonzero(~stays), np.arange(num_now, num_before)])
+        moved_from[slots_now[stays]] = slots_before[came_from[stays]]
+        is_left = np.zeros(self._slots.num_slots, bool)
+        is_left[slots_before], is_left[slots_now] = True, False
+        fresh = np.concatenate([slots_now[~stays].reshape(-1), np.flatnonzero(is_left)])
         fresh, moved_from = tf.constant(fresh, tf.int64), tf.constant(moved_from, tf.int64)
         values = tf.gather(self.values.value, moved_from)
         zeros = tf.zeros(tf.shape(fresh), values.dtype)
         self.values.assign(tf.tensor_scatter_nd_update(values, fresh[:, None], zeros))
-        arrays = Layout.of(connections, self.kernel_shape, self.capacity).arrays()
         for name, variable in self._layout().items():
             assign_unguarded(variable, arrays[name])
         return [StorageChange(self.values, fresh, moved_from)]
 
     def save_own_variables(self, store):
-        connections, values = self.active_connections()
-        store["connections"], store["values"] = connections.numpy(), values.numpy()
-        # Rounded down, the mean of two files' connections may well look like other connections.
-        store["checksum"] = np.int64(_checksum(connections.numpy()))
-        if self.bias is not None:
-            store["bias"] = self.bias.numpy()
+        save(self, store)
 
     def load_own_variables(self, store):
-        expected = {"checksum", "connections", "values"}
-        expected |= {"bias"} if self.bias is not None else set()
-        if set(store.keys()) != expected:
-            raise ValueError(
-                f"Layer {self.name!r} expected saved arrays {sorted(expected)}. "
-                f"Received: {sorted(store.keys())}"
-            )
-        connections, values = np.asarray(store["connections"]), np.asarray(store["values"])
-        is_ascending = bool(np.all(np.diff(connections) > 0))
-        inside = len(connections) == 0 or (
-            connections[0] >= 0 and connections[-1] < self.num_connections
-        )
-        fits = connections.ndim == 1 and len(connections) <= self.capacity
-        if not (fits and is_ascending and inside and connections.shape == values.shape):
-            raise ValueError(
-                f"Layer {self.name!r}, a kernel of shape {self.kernel_shape} with a capacity of "
-                f"{self.capacity}, can't hold what was saved. Received: connections of shape "
-                f"{connections.shape}{'' if is_ascending and inside else ', out of range or order'}"
-                f", values of shape {values.shape}. Build it with the capacity of the saved one."
-            )
-        if int(store["checksum"][()]) != _checksum(connections):
-            raise ValueError(
-                f"Layer {self.name!r} was saved with other connections than the file holds. "
-                "Received: connections that do not match their checksum, as the mean of several "
-                "files has. To average models, convert them with `keras_grow.make_growable` first."
-            )
+        connections, values = saved_connections(self, store)
         if self.bias is not None:
             self.bias.assign(store["bias"])
-        self._hold(connections.astype(np.int64), np.full(len(connections), _NOWHERE))
-        missing = self.capacity - len(values)
-        self.values.assign(np.pad(values.astype(self.values.dtype), (0, missing)))
-
-
-def _checksum(connections: np.ndarray) -> int:
-    """32 bits that say of connections, and of their dtype, whether they are as they were saved."""
-    return zlib.crc32(connections.dtype.kind.encode() + connections.astype("<i8").tobytes())
+        atoms = connections[:: self.atom_size] // self.atom_size
+        self._hold(atoms, np.full(len(atoms), _NOWHERE))
+        stored = np.zeros(self.values.shape, self.values.dtype)
+        stored[self._slots.slots_of_atoms(self._arrays()).numpy().reshape(-1)] = values
+        self.values.assign(stored)
 
 
 def _find(active: tf.Tensor, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -189,13 +189,6 @@ class Layout:
         }
 
 
-def array_names() -> list[str]:
-    """The names of all arrays of a layout."""
-    rows = [field.name for field in dataclasses.fields(Rows)]
-    slots = [field.name for field in dataclasses.fields(Layout) if "_rows" not in field.name]
-    return [*slots, *(f"{side}_{name}" for side in ("unit", "input") for name in rows)]
-
-
 def why_no_layout(
     arrays: Mapping[str, np.ndarray], shape: tuple[int, int], capacity: int
 ) -> str | None:

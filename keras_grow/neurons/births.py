@@ -220,6 +220,7 @@ def _be_born(sides: list[Woken], optimizer: keras.Optimizer | None) -> None:
     """Wakes the connections."""
     needed: dict[Growable, int] = {}
     for layer, indices, _ in sides:
+        layer.check_indices(indices)
         needed[layer] = needed.get(layer, 0) + len(indices)
     for layer, number in needed.items():
         if number > layer.num_free:

@@ -22,11 +22,16 @@ def filter_of(filtering: Filter, unit: int) -> Side:
 
 
 def check_room(sides: Sequence[Sequence[Side]]) -> None:
-    """Raises `CapacityUsedUp` if a sparse layer has too few free slots for all maps."""
+    """Raises `CapacityUsedUp` if a sparse layer has too few free slots for all maps.
+
+    Raises `ValueError` if it has connections that come and go together, and a map brings a part.
+    """
     needed: dict[Any, int] = {}
     for of_map in sides:
         for layer, indices in of_map:
             needed[layer] = needed.get(layer, 0) + len(indices)
+            if isinstance(layer, Growable):
+                layer.check_indices(indices)
     for layer, number in needed.items():
         if number > layer.num_free:
             raise CapacityUsedUp(

@@ -150,6 +150,26 @@ def seed_connections(kernel: KernelAxes, count: int, seed: int | None = None) ->
     return connections
 
 
+def seed_evenly(kernel: KernelAxes, count: int, seed: int | None = None) -> np.ndarray:
+    """Random connections to start with, equally many into each unit, or one more into some.
+
+    Args:
+        kernel: the axes of the kernel, inputs and units.
+        count, seed: see `seed_connections`.
+
+    Returns:
+        The flat indices of exactly `count` connections, int64, ascending.
+    """
+    if seed is None:
+        seed = np.random.randint(2**31)
+    random = np.random.default_rng(seed)
+    counts = np.full(kernel.num_units, count // kernel.num_units)
+    counts[random.permutation(kernel.num_units)[: count % kernel.num_units]] += 1
+    inputs = [random.choice(kernel.fan_in, n, replace=False, shuffle=False) for n in counts]
+    units = np.repeat(np.arange(kernel.num_units), counts)
+    return np.sort(kernel.into(units, np.concatenate(inputs)))
+
+
 def seed_mask(kernel: KernelAxes, count: int, seed: int | None = None) -> np.ndarray:
     """A random mask with exactly `count` active connections, those of `seed_connections`.
 

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
+from keras_grow.search.atoms import connections_of
 from keras_grow.search.flat_arrays import (
     as_tensor,
     in_parts,
@@ -14,7 +16,7 @@ from keras_grow.search.flat_arrays import (
     taken,
     true_positions,
 )
-from keras_grow.search.ranking import largest, ranked
+from keras_grow.search.ranking import largest, largest_first, ranked
 
 
 class Candidates(NamedTuple):
@@ -22,13 +24,20 @@ class Candidates(NamedTuple):
 
     Attributes:
         scores: floats of shape `(count,)`.
-        indices: int64 of shape `(count,)`, flat, ascending.
+        indices: int64 of shape `(count,)`, flat, ascending; where connections come and go in atoms,
+            the numbers of these.
         is_complete: whether all candidates were ranked.
+        atom_size: how many connections each stands for.
     """
 
     scores: tf.Tensor
     indices: tf.Tensor
     is_complete: bool = True
+    atom_size: int = 1
+
+    def connections(self) -> tf.Tensor:
+        """The flat indices of all their connections, int64, ascending."""
+        return connections_of(self.indices, self.atom_size)
 
 
 def best_candidates(scores: tf.Tensor, is_candidate: tf.Tensor, count: int) -> Candidates:
@@ -78,27 +87,54 @@ def _check_finite(scores: tf.Tensor, is_candidate: tf.Tensor) -> None:
 
 
 def merge(of_layers: Sequence[Candidates], count: int) -> list[tf.Tensor]:
-    """Chooses the `count` best candidates of several layers.
+    """Chooses the best candidates of several layers, `count` connections.
+
+    Where connections come and go in atoms, these are taken in the order of their scores; one that
+    would exceed the count is passed over, and smaller ones of other layers may fill the rest.
 
     Args:
         of_layers: one per layer, in the order of the layers, each of its layer's best
             connections, as many as it has or `count`; fewer where a search was cut short.
-        count: integer, how many to choose in all.
+        count: integer, how many connections to choose in all; of atoms, at most.
 
     Returns:
-        The chosen flat indices of each layer, int64, ascending. Ties go to the earlier layer,
-        then the lower index.
+        The flat indices of the chosen connections of each layer, int64, ascending. Ties go to the
+        earlier layer, then the lower index.
     """
     sizes = [len(of_layer.indices) for of_layer in of_layers]
-    if count >= sum(sizes):
-        return [of_layer.indices for of_layer in of_layers]
+    atom_sizes = [of_layer.atom_size for of_layer in of_layers]
+    if count >= sum(n * size for n, size in zip(sizes, atom_sizes)):
+        return [of_layer.connections() for of_layer in of_layers]
     # Layers of different precision compete; the widest holds every score exactly.
     is_double = any(of_layer.scores.dtype == tf.float64 for of_layer in of_layers)
     dtype = tf.float64 if is_double else tf.float32
     scores = tf.concat([tf.cast(of_layer.scores, dtype) for of_layer in of_layers], axis=0)
     # Positions run by layer, then index.
-    chosen = in_parts(largest(ranked(scores), count), sizes)
+    if set(atom_sizes) == {1}:
+        best = largest(ranked(scores), count)
+    else:
+        order = np.asarray(largest_first(ranked(scores), len(scores)))
+        best = np.sort(_fitting(order, np.repeat(atom_sizes, sizes)[order], count))
+        best = in_place(tf.constant(best))
     return [
-        taken(of_layer.indices, positions)
-        for of_layer, positions in zip(of_layers, chosen, strict=True)
+        connections_of(taken(of_layer.indices, positions), of_layer.atom_size)
+        for of_layer, positions in zip(of_layers, in_parts(best, sizes), strict=True)
     ]
+
+
+def _fitting(order: np.ndarray, sizes: np.ndarray, most: int) -> np.ndarray:
+    """Takes one after the other, passing over each that would exceed `most` in all.
+
+    Args:
+        order: what to take, of shape `(count,)`.
+        sizes: how much each counts, likewise.
+        most: how much there may be in all.
+    """
+    taken_so_far = [order[:0]]
+    while len(order):  # Once for each size at most: what did not fit will not fit later.
+        num_fitting = int(np.searchsorted(np.cumsum(sizes), most, side="right"))
+        taken_so_far.append(order[:num_fitting])
+        most -= int(sizes[:num_fitting].sum())
+        still_fits = np.flatnonzero(sizes[num_fitting:] <= most) + num_fitting
+        order, sizes = order[still_fits], sizes[still_fits]
+    return np.concatenate(taken_so_far)

@@ -20,6 +20,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_grow.layers.growable import Growable
 from keras_grow.layers.kernel_types import inner_kernels
 from keras_grow.structure.graph import Graph, Step, Stream, UnitsNotFollowed
 from keras_grow.structure.kernels import attribute_of, has_kernel, holders_of, reversed_of
@@ -157,7 +158,8 @@ class UnitGraph:
         taken: for each call the units that it needs as they are, beside those that it follows.
         fixed: for each call that may mix units, or makes them in an unknown way: why, and the
             numbers of all units that it reads and makes.
-        mixed: for each call of a layer with a kernel whose activation mixes units: their numbers.
+        mixed: for each call of a layer with a kernel whose units can't come and go one by one, as
+            its activation mixes them or they share their inputs: their numbers.
         roots: for each unit the lowest number of those it is tied to: int64.
 
     Raises:
@@ -259,7 +261,7 @@ class UnitGraph:
         self.taken[step] = np.concatenate([np.zeros(0, np.int64), *taken])
         if isinstance(wiring, OneKernel):
             self.kernels.setdefault(id(step.layer), []).append(step)
-            if not self.keeps_apart(step.layer):
+            if not self.keeps_apart(step.layer) or _atom_size(step.layer) > 1:
                 self.mixed[step] = step.outputs[0].units
         streams = {**sides, **here}
         self.calls[step] = [
@@ -438,7 +440,7 @@ class UnitGraph:
         found = [
             *(("units of an output layer are the model's answer", each.units) for each in answers),
             *(("units of an input are what the model is given", each.units) for each in given),
-            *((f"the activation of {step.path!r} mixes them", x) for step, x in self.mixed.items()),
+            *((self._why_mixed(step), units) for step, units in self.mixed.items()),
             *((f"{step.path!r} needs them as they are", x) for step, x in self.taken.items()),
             *(
                 (f"{step.path!r} ({type(step.layer).__name__}) in the way: {why}", units)
@@ -450,6 +452,16 @@ class UnitGraph:
             for kind in np.unique(of_unit[units]).tolist():
                 reasons.setdefault(kind, why)
         return reasons
+
+    def _why_mixed(self, step: Step) -> str:
+        if self.keeps_apart(step.layer):
+            return f"those of {step.path!r} share their inputs in groups of {step.layer.atom_size}"
+        return f"the activation of {step.path!r} mixes them"
+
+
+def _atom_size(layer: keras.Layer) -> int:
+    """How many connections of a layer with a kernel can only come and go together."""
+    return layer.atom_size if isinstance(layer, Growable) else 1
 
 
 def groups(model: keras.Model) -> tuple[Group, ...]:

@@ -58,7 +58,7 @@ class Case:
     def is_active(self, layer):
         """Which entries of the stored variable stand for active connections: a bool array."""
         if layer.is_sparse:
-            return np.arange(layer.capacity) < layer.num_active
+            return layer.is_used().numpy()
         return layer.kernel_mask.numpy()
 
     def contaminate(self, model, value):

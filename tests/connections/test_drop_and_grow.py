@@ -323,3 +323,63 @@ def test_shares_are_in_proportion_and_within_their_limits():
     assert in_proportion(10, [0.0, 0.0], [20, 3]) == [7, 3]
     assert in_proportion(10, [1.0, 0.0], [4, 20]) == [4, 6]
     assert in_proportion(0, [1.0], [4]) == [0]
+
+
+@pytest.fixture
+def shared(data):
+    """A network of which the first layer's units share their inputs in groups of 4."""
+    model = keras.Sequential(
+        [
+            keras.Input((_WIDTHS[0],)),
+            keras_grow.SparseDense(16, "tanh", initial_density=0.3, group_size=4, seed=1, name="a"),
+            keras_grow.SparseDense(3, "softmax", initial_density=0.3, capacity=1.0, seed=2),
+        ]
+    )
+    model.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
+    model.fit(*data, epochs=3, verbose=0)
+    return model
+
+
+def _of_groups(array):
+    """Root mean squares over groups of 4 units."""
+    return np.sqrt(np.mean(np.square(array.reshape(len(array), -1, 4)), axis=-1))
+
+
+def test_units_that_share_inputs_exchange_them_together(shared, data):
+    state = _State(shared, data)
+    active = state.active[0].reshape(12, 4, 4).all(-1)
+    count = int(0.4 * 4 * active.sum()) // 4
+    kept = _drop_smallest(_of_groups(state.kernels[0]), active, count)
+    expected = _grow_largest(_of_groups(state.gradients[0]), kept, count)
+    drop_and_grow(shared, data, fraction=0.4)
+    np.testing.assert_array_equal(_masks(shared)[0], np.repeat(expected, 4, axis=1))
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        sparse_training.SET(),
+        sparse_training.SNFS(),
+        sparse_training.GraNet(),
+        sparse_training.CannistraciHebb(),
+        sparse_training.CannistraciHebb(statistics.CH3L3p(), drop=scores.RelativeImportance()),
+    ],
+)
+@pytest.mark.parametrize("search", [None, keras_grow.SampledSearch(ratio=0.5)])
+def test_no_method_splits_a_group(shared, data, method, search):
+    before = sum(mask.sum() for mask in _masks(shared))
+    drop_and_grow(shared, data, fraction=0.5, method=method, search=search)
+    by_group = _masks(shared)[0].reshape(12, 4, 4)
+    np.testing.assert_array_equal(by_group.any(-1), by_group.all(-1))
+    assert sum(mask.sum() for mask in _masks(shared)) == before
+
+
+def test_a_seed_chooses_whole_groups():
+    layer = keras_grow.SparseDense(16, initial_density=0.3, group_size=4)
+    model = keras.Sequential([keras.Input((12,)), layer])
+    before = layer.num_active
+    keras_grow.reseed(model, keras_grow.seeds.ReceptiveField(0.0))
+    (mask,) = _masks(model)
+    by_group = mask.reshape(12, 4, 4)
+    np.testing.assert_array_equal(by_group.any(-1), by_group.all(-1))
+    assert mask.sum() == before

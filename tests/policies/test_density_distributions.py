@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keras_grow.policies.densities import ErdosRenyi, Uniform, exact_count, exact_counts
+from keras_grow.kernel_axes import KernelAxes
+from keras_grow.policies.densities import (
+    ErdosRenyi,
+    Uniform,
+    exact_count,
+    exact_counts,
+    seed_evenly,
+)
 
 _SHAPES = st.lists(
     st.lists(st.integers(1, 40), min_size=2, max_size=4).map(tuple), min_size=1, max_size=5
@@ -86,3 +93,14 @@ def test_layers_that_stay_as_they_are_give_nothing():
     assert exact_counts([0.1] * 3, [40, 30, 4], least=[4, 0, 0]) == [4, 2, 1]
     assert exact_counts([0.1] * 3, [40, 30, 4], most=[40, 30, 0]) == [4, 3, 0]
     assert exact_counts([0.1] * 2, [4, 4]) == [1, 1]
+
+
+@pytest.mark.parametrize("count", [0, 1, 9, 10, 37, 100])
+def test_seeds_spread_evenly_lead_into_all_units_alike(count):
+    axes = KernelAxes((10, 10))
+    connections = seed_evenly(axes, count, seed=0)
+    assert len(np.unique(connections)) == count
+    counts = axes.count_by_unit(connections)
+    assert counts.max() - counts.min() <= 1
+    np.testing.assert_array_equal(seed_evenly(axes, count, seed=0), connections)
+    assert np.all(np.diff(connections) > 0)
