@@ -1,7 +1,7 @@
 """Keras networks that grow to the size they need.
 
 Here are the layers, verbs and callbacks. Policies, results and errors stand in modules of their
-own: `scores`, `statistics`, `start_values`, `densities`, `seeds`, `sparse_training`,
+own: `scores`, `statistics`, `start_values`, `densities`, `seeds`, `patterns`, `sparse_training`,
 `neuron_initializers`, `neuron_scores`, `budgets`, `kernel_types`, `unit_rules`, `formats`,
 `storages`; `records`; `errors`. `areas` and `synthesis` are rooms for more of NeST, `plotting`
 one for figures.
@@ -56,7 +56,15 @@ from keras_grow.neurons.dead import remove_dead_neurons
 from keras_grow.neurons.feature_maps import grow_feature_maps
 from keras_grow.neurons.latencies import measure_latencies
 from keras_grow.neurons.pruning import prune_neurons
-from keras_grow.policies import densities, scores, seeds, sparse_training, start_values, statistics
+from keras_grow.policies import (
+    densities,
+    patterns,
+    scores,
+    seeds,
+    sparse_training,
+    start_values,
+    statistics,
+)
 from keras_grow.report import report
 from keras_grow.search.sampled_search import SampledSearch
 from keras_grow.search.tiled_search import TiledSearch
@@ -121,6 +129,7 @@ __all__ = [
     "measure_latencies",
     "neuron_initializers",
     "neuron_scores",
+    "patterns",
     "plan_conversion",
     "plotting",
     "prune",

@@ -24,6 +24,7 @@ from keras_grow.layers.growable import Growable
 from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.optimizer_slots import reset_slots
 from keras_grow.policies.densities import DensityDistribution
+from keras_grow.policies.patterns import Pattern
 from keras_grow.policies.scores import Magnitude, Score
 from keras_grow.search.atoms import connections_of
 from keras_grow.search.flat_arrays import in_place, num_true, taken, true_positions
@@ -45,6 +46,7 @@ def prune(
     count: int | None = None,
     density: float | DensityDistribution | None = None,
     threshold: float | None = None,
+    pattern: Pattern | None = None,
     per_layer: bool = False,
     layers: Sequence[str | Growable] | None = None,
     score: Score | None = None,
@@ -70,6 +72,9 @@ def prune(
             that are sparser already stay.
         threshold: instead of these, the score below which connections are pruned, in all layers; a
             layer all of whose scores are below it keeps its best.
+        pattern: instead of these, what each layer's connections must lie in, such as
+            `keras_grow.patterns.NM(2, 4)` or `keras_grow.patterns.Blocks(4, 4, density=0.3)`: those
+            go whose going costs least.
         per_layer: whether connections compete within each layer only.
         layers: growable layers, or their paths or names; by default every trainable growable layer.
         score: what ranks connections, by default `keras_grow.scores.Magnitude()`.
@@ -104,10 +109,12 @@ def prune(
     score = Magnitude() if score is None else score
     check_policy(score, Score, "score")
     groups: list[Group] = []
-    if threshold is None:
-        groups = counts_to_change(model, chosen_layers, count, density, per_layer, grows=False)
-    else:
+    if pattern is not None:
+        _check_pattern(pattern, chosen_layers, count, density, threshold)
+    elif threshold is not None:
         _check_threshold(threshold, count, density)
+    else:
+        groups = counts_to_change(model, chosen_layers, count, density, per_layer, grows=False)
     optimizer = optimizer_of(model, optimizer, chosen_layers)
     measured, loss = measure_statistics(
         model, data, chosen_layers, [score], meter=meter, optimizer=optimizer
@@ -116,10 +123,12 @@ def prune(
     def candidates_of(layer: Growable, count: int) -> Candidates:
         return layer.pruning_candidates(count, score, measured[layer])
 
-    if threshold is None:
-        chosen, _ = choose(groups, candidates_of)
-    else:
+    if pattern is not None:
+        chosen = _beyond(pattern, chosen_layers, candidates_of)
+    elif threshold is not None:
         chosen = _below(threshold, chosen_layers, candidates_of)
+    else:
+        chosen, _ = choose(groups, candidates_of)
     compete = threshold is not None or len(groups) == 1 < len(chosen_layers)
     cut_off = CutOffWarning(model, chosen_layers if compete else [])
     for layer, indices in zip(chosen_layers, chosen, strict=True):
@@ -127,6 +136,41 @@ def prune(
     cut_off.warn(_ADVICE_TOGETHER if compete else _ADVICE_PER_LAYER, stacklevel=2)
     seconds = time.perf_counter() - started
     return record(model, chosen_layers, chosen, seconds, loss, num_asked=num_asked(groups))
+
+
+def _check_pattern(pattern: Any, layers: Sequence[Growable], *amounts: Any) -> None:
+    check_policy(pattern, Pattern, "pattern")
+    if any(amount is not None for amount in amounts):
+        raise ValueError(
+            "Pass exactly one of `count`, `density`, `threshold` and `pattern`. Received: pattern "
+            f"and count, density, threshold = {amounts}"
+        )
+    in_groups = [layer.name for layer in layers if layer.atom_size > 1]
+    if in_groups:
+        raise ValueError(
+            "Connections that come and go in groups have a pattern already. Received: layers "
+            f"{in_groups} with a `group_size`. Name others by `layers=`."
+        )
+
+
+def _beyond(
+    pattern: Pattern,
+    layers: Sequence[Growable],
+    candidates_of: Callable[[Growable, int], Candidates],
+) -> list[tf.Tensor]:
+    """The active connections of each layer that have no place in a pattern."""
+    chosen = []
+    for layer in layers:
+        found = candidates_of(layer, layer.num_active)
+        indices = found.indices.numpy()
+        goes = pattern.surplus(layer.axes, indices, -found.scores.numpy())
+        chosen.append(tf.constant(indices[goes], tf.int64))
+    if not any(map(len, chosen)):
+        raise NothingToChange(
+            f"There is nothing to prune: all active connections lie in the pattern. Received: "
+            f"pattern={pattern!r} for layers {[layer.name for layer in layers]}"
+        )
+    return chosen
 
 
 def _check_threshold(threshold: float, count: Any, density: Any) -> None:
