@@ -19,6 +19,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from keras_grow.layers.checked_saving import CheckedSaving
 from keras_grow.layers.growable import Growable, StorageChange
 from keras_grow.layers.initializers import ActiveFanIn
 from keras_grow.layers.observer import current_observer
@@ -69,7 +70,7 @@ class ActiveConstraint(keras.constraints.Constraint):
         return kernel
 
 
-class Masked(Growable):
+class Masked(CheckedSaving, Growable):
     """A growable layer that stores a whole kernel and a bool mask, True = active.
 
     A subclass says what is stored: it makes the trainable variables in `_add_kernel`, and the

@@ -5,10 +5,11 @@ import tensorflow as tf
 from keras import ops
 
 from keras_grow.integers import as_integer
+from keras_grow.layers.checked_saving import CheckedSaving
 
 
 @keras.saving.register_keras_serializable(package="keras_grow")
-class MeanOnlyBatchNormalization(keras.layers.Layer):
+class MeanOnlyBatchNormalization(CheckedSaving):
     r"""Subtracts the mean over the batch, and does not divide by the deviation.
 
     $$ y = t - \mu[t] + \beta $$

@@ -1,11 +1,11 @@
 """What a sparse layer writes to files of Keras's: its connections, and nothing of their storage."""
 
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from keras_grow.layers.checked_saving import check, checksum
 from keras_grow.search.atoms import splits_atoms
 
 
@@ -13,10 +13,10 @@ def save(layer: Any, store: Any) -> None:
     """Writes the connections of a sparse layer, their weights and its bias to a store."""
     connections, values = layer.active_connections()
     store["connections"], store["values"] = connections.numpy(), values.numpy()
-    # Rounded down, the mean of two files' connections may well look like other connections.
-    store["checksum"] = np.int64(_checksum(connections.numpy()))
     if layer.bias is not None:
         store["bias"] = layer.bias.numpy()
+    # Rounded down, the mean of two files' connections may well look like other connections.
+    store["checksum"] = np.int64(checksum(_in_order(store)))
 
 
 def saved_connections(layer: Any, store: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -45,12 +45,7 @@ def saved_connections(layer: Any, store: Mapping[str, Any]) -> tuple[np.ndarray,
             f"{connections.shape}{'' if is_ascending and inside else ', out of range or order'}"
             f", values of shape {values.shape}. Build it with the capacity of the saved one."
         )
-    if int(store["checksum"][()]) != _checksum(connections):
-        raise ValueError(
-            f"Layer {layer.name!r} was saved with other connections than the file holds. "
-            "Received: connections that do not match their checksum, as the mean of several "
-            "files has. To average models, convert them with `keras_grow.make_growable` first."
-        )
+    check(layer.name, store["checksum"], _in_order(store))
     connections = connections.astype(np.int64)
     if splits_atoms(connections, layer.atom_size):
         raise ValueError(
@@ -61,6 +56,6 @@ def saved_connections(layer: Any, store: Mapping[str, Any]) -> tuple[np.ndarray,
     return connections, values
 
 
-def _checksum(connections: np.ndarray) -> int:
-    """32 bits that say of connections, and of their dtype, whether they are as they were saved."""
-    return zlib.crc32(connections.dtype.kind.encode() + connections.astype("<i8").tobytes())
+def _in_order(store: Mapping[str, Any]) -> list[np.ndarray]:
+    """The arrays that a checksum is of."""
+    return [np.asarray(store[name]) for name in sorted(store.keys()) if name != "checksum"]
