@@ -208,7 +208,7 @@ class Sparse(Growable):
         if bad:
             raise ValueError(
                 f"Layer {path or self.name!r} stores weights that are NaN or infinite. Received: "
-                f"{bad} of its {len(self.values)} slots. Training has diverged, or weights were "
+                f"{bad} of its {self._slots.num_slots} slots. Training has diverged, or weights were "
                 "assigned by hand; load a sound checkpoint."
             )
 

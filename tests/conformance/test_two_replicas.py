@@ -20,7 +20,7 @@ import keras
 import keras_grow
 from tests.conformance.conftest import LAYERS
 
-(case,) = (case for case in LAYERS if case.layer_class.__name__ == sys.argv[1])
+(case,) = (case for case in LAYERS if case.name == sys.argv[1])
 penalties = {"kernel_constraint": case.constraint or "max_norm", "kernel_regularizer": "l2"}
 random = np.random.default_rng(5)
 x, y = random.normal(size=(32, 8)).astype("float32"), random.normal(size=(32, 3)).astype("float32")
@@ -61,7 +61,7 @@ print("both replicas alike,", sum(layer.num_active for layer in layers), "active
 
 @pytest.mark.slow
 def test_both_replicas_train_and_grow_as_one_device_does(case):
-    command = [sys.executable, "-c", _PROGRAM, case.layer_class.__name__]
+    command = [sys.executable, "-c", _PROGRAM, case.name]
     root = pathlib.Path(__file__).parents[2]
     done = subprocess.run(command, capture_output=True, text=True, cwd=root, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
