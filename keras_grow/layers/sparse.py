@@ -208,8 +208,8 @@ class Sparse(Growable):
         if bad:
             raise ValueError(
                 f"Layer {path or self.name!r} stores weights that are NaN or infinite. Received: "
-                f"{bad} of its {self._slots.num_slots} slots. Training has diverged, or weights were "
-                "assigned by hand; load a sound checkpoint."
+                f"{bad} of its {self._slots.num_slots} slots. Training has diverged, or weights "
+                "were assigned by hand; load a sound checkpoint."
             )
 
     def view(self, measured: Measurements, indices: tf.Tensor | None = None) -> Connections:
