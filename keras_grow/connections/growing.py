@@ -54,7 +54,8 @@ def grow(
             of batches. Not needed by a score that measures nothing.
         count: positive integer, how many connections to grow, of all layers together or of each
             layer with `per_layer`. More than there are dormant, or sparse layers have room for,
-            takes all.
+            takes all. Of layers with a `group_size`, whole groups grow, and so at most `count`
+            connections; the record says how many fewer.
         density: instead of `count`, the density to reach, in (0, 1], of all layers together or of
             each layer with `per_layer`; or a distribution such as
             `keras_grow.densities.ErdosRenyi`. Layers that are denser already stay.

@@ -64,7 +64,8 @@ def prune(
     Args:
         model: a built model with growable layers.
         count: positive integer, how many connections to prune, of all layers together or of each
-            layer with `per_layer`.
+            layer with `per_layer`. Of layers with a `group_size`, whole groups go, and so at most
+            `count` connections, however they are asked for; the record says how many fewer.
         density: instead of `count`, the density to reach, in (0, 1], of all layers together or of
             each layer with `per_layer`; or a distribution such as
             `keras_grow.densities.ErdosRenyi`. Counts are the nearest integers, but where that is

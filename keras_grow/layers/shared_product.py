@@ -97,12 +97,14 @@ def shared_matmul(
                 of_rows = by_group
                 if not form.has_one_each:
                     of_rows = tf.gather(by_group, row_groups[: form.num_rows])
-                of_values = tf.matmul(form.in_rows(gathered), of_rows)
+                of_gathered = tf.matmul(form.in_rows(weights), of_rows, transpose_b=True)
                 num_used = form.num_rows * form.width
+                # The sums of one run on a single core, while the other's product is computed.
+                with tf.control_dependencies([of_gathered]):
+                    of_values = tf.matmul(form.in_rows(gathered), of_rows)
                 of_values = tf.reshape(of_values, [num_used, group_size])
                 if num_used < num_places:
                     of_values = tf.pad(of_values, [[0, num_places - num_used], [0, 0]])
-                of_gathered = tf.matmul(form.in_rows(weights), of_rows, transpose_b=True)
                 of_gathered = tf.reshape(of_gathered, [num_used, -1])
                 return _sum(of_gathered, place_inputs[:num_used], num_inputs + 1), of_values
 

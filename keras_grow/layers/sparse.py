@@ -3,7 +3,6 @@
 import abc
 import dataclasses
 import math
-import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,8 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_grow.integers import as_integer
 from keras_grow.kernel_axes import KernelAxes
+from keras_grow.layers.capacity import atoms_to_start_with
 from keras_grow.layers.growable import Growable, StorageChange
 from keras_grow.layers.guarded import assign_unguarded, guard
 from keras_grow.layers.initializers import draw
@@ -20,7 +19,7 @@ from keras_grow.layers.slots import Slots
 from keras_grow.layers.sparse_candidates import best_to_grow, best_to_prune
 from keras_grow.layers.sparse_saving import save, saved_connections
 from keras_grow.layers.used_slots import UsedSlotsConstraint, UsedSlotsRegularizer
-from keras_grow.policies.densities import FanIn, initial_count, seed_connections, seed_evenly
+from keras_grow.policies.densities import FanIn, seed_connections, seed_evenly
 from keras_grow.policies.scores import Score
 from keras_grow.policies.statistics import Gradient
 from keras_grow.policies.view import Connections
@@ -52,47 +51,11 @@ class Sparse(Growable):
     def _slots_for(self, shape: tuple[int, int], capacity: int) -> Slots:
         """The slots for so many atoms of a kernel of a shape."""
 
-    def _check_capacity(self):
-        capacity = self.capacity
-        if capacity is None and self.initial_density is None:
-            raise ValueError(
-                "A sparse layer needs to know how many connections to hold. Received: neither "
-                "`capacity` nor `initial_density`. Pass "
-                "`capacity=keras_grow.densities.FanIn(32)`, a number of connections, or a density."
-            )
-        count = as_integer(capacity)
-        if count is not None:
-            self.capacity = count  # A configuration is written with Python's own.
-        is_number = isinstance(capacity, numbers.Real) and not isinstance(capacity, bool)
-        is_density = count is None and is_number and 0 < capacity <= 1
-        if not (capacity is None or is_density or isinstance(capacity, FanIn)) and not (
-            count is not None and count > 0
-        ):
-            raise ValueError(
-                "`capacity` must be a positive integer (connections), a float from 0 to 1 (a "
-                f"density) or a keras_grow.densities.FanIn. Received: capacity={capacity!r}"
-            )
-
     def _add_connections(self, shape: tuple[int, int]) -> None:
         """Creates the variables, with the connections that the layer starts with."""
-        capacity, axes = self.capacity, KernelAxes(shape)
-        if isinstance(capacity, (float, FanIn)):
-            capacity = initial_count(capacity, axes)
-        if self.initial_density is not None:
-            count = initial_count(self.initial_density, axes)
-        else:
-            count = min(int(capacity), axes.size)
-        capacity = max(1, count if capacity is None else min(int(capacity), axes.size))
-        # Atoms are whole: fewer connections than asked for, but one atom where there are any.
-        size = self.atom_size
-        num_atoms, most = (max(n // size, min(n, 1)) for n in (count, capacity))
+        axes, size = KernelAxes(shape), self.atom_size
+        num_atoms, most = atoms_to_start_with(self.capacity, self.initial_density, axes, size)
         self.capacity = most * size
-        if num_atoms > most:
-            raise ValueError(
-                f"`initial_density` asks for {count} connections of a kernel of shape {shape}, "
-                f"more than the capacity holds. Received: initial_density={self.initial_density!r},"
-                f" capacity={self.capacity}"
-            )
         self._kernel_shape = shape
         self._slots = slots = self._slots_for(shape, most)
         # Groups with equally many atoms are multiplied fastest.
@@ -208,8 +171,8 @@ class Sparse(Growable):
         if bad:
             raise ValueError(
                 f"Layer {path or self.name!r} stores weights that are NaN or infinite. Received: "
-                f"{bad} of its {len(self.values)} slots. Training has diverged, or weights were "
-                "assigned by hand; load a sound checkpoint."
+                f"{bad} of its {self._slots.num_slots} slots. Training has diverged, or weights "
+                "were assigned by hand; load a sound checkpoint."
             )
 
     def view(self, measured: Measurements, indices: tf.Tensor | None = None) -> Connections:

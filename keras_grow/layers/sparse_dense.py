@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from keras_grow.layers.affine import checked_size
+from keras_grow.layers.capacity import checked_capacity
 from keras_grow.layers.dense_like import DenseLike
 from keras_grow.layers.exporters import refuse_other_exporters
 from keras_grow.layers.initializers import ActiveFanIn
@@ -153,8 +154,7 @@ class SparseDense(Sparse, DenseLike):
             )
         if isinstance(capacity, dict):
             capacity = keras.saving.deserialize_keras_object(capacity)
-        self.capacity = capacity
-        self._check_capacity()
+        self.capacity = checked_capacity(capacity, self.initial_density)
         if isinstance(self.kernel_regularizer, keras.regularizers.OrthogonalRegularizer):
             raise ValueError(
                 "The regularizer of a sparse kernel must work weight by weight, as L1 and L2 do. "

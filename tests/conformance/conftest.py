@@ -36,6 +36,10 @@ class Case:
     fixed: ClassVar[tuple] = ()
 
     @property
+    def name(self):
+        return self.layer_class.__name__
+
+    @property
     def input_shape(self):
         return (None, 12)
 
@@ -75,6 +79,30 @@ class Case:
                 for layer in keras_grow.growable_layers(model)
             ]
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class SparseCase(Case):
+    """A layer that stores its active connections; `hidden` with units that share their inputs.
+
+    Attributes:
+        group_size: how many do.
+    """
+
+    group_size: int = 1
+    others: ClassVar[dict] = {"units": 7, "group_size": 7}
+
+    @property
+    def name(self):
+        return super().name + (f" in groups of {self.group_size}" if self.group_size > 1 else "")
+
+    def network(self, *densities, **arguments):
+        model = super().network(*densities, **arguments)
+        if self.group_size == 1:
+            return model
+        hidden = {**model.layers[0].get_config(), "group_size": self.group_size}
+        layers = [self.layer_class.from_config(hidden), *model.layers[1:]]
+        return keras.Sequential([keras.Input((8,)), *layers])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,11 +152,15 @@ LAYERS = [
     Case(keras_grow.GrowableDense, stored="kernel"),
     Case(keras_grow.WeightNormDense, stored="v"),
     # With a slot for every connection, dormant ones are as many as free slots.
-    Case(
-        keras_grow.SparseDense,
-        stored="values",
-        arguments={"capacity": 1.0},
-        constraint=keras.constraints.NonNeg(),
+    *(
+        SparseCase(
+            keras_grow.SparseDense,
+            stored="values",
+            arguments={"capacity": 1.0},
+            constraint=keras.constraints.NonNeg(),
+            group_size=group_size,
+        )
+        for group_size in (1, 2)
     ),
     ConvolutionCase(keras_grow.GrowableConv2D, stored="kernel"),
     ConvolutionCase(keras_grow.areas.PartialAreaConv2D, stored="kernel"),
@@ -151,7 +183,7 @@ _ALIKE = (
         pytest.param(
             case,
             marks=[pytest.mark.slow] if case.layer_class in _ALIKE else [],
-            id=case.layer_class.__name__,
+            id=case.name,
         )
         for case in LAYERS
     ]

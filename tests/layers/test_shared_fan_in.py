@@ -399,3 +399,57 @@ def test_compaction_keeps_groups_whole_and_takes_their_inputs(data):
     np.testing.assert_allclose(compaction.model(data[0]), model(data[0]), atol=1e-5)
     with pytest.raises(ValueError, match="share their inputs in groups of 4"):
         keras_grow.widen(model, "shared", 12)
+
+
+@pytest.fixture
+def chain():
+    """A model whose second layer has units in groups, a compiled chain of four layers."""
+    layers = [GrowableDense(12, "relu", initial_density=0.6, seed=1, name="first")]
+    layers += [SparseDense(8, "relu", capacity=1.0, initial_density=0.5, group_size=4, seed=2)]
+    layers += [GrowableDense(6, "relu", initial_density=0.6, seed=3, name="third")]
+    layers += [GrowableDense(5, initial_density=0.6, seed=4)]
+    model = keras.Sequential([keras.Input((20,)), *layers])
+    model.compile("sgd", "mse")
+    return model
+
+
+def test_an_export_answers_as_the_model_does(chain, data, tmp_path):
+    x = data[0].astype("float32")
+    keras_grow.export_saved_model(chain, tmp_path / "served")
+    served = tf.saved_model.load(tmp_path / "served").signatures["serving_default"]
+    (outputs,) = served(tf.constant(x)).values()
+    np.testing.assert_allclose(outputs, chain(x), atol=1e-5)
+
+
+def test_neurons_that_a_group_reads_go_and_its_own_stay(chain, data):
+    record = keras_grow.prune_neurons(chain, count=4, data=(data[0],))
+    assert "share their inputs in groups of 4" in str(record.not_followed)
+    assert [change.name for change in record.layers] == ["first", "third"]
+    before = chain(data[0]).numpy()
+    keras_grow.remove_dead_neurons(chain)
+    np.testing.assert_allclose(chain(data[0]), before, atol=1e-5)
+    shared = chain.layers[1]
+    _atoms(shared.active_connections()[0])
+
+
+def test_births_that_would_bring_a_part_of_a_group_are_refused_and_change_nothing(chain, data):
+    y = np.zeros((64, 5), "float32")
+    first = chain.layers[0]
+    active, _ = first.active_connections()
+    first.prune_connections(active[active % 12 == 3])
+    shared = chain.layers[1]
+    active, _ = shared.active_connections()
+    shared.prune_connections(active[active // 8 == 3])
+    before = [variable.numpy() for variable in chain.variables]
+    # One unit of each group is reached only.
+    initializer = keras_grow.neuron_initializers.BridgingGradient(growth_ratio=0.02)
+    with pytest.raises(ValueError, match="come and go 4 at a time"):
+        keras_grow.grow_neurons(chain, (data[0], y), "first", count=1, initializer=initializer)
+    for variable, expected in zip(chain.variables, before, strict=True):
+        np.testing.assert_array_equal(variable, expected)
+
+
+def test_a_layer_born_behind_it_has_units_with_inputs_of_their_own(chain, data):
+    deeper = keras_grow.grow_depth(chain, after=chain.layers[1].name)
+    assert len(deeper.layers) == len(chain.layers) + 1
+    np.testing.assert_allclose(deeper(data[0]), chain(data[0]), atol=1e-5)
