@@ -239,3 +239,11 @@ def same_random_numbers() -> Iterator[None]:
 def output_shapes(node: Any) -> list[Any]:
     """The shapes of what an operation of a graph puts out, as TensorFlow's graphs say them."""
     return node.attr["_output_shapes"].list.shape
+
+
+def declared_shape(store: Any, name: str) -> tuple[int, ...] | None:
+    """The shape of an array in a weights file, before it is read; `None` where it is not known."""
+    group = getattr(store, "_h5_entry_group", store)
+    array = group.get(name)
+    shape = getattr(array, "shape", None)
+    return None if shape is None else tuple(shape)

@@ -7,6 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_grow.keras_private import declared_shape
+
 _NAME = "checksum"
 
 
@@ -40,10 +42,29 @@ class CheckedSaving(keras.layers.Layer):
         names = list(store.keys())
         # "10" comes behind "2": they are numbers, in the order of the variables.
         in_order = sorted(names, key=lambda name: (len(name), name))
+        own = [*self._trainable_variables, *self._non_trainable_variables]
+        check_shapes(self.name, store, {str(i): v.shape for i, v in enumerate(own)})
         arrays = {name: store[name] for name in in_order if name != _NAME}
         if _NAME in names:
             check(self.name, store[_NAME], map(np.asarray, arrays.values()))
         super().load_own_variables(arrays)
+
+
+def check_shapes(
+    layer_name: str, store: Mapping[str, Any], expected: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Raises `ValueError` for arrays of other shapes than expected, before they are read.
+
+    A damaged file may say of an array that it takes more memory than there is.
+    """
+    for name, shape in expected.items():
+        declared = declared_shape(store, name)
+        if declared is not None and declared != tuple(shape):
+            raise ValueError(
+                f"Layer {layer_name!r} expects array {name!r} of shape {tuple(shape)}. Received: "
+                f"one that is said to have shape {declared}. Build the layer as the saved one, or "
+                "load another copy of the file."
+            )
 
 
 def check(layer_name: str, saved: Any, arrays: Iterable[np.ndarray]) -> None:

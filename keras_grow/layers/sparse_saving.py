@@ -1,11 +1,13 @@
 """What a sparse layer writes to files of Keras's: its connections, and nothing of their storage."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from keras_grow.layers.checked_saving import check, checksum
+from keras_grow.keras_private import declared_shape
+from keras_grow.layers.checked_saving import check, check_shapes, checksum
 from keras_grow.search.atoms import splits_atoms
 
 
@@ -32,6 +34,16 @@ def saved_connections(layer: Any, store: Mapping[str, Any]) -> tuple[np.ndarray,
             f"Layer {layer.name!r} expected saved arrays {sorted(expected)}. "
             f"Received: {sorted(store.keys())}"
         )
+    declared = [declared_shape(store, name) for name in ("connections", "values")]
+    # Before anything is read: a damaged file may say that it takes more memory than there is.
+    if any(shape is not None and math.prod(shape) > layer.capacity for shape in declared):
+        raise ValueError(
+            f"Layer {layer.name!r} can hold {layer.capacity} connections. Received: connections "
+            f"and values that are said to have shapes {declared}. Build it with the capacity of "
+            "the saved one, or load another copy of the file."
+        )
+    if layer.bias is not None:
+        check_shapes(layer.name, store, {"bias": layer.bias.shape})
     connections, values = np.asarray(store["connections"]), np.asarray(store["values"])
     is_ascending = bool(np.all(np.diff(connections) > 0))
     inside = len(connections) == 0 or (

@@ -1,0 +1,35 @@
+"""Runs a campaign and prints its counts.
+
+    python -m tests.campaign files --count 10000
+
+damages saved models and loads them. Campaigns go on where they stopped: what was counted stands in
+`--scratch`. They exit with 1 if anything went wrong.
+"""
+
+import argparse
+import pathlib
+import sys
+
+from tests.campaign import files
+
+CAMPAIGNS = {"files": files.run}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs what is asked for; returns how many trials went wrong, at most 1."""
+    parser = argparse.ArgumentParser(prog="python -m tests.campaign", description=__doc__)
+    parser.add_argument("campaign", choices=CAMPAIGNS)
+    parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--scratch", type=pathlib.Path, default=pathlib.Path("output/campaign"))
+    arguments = parser.parse_args(argv)
+    scratch = arguments.scratch / f"{arguments.campaign}-{arguments.seed}"
+    scratch.mkdir(parents=True, exist_ok=True)
+    counts = CAMPAIGNS[arguments.campaign](arguments.count, arguments.seed, scratch)
+    for name, number in counts.items():
+        print(f"{name:>40}  {number:,}")
+    return int(any(number for name, number in counts.items() if "wrong" in name))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

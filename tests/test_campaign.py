@@ -1,0 +1,26 @@
+"""Short forms of the campaigns of `tests/campaign`."""
+
+import pytest
+
+from tests.campaign import damage, files
+
+
+@pytest.mark.slow
+def test_damaged_files_are_refused_or_equal(tmp_path):
+    counts = files.run(40, seed=1, scratch=tmp_path)
+    ours = {name: n for name, n in counts.items() if not name.startswith("stock")}
+    assert sum(ours.values()) == 40
+    assert not [name for name in ours if "wrong" in name]
+    assert ours["refused"] > 10
+    # It goes on where it stopped: nothing is tried twice.
+    assert files.run(40, seed=1, scratch=tmp_path) == counts
+
+
+def test_damages_do_damage():
+    import numpy as np
+
+    data = bytes(range(256)) * 40
+    for harm in damage.OF_ANY_FILE:
+        damaged = [harm(data, np.random.default_rng(seed)) for seed in range(5)]
+        assert any(each != data for each in damaged)
+        assert damaged[0] == harm(data, np.random.default_rng(0))
