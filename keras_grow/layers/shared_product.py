@@ -124,4 +124,9 @@ def _sum(parts: tf.Tensor, keys: tf.Tensor, num_keys: int) -> tf.Tensor:
     """
     wide = tf.cast(parts, tf.float32) if parts.dtype.size < 4 else parts
     shape = tf.concat([[num_keys], tf.shape(parts, tf.int64)[1:]], axis=0)
-    return tf.cast(tf.scatter_nd(keys[:, None], wide, shape), parts.dtype)
+    sums = tf.cond(
+        tf.size(wide) > 0,  # Which `scatter_nd` refuses to do without.
+        lambda: tf.scatter_nd(keys[:, None], wide, shape),
+        lambda: tf.zeros(shape, wide.dtype),
+    )
+    return tf.cast(sums, parts.dtype)
