@@ -491,3 +491,17 @@ def test_no_samples_have_no_outputs():
     of_inputs, of_values = tape.gradient(y, [x, layer.values.value])
     assert (y.shape, of_inputs.shape) == ((0, 8), (0, 20))
     assert not of_values.numpy().any()
+
+
+def test_the_mean_of_weights_is_taken_where_connections_are_the_same_and_else_refused(twins, data):
+    one, other, apart = (twins()[1] for _ in range(3))
+    other.set_weights(one.get_weights())
+    other.fit(*data, verbose=0)
+    keras_grow.prune(apart, count=8)
+    kernels = [model.layers[0].effective_kernel().numpy() for model in (one, other)]
+    before = apart.layers[0].active_connections()[0].numpy()
+    with pytest.raises(ValueError, match="for layer 'of_12'"):
+        apart.set_weights([(a + b) / 2 for a, b in zip(one.get_weights(), apart.get_weights())])
+    np.testing.assert_array_equal(apart.layers[0].active_connections()[0], before)
+    one.set_weights([(a + b) / 2 for a, b in zip(one.get_weights(), other.get_weights())])
+    np.testing.assert_allclose(one.layers[0].effective_kernel(), np.mean(kernels, axis=0))
