@@ -21,6 +21,7 @@ QUICK = (
     "growth",
     "ranking",
     "sparse",
+    "shared_fan_in",
     "inference",
     "kernels",
     "channels",

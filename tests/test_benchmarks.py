@@ -80,6 +80,20 @@ def test_the_benchmark_of_sparse_layers_writes_its_tables_and_figures(tmp_path):
 
 
 @pytest.mark.slow
+def test_the_benchmark_of_shared_fan_in_writes_its_table(tmp_path):
+    _run_quickly("shared_fan_in", output=tmp_path)
+    rows = json.loads((tmp_path / "shared_fan_in.json").read_text())["data"]
+    text = (tmp_path / "shared_fan_in.md").read_text()
+    kinds = [row["kind"] for row in rows]
+    assert kinds[0] == "keras.layers.Dense"
+    assert {"SparseDense", "group_size=8", "group_size=64", "A/A control"} < set(kinds)
+    for row in rows:
+        low, high = row["interval"]
+        assert low <= row["speedup"] <= high
+        assert row["kind"] in text
+
+
+@pytest.mark.slow
 def test_the_benchmark_of_inference_writes_tables_whose_numbers_fit_together(tmp_path):
     run = subprocess.run(
         [sys.executable, "-m", "benchmarks.inference", "--quick", "--output", str(tmp_path)],

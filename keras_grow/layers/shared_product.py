@@ -72,14 +72,9 @@ def shared_matmul(
 
     @tf.custom_gradient
     def product(inputs, values):
-        # Free places read zeros. What they store matters where it is not finite, since 0 * NaN is
-        # NaN; a sum tells that in less time than a copy without them takes.
+        # Free places read zeros; their weights are zeros too, for 0 * NaN is NaN.
         stored = tf.reshape(values, [num_places, group_size])
-        weights = tf.cond(
-            tf.math.is_finite(tf.reduce_sum(stored)),
-            lambda: stored,
-            lambda: keep_active(stored, place_inputs < num_inputs),
-        )
+        weights = keep_active(stored, place_inputs < num_inputs)
         gathered = tf.gather(tf.transpose(tf.pad(inputs, [[0, 0], [0, 1]])), place_inputs)
 
         def outputs_of(form):
@@ -124,4 +119,9 @@ def _sum(parts: tf.Tensor, keys: tf.Tensor, num_keys: int) -> tf.Tensor:
     """
     wide = tf.cast(parts, tf.float32) if parts.dtype.size < 4 else parts
     shape = tf.concat([[num_keys], tf.shape(parts, tf.int64)[1:]], axis=0)
-    return tf.cast(tf.scatter_nd(keys[:, None], wide, shape), parts.dtype)
+    sums = tf.cond(
+        tf.size(wide) > 0,  # Which `scatter_nd` refuses to do without.
+        lambda: tf.scatter_nd(keys[:, None], wide, shape),
+        lambda: tf.zeros(shape, wide.dtype),
+    )
+    return tf.cast(sums, parts.dtype)

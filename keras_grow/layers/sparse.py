@@ -61,7 +61,7 @@ class Sparse(Growable):
         # Groups with equally many atoms are multiplied fastest.
         choose = seed_connections if size == 1 else seed_evenly
         atoms = choose(KernelAxes((shape[0], shape[1] // size)), num_atoms, self.seed)
-        arrays, connections = slots.arrays(atoms), np.asarray(connections_of(atoms, size))
+        arrays, connections = slots.arrays(atoms), (atoms[:, None] * size + np.arange(size)).ravel()
 
         def initial_values(_, dtype):
             values = draw(self.kernel_initializer, axes, connections, dtype)

@@ -453,3 +453,55 @@ def test_a_layer_born_behind_it_has_units_with_inputs_of_their_own(chain, data):
     deeper = keras_grow.grow_depth(chain, after=chain.layers[1].name)
     assert len(deeper.layers) == len(chain.layers) + 1
     np.testing.assert_allclose(deeper(data[0]), chain(data[0]), atol=1e-5)
+
+
+def test_growth_in_passes_over_the_data_finds_the_same(twins, data):
+    kept, passed = (twins()[1] for _ in range(2))
+    passed.set_weights(kept.get_weights())
+    search = keras_grow.TiledSearch(max_bytes=1, tile_shape=(3, 8))
+    mine = keras_grow.grow(kept, data, count=20)
+    theirs = keras_grow.grow(passed, data, count=20, search=search)
+    for layer, twin in zip(mine.layers, theirs.layers):
+        np.testing.assert_array_equal(layer.indices, twin.indices)
+
+
+class Unbuilt(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.shared = SparseDense(8, capacity=0.5, group_size=4, seed=0)
+
+    def call(self, inputs):
+        return self.shared(inputs)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_a_model_that_is_built_in_its_first_step_trains(data, jit_compile):
+    model = Unbuilt()
+    model.compile("adam", "mse", jit_compile=jit_compile)
+    losses = model.fit(*data, epochs=3, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+
+
+def test_no_samples_have_no_outputs():
+    layer = SparseDense(8, capacity=0.5, group_size=4, seed=0)
+    x = tf.zeros((0, 20))
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = layer(x)
+    of_inputs, of_values = tape.gradient(y, [x, layer.values.value])
+    assert (y.shape, of_inputs.shape) == ((0, 8), (0, 20))
+    assert not of_values.numpy().any()
+
+
+def test_the_mean_of_weights_is_taken_where_connections_are_the_same_and_else_refused(twins, data):
+    one, other, apart = (twins()[1] for _ in range(3))
+    other.set_weights(one.get_weights())
+    other.fit(*data, verbose=0)
+    keras_grow.prune(apart, count=8)
+    kernels = [model.layers[0].effective_kernel().numpy() for model in (one, other)]
+    before = apart.layers[0].active_connections()[0].numpy()
+    with pytest.raises(ValueError, match="for layer 'of_12'"):
+        apart.set_weights([(a + b) / 2 for a, b in zip(one.get_weights(), apart.get_weights())])
+    np.testing.assert_array_equal(apart.layers[0].active_connections()[0], before)
+    one.set_weights([(a + b) / 2 for a, b in zip(one.get_weights(), other.get_weights())])
+    np.testing.assert_allclose(one.layers[0].effective_kernel(), np.mean(kernels, axis=0))
