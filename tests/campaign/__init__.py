@@ -1,1 +1,0 @@
-"""Campaigns: many trials of what must never go wrong, counted; `python -m tests.campaign`."""
