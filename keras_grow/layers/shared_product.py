@@ -45,7 +45,7 @@ def shared_matmul(
     forms: Sequence[Form],
     num_groups: int,
 ) -> tf.Tensor:
-    """`inputs @ kernel` for a kernel given by the rows of its groups.
+    """`inputs @ kernel` for a kernel given by the rows of its groups; differentiable once.
 
     It holds the gathered inputs, one number for each place and sample: as many as there are
     connections and samples, by the number of units in a group. Sums over rows run in float32 for
@@ -84,7 +84,7 @@ def shared_matmul(
             return _sum(of_rows, row_groups[: form.num_rows], num_groups)
 
         def gradient(upstream):
-            # Runs of a group's units are moved faster than single numbers.
+            # So that both products take them as they lie.
             by_group = tf.reshape(upstream, [-1, num_groups, group_size])
             by_group = tf.transpose(by_group, [1, 0, 2])
 

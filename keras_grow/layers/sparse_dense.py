@@ -36,8 +36,10 @@ class SparseDense(Sparse, DenseLike):
 
     With a `group_size` of U, U neighboring units share their inputs: the connections from an input
     into a group come and go together, and a step is a gather and a product of small dense matrices,
-    several times as fast. It needs no XLA, and holds the inputs that it gathers:
-    `capacity / group_size` numbers for each sample.
+    several times as fast. It needs no XLA, and holds the inputs that it gathers: for each sample
+    `capacity / group_size` numbers, and an eighth more, by which there are more slots too. Groups
+    start with equally many inputs, which is the fastest; where they differ much, so that sums over
+    shorter rows are needed, a step takes up to one and a half times as long.
 
     Any unit may take any share of the slots. When all are taken, growth says so, and
     `keras_grow.make_sparse(model, capacity=...)` makes a copy of the model with more.

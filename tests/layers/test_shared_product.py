@@ -102,31 +102,6 @@ def test_what_free_slots_store_reaches_nothing():
         assert np.isfinite(array).all()
 
 
-def test_its_gradient_has_a_gradient():
-    slots = SharedSlots((9, 4), 2, 10)
-    random = np.random.default_rng(0)
-    atoms = _atoms(_full, slots, random)
-    arrays = _constants(slots, atoms)
-    kernel = np.zeros(slots.shape)
-    kernel.reshape(-1)[(atoms[:, None] * 2 + [0, 1]).reshape(-1)] = random.normal(size=20)
-    values = np.zeros(slots.num_slots)
-    places = tf.reshape(slots.slots_of_atoms(arrays), [-1]).numpy()
-    values[places] = kernel.reshape(-1)[(atoms[:, None] * 2 + [0, 1]).reshape(-1)]
-    x = tf.constant(random.normal(size=(3, 9)))
-
-    def second(product):
-        with tf.GradientTape() as outer:
-            outer.watch(x)
-            with tf.GradientTape() as tape:
-                tape.watch(x)
-                y = tf.reduce_sum(product(x) ** 3)
-            penalty = tf.reduce_sum(tf.square(tape.gradient(y, x)))
-        return outer.gradient(penalty, x)
-
-    ours = second(lambda x: slots.product(x, tf.constant(values), arrays))
-    np.testing.assert_allclose(ours, second(lambda x: x @ tf.constant(kernel)), rtol=1e-10)
-
-
 @pytest.mark.parametrize("capacity", [1, 2, 40, 333, 600])
 @pytest.mark.parametrize("shape", [(50, 12), (3, 600), (600, 3)])
 def test_atoms_come_back_however_they_are_spread_and_rows_have_one_shape(shape, capacity):
