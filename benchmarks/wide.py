@@ -37,6 +37,7 @@ from benchmarks.wide_training import (
     GRANET,
     RIGL,
     SET,
+    SHARED,
     SNFS,
     STATIC,
 )
@@ -47,7 +48,7 @@ PROBLEMS = ("mnist", "cifar10")
 EPOCHS, TUNING_EPOCHS = 25, 8
 SEEDS = (0, 1, 2)
 # These have three seeds, the others one.
-MAIN_ARMS = (DENSE, AS_HEAVY, AS_FAST, STATIC, SET, RIGL, CH2)
+MAIN_ARMS = (DENSE, AS_HEAVY, AS_FAST, STATIC, SET, RIGL, CH2, SHARED)
 ARMS = (*MAIN_ARMS, SNFS, GRANET, CH3)
 # Each arm chooses one of these, on validation images.
 SETTINGS = [
@@ -61,6 +62,9 @@ DIFFERENCES = (
     *((arm, AS_FAST) for arm in (SET, RIGL, CH2)),
     *((arm, STATIC) for arm in (SET, RIGL, CH2)),
     (CH2, RIGL),
+    (SHARED, RIGL),
+    (SHARED, DENSE),
+    (SHARED, AS_FAST),
 )
 _LONGEST_RUN = 4 * 3600.0
 
@@ -152,7 +156,7 @@ def write(scratch: pathlib.Path, output: pathlib.Path, is_quick: bool) -> None:
         f"epoch for {wide_training.SHARE_OF_EPOCHS:.0%} of the epochs, on "
         f"{wide_training.NUM_GROWTH_IMAGES:,} images drawn anew. GraNet is a masked network that "
         f"falls from {wide_training.START:.0%}. CH2-L3n and CH3-L3p are soft, and start from "
-        "correlated inputs. Memory is what a process held at most beyond its images. "
+        f"correlated inputs; units in groups of {wide_training.GROUP_SIZE} share theirs. Memory is what a process held at most beyond its images. "
         f"{len(records)} runs are there.",
         harness.table(
             [

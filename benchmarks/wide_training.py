@@ -23,6 +23,8 @@ START = 0.1
 DENSE, AS_HEAVY, AS_FAST = "dense", "dense, as many weights", "dense, as much time"
 STATIC, SET, RIGL, CH2 = "static", "SET", "RigL", "CH2-L3n"
 SNFS, GRANET, CH3 = "SNFS", "GraNet", "CH3-L3p"
+SHARED = "RigL, units in groups"
+GROUP_SIZE = 32
 DENSE_ARMS = (DENSE, AS_HEAVY, AS_FAST)
 
 
@@ -31,6 +33,7 @@ def _methods(seed: int) -> dict[str, keras_grow.sparse_training.Method]:
     return {
         SET: of.SET(seed),
         RIGL: of.RigL(),
+        SHARED: of.RigL(),
         CH2: of.CannistraciHebb(seed=seed),
         SNFS: of.SNFS(),
         GRANET: of.GraNet(),
@@ -51,6 +54,7 @@ def network(num_inputs: int, width: int, arm: str, seed: int) -> keras.Model:
         else:
             # GraNet's starts denser than a sparse layer would pay for.
             kind = keras_grow.GrowableDense if arm == GRANET else keras_grow.SparseDense
+            groups = {"group_size": GROUP_SIZE} if arm == SHARED else {}
             layer = kind(
                 width,
                 "relu",
@@ -58,6 +62,7 @@ def network(num_inputs: int, width: int, arm: str, seed: int) -> keras.Model:
                 kernel_initializer=keras_grow.ActiveFanIn("he_normal"),
                 seed=10 * seed + number,
                 name=name,
+                **groups,
             )
         model.add(layer)
     model.add(keras.layers.Dense(CLASSES, name="logits"))

@@ -368,6 +368,8 @@ def test_the_study_of_wide_networks_trains_all_arms_and_answers_the_test_once(tm
     weights = {row["arm"]: row["weights"] for row in rows}
     sparse = {weights[arm] for arm in (wide.STATIC, wide.SET, wide.RIGL, wide.CH2, wide.SNFS)}
     assert len(sparse) == 1
+    # In whole groups there are a few less.
+    assert 0 <= min(sparse) - weights[wide.SHARED] <= 3 * 32
     assert abs(weights[wide.GRANET] - min(sparse)) <= 3
     assert weights[wide.AS_HEAVY] <= min(sparse) < weights[wide.DENSE]
     assert "JPEG copies" not in (tmp_path / "wide.md").read_text()
