@@ -156,7 +156,8 @@ def write(scratch: pathlib.Path, output: pathlib.Path, is_quick: bool) -> None:
         f"epoch for {wide_training.SHARE_OF_EPOCHS:.0%} of the epochs, on "
         f"{wide_training.NUM_GROWTH_IMAGES:,} images drawn anew. GraNet is a masked network that "
         f"falls from {wide_training.START:.0%}. CH2-L3n and CH3-L3p are soft, and start from "
-        f"correlated inputs; units in groups of {wide_training.GROUP_SIZE} share theirs. Memory is what a process held at most beyond its images. "
+        f"correlated inputs; units in groups of {wide_training.GROUP_SIZE} share theirs. Memory "
+        "is what a process held at most beyond its images. "
         f"{len(records)} runs are there.",
         harness.table(
             [
