@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.campaign import damage, files
+from tests.campaign import damage, files, kills
 
 
 @pytest.mark.slow
@@ -24,3 +24,10 @@ def test_damages_do_damage():
         damaged = [harm(data, np.random.default_rng(seed)) for seed in range(5)]
         assert any(each != data for each in damaged)
         assert damaged[0] == harm(data, np.random.default_rng(0))
+
+
+@pytest.mark.slow
+def test_killed_trainings_and_exports_end_as_if_nothing_had_been(tmp_path):
+    counts = kills.run(9, seed=1, scratch=tmp_path)
+    assert counts.pop("survived") >= 9
+    assert all(name.startswith("  of ") for name in counts)

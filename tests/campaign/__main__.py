@@ -1,18 +1,20 @@
 """Runs a campaign and prints its counts.
 
     python -m tests.campaign files --count 10000
+    python -m tests.campaign kills --count 500
 
-damages saved models and loads them. Campaigns go on where they stopped: what was counted stands in
-`--scratch`. They exit with 1 if anything went wrong.
+The first damages saved models and loads them; the other kills trainings and exports, and has them
+go on. Campaigns go on where they stopped: what was counted stands in `--scratch`.
+They exit with 1 if anything went wrong.
 """
 
 import argparse
 import pathlib
 import sys
 
-from tests.campaign import files
+from tests.campaign import files, kills
 
-CAMPAIGNS = {"files": files.run}
+CAMPAIGNS = {"files": files.run, "kills": kills.run}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,0 +1,117 @@
+"""Trainings and exports killed at random moments: they end as if nothing had been, or say why not.
+
+A trial is one kill. Each scenario is run through once; then it is begun anew, killed, gone on with,
+killed again, until it ends, and compared number by number with the run that was left alone.
+"""
+
+import collections
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+from tests.campaign.victim import EXPORTS, TRAININGS
+
+_ROOT = pathlib.Path(__file__).parents[2]
+# So often a run is killed before it may end: kills grow rarer, so that it gets on.
+_KILLS_PER_LIFE = 3
+_PATIENCE_SECONDS = 300.0
+
+
+def run(count: int, seed: int, scratch: pathlib.Path) -> dict[str, int]:
+    """Kills processes, and has them go on.
+
+    Args:
+        count: how many kills.
+        seed: of the moments.
+        scratch: a folder for the runs, and for the verdicts that are known.
+
+    Returns:
+        How many kills ended how: survived, refused or wrong.
+    """
+    log = scratch / "verdicts.jsonl"
+    made = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    scenarios = [*TRAININGS, *EXPORTS]
+    number = len(made)
+    while sum(each["kills"] for each in made) < count:
+        scenario = scenarios[number % len(scenarios)]
+        record = _life(scenario, np.random.default_rng([seed, number]), scratch)
+        made.append(record)
+        number += 1
+        with log.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+        print(record, flush=True)
+    counts: collections.Counter[str] = collections.Counter()
+    for record in made:
+        counts[record["verdict"]] += record["kills"]
+        counts[f"  of {record['scenario']}"] += record["kills"]
+    return dict(counts)
+
+
+def _life(scenario: str, random: np.random.Generator, scratch: pathlib.Path) -> dict:
+    whole = scratch / "whole" / scenario.replace(" ", "_")
+    seconds = _let_alone(scenario, whole)
+    folder = scratch / "killed"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    kills, verdict = 0, "survived"
+    while not (folder / "done.npz").exists():
+        may_kill = kills < _KILLS_PER_LIFE
+        code = _one(scenario, folder, random.uniform(0, seconds) if may_kill else None)
+        if code == -signal.SIGKILL:
+            kills += 1
+        elif code == 3:
+            verdict = "wrong: neither old nor new"
+            break
+        elif code != 0:
+            verdict = f"wrong: ended with {code}"
+            break
+    if verdict == "survived" and not _same(whole / "done.npz", folder / "done.npz"):
+        verdict = "wrong: another end"
+    return {"scenario": scenario, "kills": kills, "verdict": verdict}
+
+
+def _let_alone(scenario: str, folder: pathlib.Path) -> float:
+    """Runs a scenario through, if that was not done; how long it takes, once it has begun."""
+    known = folder / "seconds"
+    if not known.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        started = time.monotonic()
+        code = _one(scenario, folder, None)
+        if code != 0:
+            raise RuntimeError(f"{scenario!r} does not run through: it ended with {code}")
+        known.write_text(str(time.monotonic() - started))
+    return float(known.read_text())
+
+
+def _one(scenario: str, folder: pathlib.Path, moment: float | None) -> int:
+    """Runs the process, and kills it some seconds after it has begun; its exit code."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.campaign.victim", scenario, str(folder)],
+        cwd=_ROOT,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    try:
+        return process.wait(_PATIENCE_SECONDS if moment is None else moment)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
+
+
+def _same(one: pathlib.Path, other: pathlib.Path) -> bool:
+    first, second = np.load(one), np.load(other)
+    return set(first) == set(second) and all(
+        np.array_equal(first[name], second[name], equal_nan=first[name].dtype.kind == "f")
+        for name in first
+    )
