@@ -28,6 +28,7 @@ from keras_grow.conversion.deepening import grow_depth
 from keras_grow.conversion.optimizers import convert_optimizer
 from keras_grow.conversion.reach import plan_conversion
 from keras_grow.conversion.widening import widen
+from keras_grow.environment import environment
 from keras_grow.export import formats, storages
 from keras_grow.export.litert import export_litert
 from keras_grow.export.measurement import measure
@@ -107,6 +108,7 @@ __all__ = [
     "convert_optimizer",
     "densities",
     "drop_and_grow",
+    "environment",
     "errors",
     "export_litert",
     "export_onnx",

@@ -24,6 +24,7 @@ _ROOMS = [
     "export",
     "conversion",
     "report",
+    "environment",
     "weight_norm_initialization",
     "measuring",
     "optimizer_slots",

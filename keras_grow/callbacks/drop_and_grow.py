@@ -15,6 +15,9 @@ from keras_grow.policies.densities import DensityDistribution
 from keras_grow.policies.sparse_training import Method
 from keras_grow.search.tiled_search import TiledSearch
 
+# As many as a mean gradient needs to be better than one batch's.
+_NUM_SAMPLES = 1000
+
 
 class DropAndGrowCallback(ConnectionChange):
     """Calls `keras_grow.drop_and_grow` while `model.fit` trains: dynamic sparse training.
@@ -36,7 +39,9 @@ class DropAndGrowCallback(ConnectionChange):
         when: `keras_grow.Epochs(...)` or `keras_grow.Steps(...)`, by default every epoch from the
             second. Connections that come in the last epochs have no time to learn: give a `stop`,
             after three quarters of the training say.
-        method, per_layer, layers, meter, search: as in `keras_grow.drop_and_grow`.
+        meter: as in `keras_grow.drop_and_grow`, but that by default 1,000 samples are drawn anew
+            each time where `data` is a tuple of arrays, so that exchanges take little time.
+        method, per_layer, layers, search: as in `keras_grow.drop_and_grow`.
 
     Example:
 
@@ -75,7 +80,10 @@ class DropAndGrowCallback(ConnectionChange):
         self.density = density
         self.method = method
         self.per_layer = per_layer
-        self.meter = GradientMeter() if meter is None else meter
+        if meter is None:
+            # Of other data what is given is measured; a part of it can't be drawn.
+            meter = GradientMeter(num_samples=_NUM_SAMPLES if isinstance(data, tuple) else None)
+        self.meter = meter
         self.search = search
 
     def _change_by(self, moment: int, **amount) -> ExchangeRecord | None:

@@ -56,6 +56,13 @@ class Method:
     ):
         self.drop, self.grow, self.share = drop, grow, share
         self.start_value = Zero() if start_value is None else start_value
+        for name, kind in (("drop", Score), ("grow", Score), ("start_value", StartValue)):
+            if not isinstance(getattr(self, name), kind):
+                raise TypeError(
+                    f"`{name}` must be a {kind.__name__}. Received: {getattr(self, name)!r}"
+                )
+        if share is not None and not isinstance(share, Score):
+            raise TypeError(f"`share` must be a Score, or None. Received: {share!r}")
 
     @property
     def policies(self) -> list[Score | StartValue]:

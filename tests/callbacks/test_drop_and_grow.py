@@ -110,3 +110,14 @@ def test_a_density_of_a_sigmoid_starts_and_ends_where_it_says():
     for wrong in ((2.0, 10, 0.1), (0.5, 0, 0.1), (0.5, 10, 0.1, 0.0)):
         with pytest.raises(ValueError, match="must be"):
             densities.SigmoidDecay(*wrong)
+
+
+def test_by_default_an_exchange_measures_few_samples_and_all_of_a_dataset(blobs):
+    import tensorflow as tf
+
+    assert DropAndGrowCallback(blobs).meter.num_samples == 1000
+    batches = tf.data.Dataset.from_tensor_slices(blobs).batch(32)
+    callback = DropAndGrowCallback(batches)
+    assert callback.meter.num_samples is None
+    logs = _network().fit(*blobs, epochs=2, verbose=0, callbacks=[callback]).history
+    assert logs["exchanged_connections"][1] > 0

@@ -291,6 +291,18 @@ def test_a_method_must_be_one(network, data):
         drop_and_grow(network, data, method=scores.Magnitude())
 
 
+def test_a_method_is_made_of_scores_and_a_start_value():
+    magnitude = scores.Magnitude()
+    for wrong in (
+        {"drop": "small", "grow": magnitude},
+        {"drop": magnitude, "grow": None},
+        {"drop": magnitude, "grow": magnitude, "share": 1.0},
+        {"drop": magnitude, "grow": magnitude, "start_value": 0.0},
+    ):
+        with pytest.raises(TypeError, match="must be a"):
+            sparse_training.Method(**wrong)
+
+
 def test_a_dense_network_has_nothing_to_exchange(data):
     model = keras.Sequential([keras.Input((12,)), keras_grow.GrowableDense(3)])
     with pytest.raises(NothingToChange, match="nothing to drop and grow"):
