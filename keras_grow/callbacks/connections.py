@@ -1,6 +1,7 @@
 """What the callbacks share that change connections by a schedule."""
 
 import abc
+import math
 from collections.abc import Sequence
 
 from keras_grow.callbacks.amounts import Schedule, count_at, sole_amount
@@ -31,7 +32,6 @@ class ConnectionChange(Scheduled):
         super().__init__(when)
         self._amount_name, self._amount = sole_amount(amounts)
         self.layers = layers
-        self._last_loss = float("nan")
 
     @abc.abstractmethod
     def _change_by(self, moment: int, **amount) -> ChangeRecord | ExchangeRecord | None:
@@ -58,10 +58,12 @@ class ConnectionChange(Scheduled):
         logs[f"{self._noun}_seconds"] = sum(record.seconds for record in self._records)
 
     def _loss_before(self) -> float:
-        """The loss on the growth data before the last change of all that measured it, else NaN."""
+        """The loss on the growth data before the last change of the epoch, NaN where none was.
+
+        What an earlier epoch measured is not repeated: a run that is resumed would not know it.
+        """
         losses = [record.loss for record in self._records if record.loss is not None]
-        self._last_loss = losses[-1] if losses else self._last_loss
-        return self._last_loss
+        return losses[-1] if losses else math.nan
 
     def _asked(self):
         num_active, num_connections = self._counts()

@@ -74,7 +74,9 @@ def test_growth_reaches_the_scheduled_density_at_each_epoch(blobs, classifier):
     assert history["grown_connections"] == [0, 22, 22, 22, 22, 0]
     np.testing.assert_allclose(history["density"], np.array(history["connections"]) / 176)
     assert math.isnan(history["growth_loss"][0])
-    assert history["growth_loss"][1] > history["growth_loss"][4] == history["growth_loss"][5]
+    assert history["growth_loss"][1] > history["growth_loss"][4]
+    # Nothing was measured: a resumed run could not repeat an earlier epoch's.
+    assert math.isnan(history["growth_loss"][5])
     assert all(seconds > 0 for seconds in history["growth_seconds"][1:5])
 
 

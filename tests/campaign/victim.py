@@ -36,11 +36,11 @@ def _model(hidden: list[keras.layers.Layer]) -> keras.Model:
 
 
 def _masked() -> keras.Model:
+    # No Dropout: Keras's files do not hold how often its seed was drawn from.
     density = {"initial_density": 0.3, "seed": 0}
     hidden = [
         keras.layers.Flatten(),
         keras_grow.GrowableDense(16, "relu", **density),
-        keras.layers.Dropout(0.1, seed=1),
         keras_grow.WeightNormDense(8, "tanh", **density),
     ]
     return _model(hidden)
