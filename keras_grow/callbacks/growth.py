@@ -24,9 +24,9 @@ class GrowthCallback(ConnectionChange):
     `connections` and `density` at its end, and `grown_connections`, `growth_seconds` and
     `growth_loss` (the loss on the growth data at its last growth, NaN without one) of the epoch, so
     that History, the progress bar, TensorBoard, CSVLogger and EarlyStopping see them; put this
-    callback before those in the list. A callback that never fell due in a training says so at its end. It can be
-    copied (`copy.deepcopy`, which shares the data) and pickled (with arrays as data), and takes no
-    model along.
+    callback before those in the list. A callback that never fell due in a training says so at its
+    end. It can be copied (`copy.deepcopy`, which shares the data) and pickled (with arrays as
+    data), and takes no model along.
 
     Args:
         data: growth data, as in `keras_grow.grow`. A callback cannot see the data of `fit`. It is
