@@ -63,7 +63,7 @@ def _life(scenario: str, random: np.random.Generator, scratch: pathlib.Path) -> 
     kills, verdict = 0, "survived"
     while not (folder / "done.npz").exists():
         may_kill = kills < _KILLS_PER_LIFE
-        code = _one(scenario, folder, random.uniform(0, seconds) if may_kill else None)
+        code, _ = _one(scenario, folder, random.uniform(0, seconds) if may_kill else None)
         if code == -signal.SIGKILL:
             kills += 1
         elif code == 3:
@@ -82,16 +82,19 @@ def _let_alone(scenario: str, folder: pathlib.Path) -> float:
     known = folder / "seconds"
     if not known.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        started = time.monotonic()
-        code = _one(scenario, folder, None)
+        code, seconds = _one(scenario, folder, None)
         if code != 0:
             raise RuntimeError(f"{scenario!r} does not run through: it ended with {code}")
-        known.write_text(str(time.monotonic() - started))
+        known.write_text(str(seconds))
     return float(known.read_text())
 
 
-def _one(scenario: str, folder: pathlib.Path, moment: float | None) -> int:
-    """Runs the process, and kills it some seconds after it has begun; its exit code."""
+def _one(scenario: str, folder: pathlib.Path, moment: float | None) -> tuple[int, float]:
+    """Runs the process, and kills it some seconds after it has begun.
+
+    Returns:
+        Its exit code, and how long it ran once it had begun.
+    """
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.campaign.victim", scenario, str(folder)],
         cwd=_ROOT,
@@ -102,11 +105,13 @@ def _one(scenario: str, folder: pathlib.Path, moment: float | None) -> int:
     )
     assert process.stdout is not None
     process.stdout.readline()
+    begun = time.monotonic()
     try:
-        return process.wait(_PATIENCE_SECONDS if moment is None else moment)
+        code = process.wait(_PATIENCE_SECONDS if moment is None else moment)
     except subprocess.TimeoutExpired:
         process.kill()
-        return process.wait()
+        code = process.wait()
+    return code, time.monotonic() - begun
 
 
 def _same(one: pathlib.Path, other: pathlib.Path) -> bool:
