@@ -38,9 +38,10 @@ def saved_connections(layer: Any, store: Mapping[str, Any]) -> tuple[np.ndarray,
     # Before anything is read: a damaged file may say that it takes more memory than there is.
     if any(shape is not None and math.prod(shape) > layer.capacity for shape in declared):
         raise ValueError(
-            f"Layer {layer.name!r} can hold {layer.capacity} connections. Received: connections "
-            f"and values that are said to have shapes {declared}. Build it with the capacity of "
-            "the saved one, or load another copy of the file."
+            f"Layer {layer.name!r} with a capacity of {layer.capacity} connections can't hold what "
+            "was saved. Received: connections and values that are said to have shapes "
+            f"{declared}. Build it with the capacity of the saved one, or load another copy of "
+            "the file."
         )
     if layer.bias is not None:
         check_shapes(layer.name, store, {"bias": layer.bias.shape})
