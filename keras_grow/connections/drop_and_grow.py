@@ -23,8 +23,10 @@ from keras_grow.optimizer_slots import reset_slots
 from keras_grow.policies.densities import DensityDistribution
 from keras_grow.policies.sparse_training import Method, RigL
 from keras_grow.policies.statistics import Gradient
+from keras_grow.search.atoms import connections_of
 from keras_grow.search.flat_arrays import taken
 from keras_grow.search.measurements import Measurements
+from keras_grow.search.selection import Candidates
 from keras_grow.search.tiled_search import TiledSearch
 
 _NONE = np.zeros(0, np.int64)
@@ -105,14 +107,14 @@ def drop_and_grow(
         search=search,
     )
     surplus = _surplus(model, chosen_layers, density, per_layer, method, measured)
-    dropped, counts = [], []
+    going, counts = [], []
     for layer, num_less in zip(chosen_layers, surplus, strict=True):
         # Where all are active, nothing can come but what goes.
         has_room = layer.num_active - num_less < layer.num_connections
         count = int(fraction * (layer.num_active - num_less)) if has_room else 0
         counts.append(count - count % layer.atom_size)
-        worst = layer.pruning_candidates(num_less + counts[-1], method.drop, measured[layer])
-        dropped.append(worst.connections())
+        going.append(layer.pruning_candidates(num_less + counts[-1], method.drop, measured[layer]))
+    dropped = [worst.connections() for worst in going]
     if not any(map(len, dropped)):
         raise NothingToChange(
             f"There is nothing to drop and grow. Received: fraction={fraction!r} of "
@@ -121,11 +123,11 @@ def drop_and_grow(
         )
     counts = _shared(counts, chosen_layers, dropped, method, measured)
     grown, is_complete = [], True
-    for layer, freed, count in zip(chosen_layers, dropped, counts, strict=True):
+    for layer, worst, freed, count in zip(chosen_layers, going, dropped, counts, strict=True):
         found = growth_candidates(
             layer, count, method.grow, _behind(measured[layer], layer, method, freed), freed
         )
-        grown.append(found.connections())
+        grown.append(_filled_up(found, worst, count))
         is_complete &= found.is_complete
     pruned = [np.setdiff1d(a, b, assume_unique=True) for a, b in zip(dropped, grown, strict=True)]
     grown = [np.setdiff1d(b, a, assume_unique=True) for a, b in zip(dropped, grown, strict=True)]
@@ -135,10 +137,10 @@ def drop_and_grow(
         seen = layer.view(measured[layer].seen_by(method.start_value), tf.constant(indices))
         values.append(checked_values(method.start_value(seen), seen))
     at_mean = method.start_value.second_moment_starts_at_mean
-    for layer, going, coming, value in zip(chosen_layers, pruned, grown, values, strict=True):
+    for layer, gone, coming, value in zip(chosen_layers, pruned, grown, values, strict=True):
         gradient = measured[layer].statistics.get(Gradient())
         at_grown = None if gradient is None or layer.is_sparse else taken(gradient, coming)
-        reset_slots(optimizer, layer.prune_connections(going))
+        reset_slots(optimizer, layer.prune_connections(gone))
         reset_slots(optimizer, layer.grow_connections(coming, value, at_grown), at_mean)
     return _record(model, chosen_layers, (pruned, grown), started, loss, is_complete)
 
@@ -236,6 +238,23 @@ def _behind(
     remaining = np.setdiff1d(active, freed, assume_unique=True)
     topology = topologies(method.grow.statistics, layer, remaining)
     return dataclasses.replace(measured, statistics={**measured.statistics, **topology})
+
+
+def _filled_up(found: Candidates, worst: Candidates, count: int) -> np.ndarray:
+    """What grows of a layer; where a search ran out of time, the best of what was dropped stays.
+
+    Args:
+        found: what the search found, `count` connections or less.
+        worst: what was dropped, the scores negated.
+        count: how many connections are to grow.
+    """
+    missing = count // found.atom_size - len(found.indices)
+    if missing <= 0:
+        return found.connections().numpy()
+    is_back = ~np.isin(worst.indices, found.indices)
+    back, scores = np.asarray(worst.indices)[is_back], np.asarray(worst.scores)[is_back]
+    atoms = np.concatenate([found.indices, back[np.argsort(scores, kind="stable")[:missing]]])
+    return connections_of(tf.constant(np.sort(atoms)), found.atom_size).numpy()
 
 
 def _record(

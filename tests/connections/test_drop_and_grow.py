@@ -249,6 +249,36 @@ def test_counts_of_layers_stay_and_the_record_says_what_changed(network, data):
     assert f"{record.count:,} grown" in str(record)
 
 
+def test_a_search_that_ran_out_of_time_leaves_the_count(network, data, monkeypatch):
+    whole = keras_grow.connections.drop_and_grow.growth_candidates
+
+    picked = []
+
+    def half(*arguments):
+        found = whole(*arguments)
+        few = len(found.indices) // 2
+        picked.append(found.indices[:few].numpy())
+        return found._replace(
+            scores=found.scores[:few], indices=found.indices[:few], is_complete=False
+        )
+
+    state = _State(network, data)
+    monkeypatch.setattr("keras_grow.connections.drop_and_grow.growth_candidates", half)
+    record = drop_and_grow(network, data, fraction=0.5)
+    assert not record.is_complete
+    for mask, active, kernel, found in zip(
+        _masks(network), state.active, state.kernels, picked, strict=True
+    ):
+        assert mask.sum() == active.sum()
+        kept = _drop_smallest(np.abs(kernel), active, int(0.5 * active.sum()))
+        was_found = np.isin(np.arange(mask.size), found).reshape(mask.shape)
+        assert np.all(mask[was_found])
+        # Of what was dropped and not found, the largest weights stay.
+        dropped = active & ~kept & ~was_found
+        gone, stayed = dropped & ~mask, dropped & mask
+        assert np.abs(kernel[gone]).max(initial=0) <= np.abs(kernel[stayed]).min(initial=np.inf)
+
+
 def test_a_denser_target_leaves_the_count(network, data):
     before = [mask.sum() for mask in _masks(network)]
     drop_and_grow(network, data, density=0.9)
