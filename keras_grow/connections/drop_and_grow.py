@@ -29,8 +29,6 @@ from keras_grow.search.measurements import Measurements
 from keras_grow.search.selection import Candidates
 from keras_grow.search.tiled_search import TiledSearch
 
-_NONE = np.zeros(0, np.int64)
-
 
 def drop_and_grow(
     model: keras.Model,

@@ -57,6 +57,7 @@ class Inner(Masked):
         self.built = True
 
     @property
+    # Other masked layers have an initializer of their own, and may set it.
     def kernel_initializer(self):  # type: ignore[override]
         """What the layer around it draws the kernel by, now: a copy is made with zeros."""
         return getattr(self.inner.layer, _initializer_of(self.inner.attribute), None)
