@@ -26,6 +26,7 @@ from keras_grow.conversion.compaction import compact
 from keras_grow.conversion.conversion import make_growable, make_plain, make_sparse
 from keras_grow.conversion.deepening import grow_depth
 from keras_grow.conversion.optimizers import convert_optimizer
+from keras_grow.conversion.quantization import quantize
 from keras_grow.conversion.reach import plan_conversion
 from keras_grow.conversion.widening import widen
 from keras_grow.environment import environment
@@ -136,6 +137,7 @@ __all__ = [
     "plotting",
     "prune",
     "prune_neurons",
+    "quantize",
     "records",
     "remove_dead_neurons",
     "report",

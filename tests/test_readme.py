@@ -15,9 +15,11 @@ def test_the_code_in_the_readme_runs_as_it_stands(tmp_path, monkeypatch, capsys)
     names = {"x": x, "y": np.arange(200) % 10}
     for block in blocks:
         exec(block, names)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     assert "in all" in capsys.readouterr().out
     model = names["model"]
     assert isinstance(model, keras.Sequential)
+    quantized = keras.models.load_model("small.keras")
+    assert {layer.quantization_mode for layer in quantized.layers} == {"int8"}
     loaded = tf.saved_model.load("grown")
     assert loaded.serve(x)[model.layers[-1].name].shape == (200, 10)

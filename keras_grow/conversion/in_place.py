@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import keras
 
@@ -18,6 +18,7 @@ from keras_grow.layers.in_place import (
 )
 from keras_grow.layers.pairing import paired_layers
 from keras_grow.layers.paths import nested_layers, paths_of
+from keras_grow.layers.unquantized import refuse
 from keras_grow.measuring.agreement import check_copy
 from keras_grow.optimizer_slots import reset_slots
 from keras_grow.policies.densities import DensityDistribution
@@ -133,6 +134,10 @@ class InPlace:
     """
 
     plain_class: type[keras.Model]
+
+    def quantize(self, *args, **kwargs) -> NoReturn:
+        """Raises `ValueError`, before any layer is changed."""
+        refuse(self)
 
     def get_config(self):
         with _of_plain_class(self):

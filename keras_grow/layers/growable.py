@@ -4,6 +4,7 @@ import abc
 import dataclasses
 import math
 from collections.abc import Iterable
+from typing import NoReturn
 
 import keras
 import tensorflow as tf
@@ -11,6 +12,7 @@ import tensorflow as tf
 from keras_grow.compatibility import check_is_keras_model
 from keras_grow.kernel_axes import KernelAxes
 from keras_grow.layers.paths import layer_paths, paths_of
+from keras_grow.layers.unquantized import refuse
 from keras_grow.policies.scores import Score
 from keras_grow.policies.view import Connections
 from keras_grow.search.atoms import splits_atoms
@@ -219,6 +221,13 @@ class Growable(keras.Layer, abc.ABC):
             ValueError: for indices out of range, repeated or dormant, and for a part of an atom.
                 The layer is left as it was.
         """
+
+    def quantize(self, *args, **kwargs) -> NoReturn:
+        """Raises `ValueError`: `keras_grow.quantize(model)` makes a plain copy that is quantized.
+
+        Keras would leave the layer as it is, with a warning.
+        """
+        refuse(self)
 
     def check_indices(self, indices: tf.Tensor) -> tf.Tensor:
         """`indices` as int64; raises `ValueError` unless flat, in range, once each, whole atoms."""

@@ -18,6 +18,7 @@ from keras_grow.layers.masked import (
     keep_active,
 )
 from keras_grow.layers.plain_kernel import PlainKernel
+from keras_grow.layers.unquantized import allow_in, refuse_in
 from keras_grow.layers.weight_norm_kernel import WeightConstraint, WeightNormKernel
 
 
@@ -54,6 +55,7 @@ class Inner(Masked):
         if variable.regularizer is not None:
             variable.regularizer = EffectiveKernelRegularizer(self, self.kernel_regularizer)
         variable.constraint = self._constraint()
+        refuse_in(kernel.layer)
         self.built = True
 
     @property
@@ -85,6 +87,7 @@ class Inner(Masked):
         variable = self.inner.variable
         variable.assign(self._compute_effective_kernel())
         variable.regularizer, variable.constraint = self.kernel_regularizer, self.kernel_constraint
+        allow_in(self.inner.layer)
 
     def _add_kernel(self, shape: tuple[int, ...], initializer: Callable) -> None:
         kernel = keep_active(self._stored_kernel, self.kernel_mask)
