@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 
 import tensorflow as tf
 
-# TensorFlow's errors that no file system causes.
+# How the folders begin in which exports are made.
+_SCRATCH = ".export-"
+# TensorFlow's errors of computations; a file that gets too large is out of range, too.
 _OF_COMPUTATIONS = (
     tf.errors.InvalidArgumentError,
     tf.errors.UnimplementedError,
@@ -46,18 +48,19 @@ def written_beside(
     folder = os.path.dirname(path)
     try:
         os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as scratch:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=_SCRATCH) as scratch:
             written = os.path.join(scratch, "new")
             yield written
             _move(written, path, os.path.join(scratch, "old"))
-    except _OF_COMPUTATIONS as error:
-        raise ValueError(
-            "The export could not be computed on this machine, and nothing was written. Received: "
-            f"{type(error).__name__}: {error.message} The model itself may not run here, or not on "
-            "the samples it was compared on; pass others as `data`."
-        ) from error
-    # TensorFlow has errors of its own for what the file system refuses, too.
+    # TensorFlow has errors of its own for what the file system refuses, too; it names the file.
     except (OSError, tf.errors.OpError) as error:
+        names_file = os.path.join(folder, _SCRATCH) in str(error)
+        if isinstance(error, _OF_COMPUTATIONS) and not names_file:
+            raise ValueError(
+                "The export could not be computed on this machine, and nothing was written. "
+                f"Received: {type(error).__name__}: {error.message} The model itself may not run "
+                "here, or not on the samples it was compared on; pass others as `data`."
+            ) from error
         reason = getattr(error, "strerror", None) or getattr(error, "message", None) or str(error)
         kind = PermissionError if isinstance(error, PermissionError) else OSError
         raise kind(
