@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_grow.export.inference import Arrays, Inference, Serve, with_constants
+from keras_grow.export.onnx_operators import HANDLERS, check_operators
 from keras_grow.export.pipeline import Format, Stored, refused
 from keras_grow.export.stored import StoredKernel
 from keras_grow.export.verification import ExportRecord
@@ -98,8 +99,9 @@ class ONNX(Format):
         function = with_constants(inference)
         layers_of = "Expected layers of which tf2onnx makes ONNX's operators."
         with refused(f"ONNX can't express the model. {layers_of}"):
-            content = _converted(function, inference, self.opset)
-        pathlib.Path(path).write_bytes(content)
+            converted = _converted(function, inference, self.opset)
+        check_operators(converted, inference.model)
+        pathlib.Path(path).write_bytes(converted.SerializeToString())
         paths = paths_of(inference.model, inference.layers)
         return {
             path: [_DenseKernel(layer)] for path, layer in zip(paths, inference.layers, strict=True)
@@ -135,18 +137,19 @@ def _module(name: str) -> ModuleType:
         ) from error
 
 
-def _converted(function: Any, inference: Inference, opset: int | None) -> bytes:
+def _converted(function: Any, inference: Inference, opset: int | None) -> Any:
+    """The `onnx.ModelProto` of a model at inference."""
     converted, _ = _module("tf2onnx.convert").from_function(
         _as_tf2onnx_takes(function, inference.specs),
         inference.specs,
         opset=opset,
-        custom_op_handlers={"Erfc": (_complementary_error_function, [])},
+        custom_op_handlers=dict(HANDLERS),
     )
     for tensor in [*converted.graph.input, *converted.graph.output]:
         sizes = tensor.type.tensor_type.shape.dim
         if len(sizes) and not sizes[0].HasField("dim_value"):
             sizes[0].dim_param = "batch"
-    return converted.SerializeToString()
+    return converted
 
 
 def _as_tf2onnx_takes(function: Any, specs: Sequence[tf.TensorSpec]) -> Any:
@@ -174,20 +177,3 @@ def _as_tf2onnx_takes(function: Any, specs: Sequence[tf.TensorSpec]) -> Any:
         return dict(zip(made, found, strict=True))
 
     return call
-
-
-def _complementary_error_function(graph: Any, node: Any, name: str, args: Any) -> None:
-    """Erfc, of which `keras.activations.gelu` is made and which ONNX has not, as 1 - Erf."""
-    utils = _module("tf2onnx.utils")
-    dtype, shape = graph.get_dtype(node.output[0]), graph.get_shape(node.output[0])
-    graph.remove_node(node.name)
-    one = graph.make_const(utils.make_name(name), np.ones((), utils.map_onnx_to_numpy_type(dtype)))
-    erf = graph.make_node("Erf", node.input, shapes=[shape], dtypes=[dtype])
-    graph.make_node(
-        "Sub",
-        [one.output[0], erf.output[0]],
-        outputs=node.output,
-        name=node.name,
-        shapes=[shape],
-        dtypes=[dtype],
-    )

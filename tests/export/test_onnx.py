@@ -151,12 +151,12 @@ def test_a_file_that_computes_something_else_is_refused_and_the_earlier_one_stay
     other = _small()
     other.layers[0].kernel.assign(2 * other.layers[0].kernel)
     export_onnx(other, tmp_path / "other.onnx")
-    wrong = (tmp_path / "other.onnx").read_bytes()
+    wrong = onnx.load(tmp_path / "other.onnx")
     os.remove(tmp_path / "other.onnx")
     monkeypatch.setattr(onnx_export, "_converted", lambda *_: wrong)
     with pytest.raises(NotVerified, match="ONNX file does not compute what the model does"):
         export_onnx(_small(), path)
-    monkeypatch.setattr(onnx_export, "_converted", lambda *_: b"not a graph")
+    wrong.graph.node[0].input[0] = "nowhere"
     with pytest.raises(ValueError, match="ONNX Runtime can't run the file"):
         export_onnx(_small(), path)
     assert path.read_bytes() == earlier
@@ -199,3 +199,38 @@ def test_what_cannot_be_exported_is_refused_in_words_and_writes_nothing(tmp_path
     with pytest.raises(TypeError, match=r"expected a `keras.Model`"):
         export_onnx("model", tmp_path / "m.onnx")
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("opset", [13, None])
+@pytest.mark.parametrize("activation", ["gelu", "celu", "elu"])
+def test_activations_that_tf2onnx_does_not_know_are_exported(activation, opset, tmp_path):
+    layers = [GrowableDense(16, activation), keras.layers.Dense(2)]
+    model = keras.Sequential([keras.Input((8,), name="x"), *layers])
+    assert export_onnx(model, tmp_path / "m.onnx", opset=opset).error < 1e-6
+
+
+def test_values_on_a_boundary_fall_into_the_bucket_above_it(tmp_path):
+    boundaries = [-0.5, 0.0, 0.75]
+    layers = [keras.layers.Discretization(boundaries), keras.layers.Rescaling(1.0)]
+    model = keras.Sequential([keras.Input((3, 2), name="x"), *layers])
+    export_onnx(model, tmp_path / "m.onnx")
+    x = np.array([-9, -0.5, -0.1, 0, 0.5, 0.75, 0.7, 2, np.inf, -np.inf, 0.74999, -0.0])
+    x = x.reshape(2, 3, 2).astype("float32")
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+    [found] = session.run(None, {"x": x})
+    np.testing.assert_array_equal(found, np.searchsorted(boundaries, x, side="right"))
+    np.testing.assert_array_equal(found, model(x))
+
+
+def test_a_layer_that_onnx_has_no_operator_for_is_named(tmp_path):
+    x = keras.Input((8,), name="x")
+    inner = keras.Sequential(
+        [keras.Input((8,)), keras.layers.Lambda(keras.ops.erfinv, name="inverse")], name="block"
+    )
+    hashed = keras.layers.Hashing(5, name="hashed")(x)
+    y = GrowableDense(2)(inner(0.1 * x)) + GrowableDense(2)(keras.layers.Rescaling(0.1)(hashed))
+    with pytest.raises(ValueError, match="it has no operator for some of TensorFlow's") as refused:
+        export_onnx(keras.Model(x, y), tmp_path / "m.onnx")
+    assert "Erfinv in layer 'block/inverse' (Lambda)" in str(refused.value)
+    assert "StringToHashBucketFast in layer 'hashed' (Hashing)" in str(refused.value)
+    assert not list(tmp_path.iterdir())
