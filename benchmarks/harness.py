@@ -21,15 +21,11 @@ import numpy as np
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 CONTROL = "A/A control"
-# Okabe and Ito's colors, which the color-blind can tell apart, with markers for gray.
-_STYLES = [
-    ("#0072B2", "o", "-"),
-    ("#D55E00", "s", "--"),
-    ("#009E73", "^", "-."),
-    ("#CC79A7", "D", ":"),
-    ("#E69F00", "v", (0, (5, 1))),
-    ("#56B4E9", "P", (0, (1, 1))),
-]
+# Okabe and Ito's colors, which the color-blind can tell apart.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# With markers and lines for gray.
+_LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
+_STYLES = list(zip(COLORS, "os^DvP", _LINES, strict=True))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks import harness, wide_training
+from benchmarks import harness, wide_figure, wide_training
 from benchmarks.mnist_data import NUM_VALIDATION as MNIST_VALIDATION
 from benchmarks.study import (
     CHOICE_SEED,
@@ -178,7 +178,9 @@ def write(scratch: pathlib.Path, output: pathlib.Path, is_quick: bool) -> None:
         ),
         "Differences of test accuracy in points, paired by seed, with 95% t-intervals:",
         harness.table(["difference", "seeds", "mean", "95%"], paired_rows(found)),
+        "![accuracy against what it cost](wide.png)",
     ]
+    wide_figure.draw(records, problems, ARMS, output / "wide.png")
     title = "Wide networks with 1% of their connections, beside dense ones"
     harness.write("wide", title, text, {"runs": records, "differences": found}, COMMAND, output)
 

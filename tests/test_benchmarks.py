@@ -373,6 +373,7 @@ def test_the_study_of_wide_networks_trains_all_arms_and_answers_the_test_once(tm
     assert abs(weights[wide.GRANET] - min(sparse)) <= 3
     assert weights[wide.AS_HEAVY] <= min(sparse) < weights[wide.DENSE]
     assert "JPEG copies" not in (tmp_path / "wide.md").read_text()
+    assert (tmp_path / "wide.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_study_chooses_settings_by_validation_and_stays_within_its_budget(tmp_path):
