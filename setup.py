@@ -17,6 +17,7 @@ tensorboard = ["tensorboard"]  # TensorFlow no longer brings it along.
 extras = {
     "litert": litert,
     "onnx": onnx,
+    "campaign": ["cosmic-ray", "coverage"],
     "docs": ["pdoc"],
     "plotting": plotting,
     "tensorboard": tensorboard,

@@ -6,7 +6,8 @@
 `--quick` measures little, of those that have this option. All measure time and memory but `reach`,
 which measures accuracy, and takes MNIST from where `TFDS_DATA_DIR` says. The other studies of
 accuracy take hours and have commands of their own: `python -m benchmarks.digits`,
-`benchmarks.mnist`, `benchmarks.seed_size`, `benchmarks.cifar` and `benchmarks.wide`.
+`benchmarks.mnist`, `benchmarks.seed_size`, `benchmarks.cifar`, `benchmarks.wide`, and
+`benchmarks.quantized`, which trains what it measures.
 """
 
 import argparse

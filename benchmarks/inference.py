@@ -47,7 +47,7 @@ def kept_network(arguments: argparse.Namespace, weights: int) -> keras.Model:
         keras.utils.set_random_seed(0)
         hidden = [keras_grow.GrowableDense(units, "relu") for units in (300, 100)]
         network = keras.Sequential([keras.Input((784,)), *hidden, keras_grow.GrowableDense(10)])
-        keras_grow.prune(network, count=266_200 - weights)
+        keras_grow.prune(network, density=weights / 266_200, per_layer=True)
         return network
     if not (arguments.kept / f"{weights}.keras").exists():
         harness.run_alone(

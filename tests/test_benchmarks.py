@@ -355,6 +355,25 @@ def test_networks_on_cifar_are_narrower_alike_and_within_their_share(network):
 
 
 @pytest.mark.slow
+def test_the_benchmark_of_quantized_networks_counts_every_zero_in_every_form(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.quantized", "--quick", "--output", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    data = json.loads((tmp_path / "quantized.json").read_text())["data"]
+    from benchmarks import quantized
+
+    assert tuple(data) == quantized.NAMES
+    for rows in data.values():
+        sizes = {row["form"]: row["bytes"] for row in rows}
+        assert len(sizes) >= 6
+        assert sizes["LiteRT, int8"] <= sizes["LiteRT, float16"] < sizes["LiteRT, float32"]
+        # No form lost one: all stand where connections are dormant, and rounding makes more.
+        (in_float32,) = (row["zeros"] for row in rows if row["form"] == "Keras, float32")
+        assert in_float32 > 1000
+        assert all(row["zeros"] >= in_float32 for row in rows)
+
+
+@pytest.mark.slow
 def test_the_study_of_wide_networks_trains_all_arms_and_answers_the_test_once(tmp_path):
     command = [sys.executable, "-m", "benchmarks.wide", "--quick"]
     command += ["--scratch", str(tmp_path / "runs"), "--output", str(tmp_path)]

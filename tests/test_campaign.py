@@ -1,8 +1,9 @@
 """Short forms of the campaigns of `tests/campaign`."""
 
 import pytest
+from scipy import stats
 
-from tests.campaign import damage, files, kills
+from tests.campaign import damage, files, kills, mutants
 
 
 @pytest.mark.slow
@@ -31,3 +32,27 @@ def test_killed_trainings_and_exports_end_as_if_nothing_had_been(tmp_path):
     counts = kills.run(9, seed=1, scratch=tmp_path)
     assert counts.pop("survived") >= 9
     assert all(name.startswith("  of ") for name in counts)
+
+
+@pytest.mark.slow
+def test_faults_in_a_module_are_noticed_by_its_tests(tmp_path, monkeypatch):
+    pytest.importorskip("cosmic_ray", reason="the campaign's own extra")
+    monkeypatch.setattr(mutants, "ROOMS", {"search": ["search"]})
+    counts = mutants.run(3, seed=0, scratch=tmp_path)
+    assert counts["killed"] >= 1
+    assert counts["killed"] + counts.get("survived", 0) + counts.get("equivalent", 0) == 3
+    # It goes on where it stopped, and nothing is left in the tree.
+    assert mutants.run(3, seed=0, scratch=tmp_path) == counts
+    for kept in (tmp_path / "kept" / "keras_grow").rglob("*.py"):
+        there = tmp_path / "tree" / kept.relative_to(tmp_path / "kept")
+        assert there.read_bytes() == kept.read_bytes()
+
+
+def test_annotations_and_what_computes_the_same_are_no_faults():
+    source = 'def half(x: int | None = 1) -> "int":\n    return x // 2\n'
+    assert mutants._computes(source) == mutants._computes(source.replace("int | None", "int & 1"))
+    assert mutants._computes(source) != mutants._computes(source.replace("// 2", "// 3"))
+    assert mutants._computes("def half(:") is None
+    low, rate, high = mutants._rate(85, 15)
+    interval = stats.binomtest(85, 100).proportion_ci(method="wilson")
+    assert (low, rate, high) == pytest.approx((interval.low, 0.85, interval.high), rel=1e-3)

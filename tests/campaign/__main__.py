@@ -2,19 +2,21 @@
 
     python -m tests.campaign files --count 10000
     python -m tests.campaign kills --count 500
+    python -m tests.campaign mutants --count 400
 
-The first damages saved models and loads them; the other kills trainings and exports, and has them
-go on. Campaigns go on where they stopped: what was counted stands in `--scratch`.
-They exit with 1 if anything went wrong.
+The first damages saved models and loads them; the second kills trainings and exports, and has them
+go on; the third puts small faults into the package, which its tests must notice, and needs
+`pip install -e ".[campaign]"`. Campaigns go on where they stopped: what was counted stands in
+`--scratch`. They exit with 1 if anything went wrong.
 """
 
 import argparse
 import pathlib
 import sys
 
-from tests.campaign import files, kills
+from tests.campaign import files, kills, mutants
 
-CAMPAIGNS = {"files": files.run, "kills": kills.run}
+CAMPAIGNS = {"files": files.run, "kills": kills.run, "mutants": mutants.run}
 
 
 def main(argv: list[str] | None = None) -> int:
