@@ -1,9 +1,9 @@
 .PHONY: docs test
 
-# The API reference, from docstrings: docs/api/index.html.
+# The documentation, API reference and notebooks included: docs/site/index.html.
 docs:
 	pip install -q ".[docs]"
-	python docs/make_api.py
+	python docs/make_site.py
 
 test:
 	pytest -n auto --dist loadfile -m "not slow"

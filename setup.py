@@ -10,6 +10,7 @@ version = re.search(r'__version__ = "(.+)"', (root / "keras_grow/version.py").re
 
 repository = "https://github.com/keras-grow/keras_grow"
 
+docs = ["mkdocs-material", "nbconvert", "pdoc"]
 litert = ["ai-edge-litert"]
 onnx = ["onnxruntime", "tf2onnx>=1.17"]  # Earlier ones don't run with NumPy 2.
 plotting = ["matplotlib"]
@@ -18,11 +19,12 @@ extras = {
     "litert": litert,
     "onnx": onnx,
     "campaign": ["cosmic-ray", "coverage"],
-    "docs": ["pdoc"],
+    "docs": docs,
     "plotting": plotting,
     "tensorboard": tensorboard,
     "tutorials": [*plotting, "ipykernel", "scikit-learn", "tensorflow-datasets"],
     "test": [
+        *docs,
         *litert,
         *onnx,
         *plotting,
@@ -32,7 +34,6 @@ extras = {
         "mypy",
         "nbclient",
         "nbformat",
-        "pdoc",
         "pytest",
         "pytest-xdist",
         "ruff",
