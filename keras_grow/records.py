@@ -12,7 +12,7 @@ from keras_grow.neurons.latency_table import LatencyTable
 from keras_grow.neurons.units import NeuronChange, NeuronRecord
 from keras_grow.report import LayerReport, Report
 from keras_grow.search.tiled_array import TiledArray
-from keras_grow.structure.unit_graph import End, Group
+from keras_grow.structure.unit_groups import End, Group
 from keras_grow.synthesis import PhaseRecord, SynthesisRecord
 
 __all__ = [

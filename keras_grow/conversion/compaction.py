@@ -20,7 +20,8 @@ from keras_grow.structure.flow import Flow
 from keras_grow.structure.graph import Step, Stream
 from keras_grow.structure.kernels import axes_of
 from keras_grow.structure.resizing import carry, resized
-from keras_grow.structure.unit_graph import KernelCall, UnitGraph
+from keras_grow.structure.unit_graph import UnitGraph
+from keras_grow.structure.unit_groups import KernelCall
 from keras_grow.structure.wirings import INPUT, OUTPUT
 
 

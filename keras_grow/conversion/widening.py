@@ -21,7 +21,8 @@ from keras_grow.structure.grown_axes import grown_axes
 from keras_grow.structure.kernels import axes_of, has_kernel, why_not_resizable
 from keras_grow.structure.resizing import carry, resized
 from keras_grow.structure.rules import computing
-from keras_grow.structure.unit_graph import Group, UnitGraph
+from keras_grow.structure.unit_graph import UnitGraph
+from keras_grow.structure.unit_groups import Group
 from keras_grow.structure.wirings import INPUT, OUTPUT
 
 

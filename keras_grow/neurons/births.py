@@ -29,7 +29,8 @@ from keras_grow.neurons.units import (
 )
 from keras_grow.optimizer_slots import reset_slots, steps_made
 from keras_grow.structure.rules import rule_for
-from keras_grow.structure.unit_graph import End, UnitGraph
+from keras_grow.structure.unit_graph import UnitGraph
+from keras_grow.structure.unit_groups import End
 
 
 def grow_neurons(

@@ -3,7 +3,8 @@
 from keras_grow.layers.dense_like import DenseLike
 from keras_grow.layers.growable import Growable
 from keras_grow.neurons.units import Units
-from keras_grow.structure.unit_graph import End, UnitGraph
+from keras_grow.structure.unit_graph import UnitGraph
+from keras_grow.structure.unit_groups import End
 
 # Numbers of a bridging gradient: 512 MB in float32, and ranking them takes as much again.
 _LARGEST_GRADIENT = 2**27

@@ -14,7 +14,8 @@ from keras_grow.neurons.latency_table import LatencyTable
 from keras_grow.structure.graph import Step, Stream
 from keras_grow.structure.kernels import axes_of
 from keras_grow.structure.rules import Depthwise, computing, rule_for
-from keras_grow.structure.unit_graph import KernelCall, UnitGraph
+from keras_grow.structure.unit_graph import UnitGraph
+from keras_grow.structure.unit_groups import KernelCall
 from keras_grow.structure.wirings import Axis, Product, num_positions
 
 

@@ -9,7 +9,8 @@ import tensorflow as tf
 from keras_grow.layers.growable import Growable
 from keras_grow.neurons.units import Units
 from keras_grow.structure.kernels import axes_of
-from keras_grow.structure.unit_graph import End, Group, UnitGraph
+from keras_grow.structure.unit_graph import UnitGraph
+from keras_grow.structure.unit_groups import End, Group
 
 
 class Dormancy:

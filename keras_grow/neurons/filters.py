@@ -13,7 +13,7 @@ from keras_grow.neurons.units import mean_weight, set_entries
 from keras_grow.optimizer_slots import reset_slots
 from keras_grow.structure.kernels import KernelIn, axes_of, connections_of, holders_of
 from keras_grow.structure.rules import computing
-from keras_grow.structure.unit_graph import Group
+from keras_grow.structure.unit_groups import Group
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from keras_grow.neurons.scores import NeuronScore, Outputs
 from keras_grow.neurons.units import Units
 from keras_grow.structure.kernels import attribute_of, axes_of, connections_of
 from keras_grow.structure.rules import computing
-from keras_grow.structure.unit_graph import End, Group
+from keras_grow.structure.unit_groups import End, Group
 
 
 def scores_of(

@@ -17,7 +17,8 @@ from keras_grow.optimizer_slots import reset_slots
 from keras_grow.structure.graph import UnitsNotFollowed
 from keras_grow.structure.kernels import axes_of, connections_of, counts_of
 from keras_grow.structure.rules import rule_for
-from keras_grow.structure.unit_graph import End, Group, UnitGraph
+from keras_grow.structure.unit_graph import UnitGraph
+from keras_grow.structure.unit_groups import End, Group
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,8 @@ from keras_grow.structure.constants import Kernel
 from keras_grow.structure.graph import Step, Stream
 from keras_grow.structure.kernels import attribute_of, why_not_resizable
 from keras_grow.structure.rules import computing, rule_for
-from keras_grow.structure.unit_graph import KernelCall, UnitGraph
+from keras_grow.structure.unit_graph import UnitGraph
+from keras_grow.structure.unit_groups import KernelCall
 
 
 class Flow:
