@@ -7,7 +7,7 @@
 which measures accuracy, and takes MNIST from where `TFDS_DATA_DIR` says. The other studies of
 accuracy take hours and have commands of their own: `python -m benchmarks.digits`,
 `benchmarks.mnist`, `benchmarks.seed_size`, `benchmarks.cifar`, `benchmarks.wide`, and
-`benchmarks.quantized`, which trains what it measures.
+`benchmarks.quantized`, which trains what it measures. `benchmarks.runtimes` needs OpenVINO.
 """
 
 import argparse

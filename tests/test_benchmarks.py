@@ -374,6 +374,21 @@ def test_the_benchmark_of_quantized_networks_counts_every_zero_in_every_form(tmp
 
 
 @pytest.mark.slow
+def test_the_benchmark_of_runtimes_compares_each_with_its_dense_file(tmp_path):
+    pytest.importorskip("openvino", reason="only this benchmark takes it")
+    command = [sys.executable, "-m", "benchmarks.runtimes", "--quick", "--output", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "runtimes.json").read_text())["data"]
+    from benchmarks import runtimes
+
+    assert {row["runtime"] for row in rows} == set(runtimes.RUNTIMES)
+    sizes = {(row["runtime"], row["density"]): row["bytes"] for row in rows}
+    for runtime in ("LiteRT", "TensorFlow, SavedModel"):
+        assert sizes[runtime, "1%"] < sizes[runtime, "100%"]
+
+
+@pytest.mark.slow
 def test_the_study_of_wide_networks_trains_all_arms_and_answers_the_test_once(tmp_path):
     command = [sys.executable, "-m", "benchmarks.wide", "--quick"]
     command += ["--scratch", str(tmp_path / "runs"), "--output", str(tmp_path)]
