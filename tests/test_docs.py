@@ -1,39 +1,85 @@
 """The pages under docs/ run as they stand, and the API reference can be made."""
 
+import ast
+import contextlib
+import inspect
 import pathlib
 import re
 import subprocess
 import sys
 import types
+from typing import Any
 
 import keras
-import numpy as np
 import pytest
 
 import keras_grow
+from tests.pages import DOCS, PAGES, Page, blocks_of
 
 ROOT = pathlib.Path(__file__).parent.parent
+MARKDOWN = sorted(
+    str(page.relative_to(DOCS))
+    for page in DOCS.rglob("*.md")
+    if "api" not in page.relative_to(DOCS).parts  # Made by `make docs`.
+)
 
 
-def test_the_code_for_those_who_come_from_elsewhere_runs_as_it_stands(tmp_path, monkeypatch):
+WITH_CODE = [path for path in MARKDOWN if blocks_of(DOCS / path)]
+
+
+@pytest.mark.parametrize("path", WITH_CODE)
+def test_the_code_of_a_page_runs_as_it_stands(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    page = (ROOT / "docs" / "coming_from.md").read_text(encoding="utf-8")
-    random = np.random.default_rng(0)
-    x, y = random.random((3200, 30), "float32"), np.arange(3200) % 4
-    hidden = [keras.layers.Dense(60, "relu"), keras.layers.Dense(40, "relu")]
-    model = keras.Sequential([keras.Input((30,)), *hidden, keras.layers.Dense(4, "softmax")])
-    names = {"model": model, "x": x, "y": y}
-    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len(blocks) == 4
-    for block in blocks:
+    page = PAGES.get(path, Page())
+    names = page.start()
+    for block in blocks_of(DOCS / path):
         exec(block, names)
-    size = sum(layer.num_connections for layer in keras_grow.growable_layers(names["growable"]))
-    plain = keras.models.load_model("pruned.keras")
-    kept = sum(np.count_nonzero(layer.kernel) for layer in plain.layers)
-    assert kept == pytest.approx(0.1 * size, abs=2)
-    assert keras_grow.report(names["growable"]).num_active == round(0.05 * size) - 10
-    # Dropped and grown, at a constant count.
-    assert keras_grow.report(names["sparse"]).density == pytest.approx(0.1, abs=0.001)
+    page.check(names)
+
+
+def test_what_is_said_of_pages_is_of_pages_with_code():
+    assert set(PAGES) <= set(WITH_CODE)
+
+
+@pytest.mark.parametrize("path", [path for path in MARKDOWN if path.startswith("coming_from/")])
+def test_what_a_table_calls_ours_exists_and_takes_these_arguments(path):
+    page = (DOCS / path).read_text(encoding="utf-8")
+    ours = [line.split("|")[2] for line in page.splitlines() if line.count("|") == 3]
+    for code in re.findall(r"`([^`]+)`", "\n".join(ours)):
+        with contextlib.suppress(SyntaxError):  # Such as `layers=`, of which nothing can be said.
+            check(ast.parse(code))
+
+
+def check(code: ast.AST) -> None:
+    """Raises where code names what keras_grow lacks, or calls it with what it does not take."""
+    for node in ast.walk(code):
+        if isinstance(node, ast.Attribute):
+            assert thing_of(node) is not None, ast.unparse(node)
+        elif isinstance(node, ast.Call):
+            called = thing_of(node.func)
+            assert called is not None, ast.unparse(node)
+            given = [each for each in node.args if ast.unparse(each) != "..."]
+            by_name = {each.arg: each.value for each in node.keywords}
+            inspect.signature(called).bind_partial(*given, **by_name)
+
+
+def thing_of(node: ast.expr) -> Any:
+    """What an expression names, `None` if there is no such thing."""
+    if isinstance(node, ast.Attribute):
+        return getattr(thing_of(node.value), node.attr, None)
+    layer = keras_grow.GrowableDense(2)
+    layer.build((None, 3))
+    model = keras.Sequential([keras.Input((3,)), layer])
+    known = {"keras": keras, "keras_grow": keras_grow, "layer": layer}
+    of_examples = {"model": model, "growable": model}
+    return {**known, **of_examples}.get(node.id, getattr(keras_grow, node.id, None))
+
+
+def test_a_name_or_argument_that_does_not_exist_is_found():
+    check(ast.parse("prune(model, density=0.1)"))
+    for wrong in ("prun(model)", "scores.Magnitud", "prune(model, sparsity=0.1)", "layer.mask"):
+        with pytest.raises((AssertionError, TypeError)):
+            check(ast.parse(wrong))
 
 
 @pytest.mark.slow
@@ -48,17 +94,6 @@ def test_the_pictures_of_growth_are_made(tmp_path):
     assert run.returncode == 0, run.stderr
     assert (tmp_path / "growth.gif").read_bytes().startswith(b"GIF89a")
     assert (tmp_path / "grown.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_every_name_on_the_page_exists():
-    page = (ROOT / "docs" / "coming_from.md").read_text(encoding="utf-8")
-    ours = "\n".join(line.split("|")[2] for line in page.splitlines() if line.count("|") == 3)
-    for name in re.findall(r"`(\w+)\(", ours):
-        assert hasattr(keras_grow, name) or name == "export_litert", name
-    for module, name in re.findall(
-        r"`(scores|densities|start_values|seeds|sparse_training)\.(\w+)", ours
-    ):
-        assert hasattr(getattr(keras_grow, module), name), name
 
 
 @pytest.mark.slow
