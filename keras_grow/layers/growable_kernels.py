@@ -1,7 +1,7 @@
 """GrowableKernels: any Keras layer, with kernels whose connections can be dormant."""
 
 import functools
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import keras
 import tensorflow as tf
@@ -11,6 +11,7 @@ from keras_grow.keras_private import add_inside
 from keras_grow.layers.inner_kernel import Inner, MaskedInner, WeightNormInner
 from keras_grow.layers.kernel_types import is_built
 from keras_grow.layers.masked_calls import call_masked, mask_kernels
+from keras_grow.layers.unquantized import refuse
 from keras_grow.policies.densities import check_initial_density
 
 
@@ -106,6 +107,10 @@ class GrowableKernels(keras.layers.Wrapper):
         kernels = mask_kernels(self.layer, self.kernel_class, self.initial_density, self.seed)
         add_inside(self, "masked_kernels", kernels)
         self.built = True
+
+    def quantize(self, *args, **kwargs) -> NoReturn:
+        """Raises `ValueError`, as `Growable.quantize` does."""
+        refuse(self)
 
     def get_build_config(self):
         return None  # The layer is built by what it is loaded with, or by the first call.

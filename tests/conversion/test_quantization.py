@@ -151,7 +151,8 @@ def test_what_is_growable_refuses_to_be_quantized_in_silence(case):
     for one, other in zip(model.get_weights(), weights, strict=True):
         np.testing.assert_array_equal(one, other)
     # Each layer inside refuses as well.
-    for layer in keras_grow.growable_layers(model):
+    wrappers = [layer for layer in model.layers if isinstance(layer, GrowableKernels)]
+    for layer in [*keras_grow.growable_layers(model), *wrappers]:
         for each in (layer, getattr(getattr(layer, "inner", None), "layer", layer)):
             with pytest.raises(ValueError, match="dormant connections"):
                 each.quantize("int8")
