@@ -1,5 +1,6 @@
 """Grown models in integers: Keras's own quantization, which must keep every zero."""
 
+import collections
 import warnings
 from typing import Any
 
@@ -85,11 +86,10 @@ def quantize(
         # Layers that have nothing to quantize are named too, such as Flatten.
         warnings.filterwarnings("ignore", message=".*does not have a `quantize` method")
         plain.quantize(mode, **{name: o for name, o in options.items() if o is not None})
-    left = {
-        f"{kernel.path!r} ({type(kernel.layer).__name__})": size
-        for kernel, size in zip(kernels, sizes, strict=True)
-        if getattr(kernel.layer, "quantization_mode", None) is None
-    }
+    left: collections.Counter[str] = collections.Counter()
+    for kernel, size in zip(kernels, sizes, strict=True):
+        if getattr(kernel.layer, "quantization_mode", None) is None:
+            left[f"{kernel.path!r} ({type(kernel.layer).__name__})"] += size
     if sum(left.values()) == sum(sizes):
         raise ValueError(
             "Keras quantizes Dense, EinsumDense and Embedding layers. Received: a model of whose "

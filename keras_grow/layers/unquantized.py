@@ -1,12 +1,14 @@
 """What `quantize` answers where a mask stands: Keras would pass the layer by, or lose the mask."""
 
-import functools
 from typing import Any, NoReturn
 
 import keras
 
+# What the layer had in the place of the function that refuses.
+_OWN = "_keras_grow_own"
 
-def refuse(layer: keras.Layer, *args: Any, **kwargs: Any) -> NoReturn:
+
+def refuse(layer: keras.Layer) -> NoReturn:
     """Raises the `ValueError` of a layer that can't be quantized as it is."""
     raise ValueError(
         "A layer with dormant connections is quantized as a plain one. Received: `quantize` of "
@@ -19,23 +21,18 @@ def refuse(layer: keras.Layer, *args: Any, **kwargs: Any) -> NoReturn:
 def refuse_in(layer: keras.Layer) -> None:
     """Has a layer of another kind, whose kernel is masked, refuse to be quantized."""
     own = vars(layer).get("quantize")
-    if not isinstance(own, _Refusal):
-        vars(layer)["quantize"] = _Refusal(layer, own)
+    if hasattr(own, _OWN):
+        return
+
+    def quantize(*args: Any, **kwargs: Any) -> NoReturn:
+        refuse(layer)
+
+    setattr(quantize, _OWN, own)
+    vars(layer)["quantize"] = quantize
 
 
 def allow_in(layer: keras.Layer) -> None:
     """Undoes `refuse_in`."""
     refusal = vars(layer).get("quantize")
-    if isinstance(refusal, _Refusal):
-        vars(layer)["quantize"] = refusal.own
-
-
-class _Refusal(functools.partial):
-    """The `quantize` of a layer that refuses it; `own` is what it had."""
-
-    own: Any
-
-    def __new__(cls, layer: keras.Layer, own: Any):
-        refusal = super().__new__(cls, refuse, layer)
-        refusal.own = own
-        return refusal
+    if hasattr(refusal, _OWN):
+        vars(layer)["quantize"] = getattr(refusal, _OWN)

@@ -179,6 +179,14 @@ def test_what_keras_has_no_integers_for_is_named():
     assert quantized.layers[-1].quantization_mode == "int8"
 
 
+def test_every_kernel_that_stays_counts():
+    layers = [GrowableKernels(_layers.LSTM(4), name="read"), GrowableDense(2, name="answer")]
+    model = keras.Sequential([keras.Input((5, 3)), *layers])
+    # 3 x 16 and 4 x 16 of the LSTM, 4 x 2 of the answer.
+    with pytest.warns(UserWarning, match="93.3% of the weights.*'read/.*LSTMCell"):
+        keras_grow.quantize(model)
+
+
 def test_layers_without_kernels_are_no_news():
     model = keras.Sequential([keras.Input((6,)), GrowableDense(3), _layers.Dropout(0.5)])
     with warnings.catch_warnings():
