@@ -92,7 +92,8 @@ def navigation(source: pathlib.Path) -> list:
     return [
         {"keras_grow": "README.md"},
         {"Tutorials": pages("tutorials/*.md")},
-        {"Guides": pages("docs/**/*.md")},
+        {"Guides": [*pages("docs/*.md"), *pages("docs/coming_from/*.md")]},
+        {"Gallery": pages("docs/gallery/*.md")},
         {"API": "api/index.html"},
         {"Benchmarks": pages("benchmarks/results/*.md")},
         {
