@@ -60,6 +60,16 @@ def _classifier_and_files() -> Names:
     return _classifier()
 
 
+def _trained_classifier() -> Names:
+    """A trained network of dense layers, and data to judge it by."""
+    names = _classifier()
+    model, x, y = names["model"], names["x"], names["y"]
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.fit(x[:800], y[:800], epochs=2, verbose=0)
+    parts = {"x_train": x[:800], "y_train": y[:800], "x_val": x[800:1000], "y_val": y[800:1000]}
+    return {"model": model, **parts}
+
+
 def _tfmot(names: Names) -> None:
     plain = keras.models.load_model("pruned.keras")
     for layer in plain.layers:
@@ -115,6 +125,20 @@ def _three_channels_fewer(names: Names) -> None:
     assert len(layers["stem"].units) == len(layers["outer"].units) == 8
 
 
+def _densities_as_chosen(names: Names) -> None:
+    best = names["best"].get("density")
+    assert 0.05 <= best <= 0.5
+    assert keras_grow.report(names["best_model"]).density == pytest.approx(best, abs=1e-3)
+    sizes = [trial.values[1] for trial in names["study"].trials]
+    size = keras_grow.report(names["best_model"]).num_connections
+    densities = [trial.params["density"] for trial in names["study"].trials]
+    assert sizes == pytest.approx([size * density for density in densities], abs=2)
+    assert min(sizes) in [trial.values[1] for trial in names["study"].best_trials]
+    chosen = names["search"].best_params_["model_kwargs"]["density"]
+    found = keras_grow.report(names["search"].best_estimator_.model_).density
+    assert found == pytest.approx(chosen, abs=1e-3)
+
+
 def _nothing_more(names: Names) -> None:
     pass
 
@@ -142,6 +166,7 @@ PAGES: dict[str, Page] = {
     "coming_from/jaxpruner.md": Page(_classifier, _tenth_of_all),
     "coming_from/rigl.md": Page(_classifier, _tenth_throughout),
     "coming_from/keras_surgeon.md": Page(_images, _three_channels_fewer),
+    "tuning.md": Page(_trained_classifier, _densities_as_chosen),
     "what_it_declines.md": Page(_images),
 }
 """By the path of the page below docs/."""

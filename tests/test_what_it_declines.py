@@ -44,6 +44,17 @@ def test_quantized_layers_are_passed_by_and_refused_when_asked_for(chain):
         keras_grow.make_growable(model, layers=["hidden"])
 
 
+@pytest.mark.parametrize("in_place", [False, True])
+def test_where_no_layer_can_be_converted_it_is_said_why(chain, in_place):
+    model = chain(keras.layers.Dropout(0.1, name="dropout"))
+    for layer in (model.layers[0], model.layers[-1]):
+        layer.quantize("int8")
+    with pytest.raises(
+        ValueError, match=rf"it is quantized: \['hidden', '{model.layers[-1].name}'"
+    ):
+        keras_grow.make_growable(model, in_place=in_place)
+
+
 def test_a_plain_model_can_be_quantized_after_growth(chain):
     plain = keras_grow.make_plain(keras_grow.make_growable(chain()))
     plain.get_layer("hidden").quantize("int8")

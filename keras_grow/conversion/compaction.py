@@ -15,7 +15,7 @@ from keras_grow.measuring.agreement import check_copy, given_inputs
 from keras_grow.structure.axes import Axes, Places
 from keras_grow.structure.cloning import Inside, check_convertible, clone_with
 from keras_grow.structure.constants import Kernel
-from keras_grow.structure.copying import carry_state, made_anew
+from keras_grow.structure.copying import carry_seeds, carry_state, made_anew
 from keras_grow.structure.flow import Flow
 from keras_grow.structure.graph import Step, Stream
 from keras_grow.structure.kernels import axes_of
@@ -216,6 +216,7 @@ def compact(
     for nested, streams in flow.graph.inputs_of_nested.items():
         input_shapes[nested] = [_narrowed(flow, stream) for stream in streams]
     compacted = clone_with(model, convert, transfer, input_shapes)
+    carry_seeds(model, compacted)
     compaction = Compaction(
         compacted,
         tuple(_layer_compaction(flow, call) for call in flow.kernel_calls),

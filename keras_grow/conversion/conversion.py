@@ -16,6 +16,7 @@ from keras_grow.conversion.in_place import (
 )
 from keras_grow.conversion.reach import (
     LayerChoice,
+    check_any,
     growable_class,
     is_growable,
     plan_conversion,
@@ -129,7 +130,7 @@ def make_growable(
         _warn_of_what_is_left(model, layers)
         return grown
     chosen = wanted_layers(model, layers, why_not_growable)
-    _check_any(chosen, model, layers)
+    check_any(chosen, model, layers, exchangeable_layers(model), why_not_growable)
     sparse = [layer for layer in chosen if isinstance(layer, SparseDense)]
     plain = [layer for layer in chosen if not isinstance(layer, SparseDense)]
     starts = Starts(plain, initial_density, seed, zeros_are_dormant)
@@ -225,7 +226,7 @@ def make_sparse(
         return _why_not_sparse(layer)
 
     chosen = wanted_layers(model, layers, why_not)
-    _check_any(chosen, model, layers)
+    check_any(chosen, model, layers, exchangeable_layers(model), why_not)
     named = capacity if isinstance(capacity, Mapping) else dict.fromkeys(chosen, capacity)
     capacities = by_layer(model, named, chosen, "`capacity` must name layers that are converted.")
     connections = {id(layer): connections_of(layer) for layer in chosen}
@@ -352,15 +353,6 @@ def _warn_of_what_is_left(model: keras.Model, layers: LayerChoice) -> None:
             f"Not all of the model can grow: {conversion}. Choose with `layers=` to say what you "
             "expect.",
             stacklevel=3,
-        )
-
-
-def _check_any(chosen: Sequence[keras.Layer], model: keras.Model, layers: LayerChoice) -> None:
-    if not chosen:
-        raise ValueError(
-            "The model has no layer to convert. Received: "
-            f"layers={layers!r}, and a model with layers "
-            f"{paths_of(model, exchangeable_layers(model))}"
         )
 
 

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import keras
 
 from keras_grow.compatibility import check_is_keras_model
-from keras_grow.conversion.reach import LayerChoice, choose_layers, why_not_growable
+from keras_grow.conversion.reach import LayerChoice, check_any, choose_layers, why_not_growable
 from keras_grow.conversion.starts import Starts
 from keras_grow.keras_private import forget_compiled
 from keras_grow.layers.in_place import (
@@ -17,7 +17,7 @@ from keras_grow.layers.in_place import (
     unmask_in_place,
 )
 from keras_grow.layers.pairing import paired_layers
-from keras_grow.layers.paths import nested_layers, paths_of
+from keras_grow.layers.paths import nested_layers
 from keras_grow.layers.unquantized import refuse
 from keras_grow.measuring.agreement import check_copy
 from keras_grow.optimizer_slots import reset_slots
@@ -92,11 +92,7 @@ def _starts(
     """Where the layers that are chosen among those that can be masked start."""
     reachable = list(maskable_layers(model))
     chosen = choose_layers(model, layers, reachable, why_not_growable)
-    if not chosen:
-        raise ValueError(
-            f"The model has no layer to convert. Received: layers={layers!r}, and a model with "
-            f"layers {paths_of(model, reachable)} that have kernels"
-        )
+    check_any(chosen, model, layers, reachable, why_not_growable)
     return Starts(chosen, initial_density, seed, zeros_are_dormant)
 
 

@@ -163,6 +163,31 @@ def choose_layers(
     return wanted
 
 
+def check_any(
+    chosen: Sequence[keras.Layer],
+    model: keras.Model,
+    layers: LayerChoice,
+    reachable: Sequence[keras.Layer],
+    why_not: Callable[[keras.Layer], str | None],
+) -> None:
+    """Raises `ValueError` if no layer is chosen, and says of those that can be reached why.
+
+    Args:
+        chosen: what `choose_layers` returned.
+        model, layers, reachable, why_not: as it takes them.
+    """
+    if chosen:
+        return
+    reasons: dict[str, list[str]] = {}
+    for layer, path in zip(reachable, paths_of(model, reachable), strict=True):
+        reasons.setdefault(why_not(layer) or "not asked for", []).append(path)
+    described = "; ".join(f"{reason}: {paths}" for reason, paths in reasons.items())
+    raise ValueError(
+        f"The model has no layer to convert. Received: layers={layers!r}, and a model with "
+        f"{described or 'no layers that have kernels'}"
+    )
+
+
 def why_not_growable(layer: keras.Layer) -> str | None:
     """Why a layer has no growable form that computes the same, `None` if it has one."""
     if masked_in_place(layer):

@@ -16,6 +16,7 @@ from keras_grow.layers.paths import find_layer, paths_of
 from keras_grow.measuring.agreement import check_copy
 from keras_grow.structure.axes import Axes
 from keras_grow.structure.cloning import Inside, check_convertible, clone_with
+from keras_grow.structure.copying import carry_seeds
 from keras_grow.structure.graph import Step, Stream, UnitsNotFollowed
 from keras_grow.structure.grown_axes import grown_axes
 from keras_grow.structure.kernels import axes_of, has_kernel, why_not_resizable
@@ -105,6 +106,7 @@ def widen(
     for before, after in paired_layers(model, widened):
         if grown.get(id(before)) and before.weights:
             carry(before, after, carried.get(id(before), {}))
+    carry_seeds(model, widened)
     places = {layer: axes[OUTPUT][:2] for layer, axes in carried.items() if OUTPUT in axes}
     check_copy(model, widened, verify, places)
     return widened

@@ -16,6 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_grow.keras_private import is_seed
 from keras_grow.layers.growable_kernels import GrowableKernels
 from keras_grow.layers.pairing import paired_layers
 from keras_grow.layers.paths import nested_layers
@@ -106,6 +107,19 @@ def carry_state(old: keras.Layer, new: keras.Layer) -> None:
         for place, variable in _unsaved_variables(before).items():
             if place in unsaved:
                 unsaved[place].assign(variable)
+
+
+def carry_seeds(old: keras.Layer, new: keras.Layer) -> None:
+    """Brings over how often the random seeds of a layer, and of those inside it, have drawn.
+
+    For copies whose variables have other shapes, where `carry_state` would not do: what they draw
+    next is then drawn from where the original stood, and no number is drawn twice.
+    """
+    for before, after in paired_layers(old, new):
+        there = _unsaved_variables(after)
+        for place, variable in _unsaved_variables(before).items():
+            if place in there and is_seed(variable):
+                there[place].assign(variable)
 
 
 def carry_vocabularies(old: keras.Layer, new: keras.Layer) -> None:
