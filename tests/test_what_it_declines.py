@@ -87,6 +87,21 @@ def test_what_normalizes_over_units_keeps_them_and_is_named(chain, normalization
         keras_grow.prune_neurons(model, layers=["hidden"], count=1, data=(np.ones((3, 6)),))
 
 
+def test_keras_saves_no_seeds_which_states_beside_the_file_mend(chain, tmp_path):
+    model = chain(keras.layers.Dropout(0.5, seed=1))
+    model.compile("sgd", "mse")
+    model.fit(np.ones((4, 6)), np.ones((4, 2)), verbose=0)
+    states = [each.numpy() for each in model.variables if "seed_generator" in each.path]
+    assert [state.tolist() for state in states] == [[1, 1]]
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    seeds = [each for each in loaded.variables if "seed_generator" in each.path]
+    assert [seed.numpy().tolist() for seed in seeds] == [[1, 0]]  # If not, Keras saves them now.
+    for seed, state in zip(seeds, states, strict=True):
+        seed.assign(state)
+    assert [seed.numpy().tolist() for seed in seeds] == [[1, 1]]
+
+
 def test_convolutions_have_no_sparse_form():
     model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(3, 3, name="conv")])
     with pytest.raises(ValueError, match="Conv2D has no sparse form"):
