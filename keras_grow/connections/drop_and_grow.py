@@ -134,6 +134,7 @@ def drop_and_grow(
     for layer, indices in zip(chosen_layers, grown, strict=True):
         seen = layer.view(measured[layer].seen_by(method.start_value), tf.constant(indices))
         values.append(checked_values(method.start_value(seen), seen))
+        layer.check_can_wake(tf.constant(indices), values[-1])
     at_mean = method.start_value.second_moment_starts_at_mean
     for layer, gone, coming, value in zip(chosen_layers, pruned, grown, values, strict=True):
         gradient = measured[layer].statistics.get(Gradient())

@@ -121,6 +121,8 @@ def grow(
     # All values are made and checked before the first layer changes.
     values = [checked_values(start_value(connections), connections) for connections in grown]
     for layer, indices, value in zip(chosen_layers, chosen, values, strict=True):
+        layer.check_can_wake(indices, value)
+    for layer, indices, value in zip(chosen_layers, chosen, values, strict=True):
         gradient = measured[layer].statistics.get(Gradient())
         at_grown = None if gradient is None or layer.is_sparse else taken(gradient, indices)
         changes = layer.grow_connections(indices, value, at_grown)

@@ -278,6 +278,17 @@ class Growable(keras.Layer, abc.ABC):
             )
         return values
 
+    def check_can_wake(self, indices: tf.Tensor, values: tf.Tensor) -> None:
+        """Raises `ValueError` where the layer can't store some weights of connections that wake.
+
+        A change of several layers asks each before it changes the first.
+
+        Args:
+            indices: int64 of shape `(count,)`, flat indices.
+            values: floats of shape `(count,)`, the weights.
+        """
+        self.check_values(indices, values, self.kernel_variables[0].dtype)
+
 
 def growable_layers(model: keras.Model) -> list[Growable]:
     """Every growable layer of `model`, nested ones included, each once, in the model's order.

@@ -212,6 +212,7 @@ class Masked(CheckedSaving, Growable):
     ) -> list[StorageChange]:
         indices = self._check_activity(self.check_indices(indices), expected_active=False)
         values = self.check_values(indices, values, self._stored_kernel.value.dtype)
+        self.check_can_wake(indices, values)
         changes = self._wake(indices, values, gradient)
         self.kernel_mask.assign(scatter(self.kernel_mask.value, indices, True))
         return changes

@@ -1,5 +1,6 @@
 """A masked kernel that is stored as direction and length: weight normalization."""
 
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
@@ -9,6 +10,8 @@ from keras_grow.layers.masked import ActiveConstraint, Masked, keep_active, scat
 _HALF_TYPES = ("float16", "bfloat16")
 # The deviation with which Salimans & Kingma draw v; the scale for a layer without active weights.
 _PAPER_DEVIATION = 0.05
+# Lengths of millions of entries are finite where each is smaller than the largest number by that.
+_ROOM_FOR_SUMS = 2.0**14
 
 
 def _norm(v, axes):
@@ -21,6 +24,31 @@ def _norm(v, axes):
         squared = tf.reshape(tf.reduce_sum(tf.square(v), axes.over_inputs()), [-1])
     is_positive = squared > 0
     return ops.sqrt(ops.where(is_positive, squared, ops.ones_like(squared))), is_positive
+
+
+def _has_weights(v, axes):
+    """Which units have a weight other than 0, be it so small that its square is 0."""
+    return tf.reshape(tf.reduce_any(v != 0, axes.over_inputs()), [-1])
+
+
+def _can_be_squared(v, axes):
+    """Of which units the squares of |v| are normal numbers, and sums of millions of them."""
+    size = _largest_entry(v, axes)
+    limits = np.finfo(v.dtype.as_numpy_dtype)
+    least, most = np.sqrt(limits.tiny) * _ROOM_FOR_SUMS, np.sqrt(limits.max) / _ROOM_FOR_SUMS
+    return (size >= least) & (size <= most)
+
+
+def _unit_direction(weight, axes):
+    """v of entries up to 1 and g, for weights of any size."""
+    size = _largest_entry(weight, axes)
+    v = tf.math.divide_no_nan(weight, axes.per_unit(size))
+    norm, _ = _norm(v, axes)
+    return v, size * norm
+
+
+def _largest_entry(v, axes):
+    return tf.reshape(tf.reduce_max(tf.abs(v), axes.over_inputs()), [-1])
 
 
 def _scale(v, g, axes):
@@ -66,8 +94,9 @@ class WeightNormKernel(Masked):
         axes = self.axes_for(tuple(self.v.shape))
 
         def initial_gain(shape, dtype):
-            norm, is_positive = _norm(keep_active(self.v, self.kernel_mask), axes)
-            return ops.where(is_positive, norm, ops.zeros_like(norm))
+            v = keep_active(self.v, self.kernel_mask)
+            norm, _ = _norm(v, axes)
+            return ops.where(_has_weights(v, axes), norm, ops.zeros_like(norm))
 
         self.g = self.add_weight(
             name="g",
@@ -92,6 +121,27 @@ class WeightNormKernel(Masked):
                 f"Layer {path or self.name!r} stores gains `g` that are NaN or infinite. "
                 f"Received: {self.g.numpy()}"
             )
+        v = keep_active(self.v, self.kernel_mask)
+        norm, _ = _norm(v, self.axes)
+        num_bad = int(tf.math.count_nonzero(~tf.math.is_finite(norm)))
+        if num_bad:
+            raise ValueError(
+                f"Layer {path or self.name!r} stores directions `v` too long for {v.dtype.name}, "
+                "which squares their entries. Received: entries of up to "
+                f"{float(tf.reduce_max(tf.abs(v))):.3g} in {num_bad} units. The length of `v` says "
+                "nothing: divide it by its length, and put the size of the weights into `g`."
+            )
+
+    def check_can_wake(self, indices, values):
+        super().check_can_wake(indices, values)
+        largest = np.finfo(self.v.dtype).max / _ROOM_FOR_SUMS
+        size = float(tf.reduce_max(tf.abs(tf.concat([values, tf.zeros_like(values[:1])], axis=0))))
+        if size > largest:
+            raise ValueError(
+                f"Layer {self.name!r} keeps the length of each unit's weights in {self.v.dtype}, "
+                f"which must hold it. Received: a weight of {size:.3g}, expected "
+                f"{largest:.3g} at most"
+            )
 
     def direction(self):
         """v / ||v||, of `kernel_shape`; 0 for units without active inputs."""
@@ -113,16 +163,22 @@ class WeightNormKernel(Masked):
         axes = self.axes
         v = keep_active(self.v, self.kernel_mask)
         g = self.g.value
-        norm, is_alive = _norm(v, axes)
+        norm, _ = _norm(v, axes)
+        is_alive = _has_weights(v, axes)
         units = axes.units_of(indices)
         new_weight = scatter(tf.zeros_like(v), indices, values)
-        has_new_weight = tf.reshape(tf.reduce_any(new_weight != 0, axes.over_inputs()), [-1])
+        has_new_weight = _has_weights(new_weight, axes)
         # g = 0 makes w = 0 whatever v is: given weights then have to bring their own direction.
         starts_over = has_new_weight & (~is_alive | (g == 0))
         scale = tf.where(starts_over, tf.ones_like(g), norm / tf.where(g == 0, 1.0, g))
         new_v = tf.where(axes.per_unit(starts_over), 0.0, v) + new_weight * axes.per_unit(scale)
         new_norm, _ = _norm(new_v, axes)
         new_g = tf.where(starts_over, new_norm, tf.where(has_new_weight, g * new_norm / norm, g))
+        is_out_of_range = has_new_weight & ~_can_be_squared(new_v, axes)
+        if bool(tf.reduce_any(is_out_of_range)):
+            unit_v, length = _unit_direction(v * axes.per_unit(g / norm) + new_weight, axes)
+            new_v = tf.where(axes.per_unit(is_out_of_range), unit_v, new_v)
+            new_g = tf.where(is_out_of_range, length, new_g)
         # A dead unit that wakes at 0 has neither dL/dv nor dL/dg; a direction gives it dL/dg.
         was_touched = scatter(tf.zeros_like(g), units, 1.0) > 0
         needs_direction = was_touched & ~is_alive & ~has_new_weight
@@ -143,9 +199,10 @@ class WeightNormKernel(Masked):
         v = keep_active(self.v, self.kernel_mask)
         norm, _ = _norm(v, self.axes)
         kept = scatter(v, indices, 0.0)
-        kept_norm, is_alive = _norm(kept, self.axes)
+        kept_norm, _ = _norm(kept, self.axes)
         self.v.assign(kept)
-        self.g.assign(tf.where(is_alive, self.g.value * (kept_norm / norm), 0.0))
+        has_inputs = _has_weights(kept, self.axes)
+        self.g.assign(tf.where(has_inputs, self.g.value * (kept_norm / norm), 0.0))
         return [StorageChange(self.v, indices)]
 
 

@@ -66,7 +66,7 @@ def choose(
 ) -> list[np.ndarray]:
     """The units to remove of each group, ascending: those of smallest score.
 
-    Every group keeps its best unit.
+    Every group keeps its best unit, of equals the last.
 
     Raises:
         NothingToChange: if no unit is to go.
@@ -77,7 +77,9 @@ def choose(
     for is_connected, values in zip(connected, scores, strict=True):
         is_removable = is_connected.copy()
         if np.any(is_removable):
-            is_removable[np.argmax(np.where(is_removable, values, -np.inf))] = False
+            # Among equals the first go, and so the last is it that stays.
+            best = np.argmax(np.where(is_removable, values, -np.inf)[::-1])
+            is_removable[::-1][best] = False
         removable.append(is_removable)
     if amount.budget is not None:
         return units_within(

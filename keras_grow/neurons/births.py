@@ -220,8 +220,9 @@ def _out_of(
 def _be_born(sides: list[Woken], optimizer: keras.Optimizer | None) -> None:
     """Wakes the connections."""
     needed: dict[Growable, int] = {}
-    for layer, indices, _ in sides:
+    for layer, indices, values in sides:
         layer.check_indices(indices)
+        layer.check_can_wake(indices, values)
         needed[layer] = needed.get(layer, 0) + len(indices)
     for layer, number in needed.items():
         if number > layer.num_free:

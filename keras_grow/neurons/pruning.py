@@ -8,7 +8,7 @@ import keras
 
 from keras_grow.connections.acted_on import changeable_layers, check_policy, optimizer_of
 from keras_grow.connections.cut_off import CutOffWarning
-from keras_grow.layers.growable import Growable
+from keras_grow.layers.growable import Growable, check_finite, growable_layers
 from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.neurons.amounts import Amount, choose
 from keras_grow.neurons.budgets import Budget
@@ -41,9 +41,10 @@ def prune_neurons(
     smallest dormant; where a plain Dense reads them, their weights become 0. Their biases become
     0. Units that are tied together, as at the ends of an addition (`keras_grow.groups` shows them),
     count as one and go together. Among equals the earlier layer's go first, then the lower index.
-    Each layer keeps at least its best unit, and the units of output layers never go. All of it is
-    done or, where it raises, nothing. A removed unit is a dormant one, in which `grow_neurons` may
-    let another be born; `remove_dead_neurons` then clears what it leaves behind in other layers.
+    Each layer keeps at least its best unit, of equals the last, and the units of output layers
+    never go. All of it is done or, where it raises, nothing. A removed unit is a dormant one, in
+    which `grow_neurons` may let another be born; `remove_dead_neurons` then clears what it leaves
+    behind in other layers.
 
     Args:
         model: a built Sequential or functional model.
@@ -115,6 +116,7 @@ def prune_neurons(
         )
     makers = [end.layer for units in groups for end in units.group.made_by]
     optimizer = optimizer_of(model, optimizer, makers)
+    check_finite(model, growable_layers(model))
     meter = GradientMeter() if meter is None else meter
     scores = scores_of(model, groups, score, data, meter)
     chosen = choose(groups, scores, amount, graph)
