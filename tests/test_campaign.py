@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.campaign import damage, files, kills
+from tests.campaign import damage, files, kills, leaks
 
 
 @pytest.mark.slow
@@ -31,3 +31,14 @@ def test_killed_trainings_and_exports_end_as_if_nothing_had_been(tmp_path):
     counts = kills.run(9, seed=1, scratch=tmp_path)
     assert counts.pop("survived") >= 9
     assert all(name.startswith("  of ") for name in counts)
+
+
+@pytest.mark.slow
+def test_models_leave_no_more_behind_than_those_of_plain_keras(tmp_path):
+    counts = leaks.run(60, seed=1, scratch=tmp_path)
+    assert counts["wrong: memory grows with models"] == 0
+
+
+def test_a_slope_is_that_of_the_later_half_whatever_jumps():
+    curve = [(10 * i, 100 * (i < 4) + 0.5 * i + 300 * (i == 9)) for i in range(1, 13)]
+    assert leaks.slope(curve) == pytest.approx(1024 * 0.05)

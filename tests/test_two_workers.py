@@ -1,4 +1,4 @@
-"""Two processes of a MultiWorkerMirroredStrategy choose as one, and none outlives the other in vain."""
+"""Two processes of a MultiWorkerMirroredStrategy choose as one; if one dies, so does the other."""
 
 import json
 import os

@@ -2,19 +2,20 @@
 
     python -m tests.campaign files --count 10000
     python -m tests.campaign kills --count 500
+    python -m tests.campaign leaks --count 1000
 
-The first damages saved models and loads them; the other kills trainings and exports, and has them
-go on. Campaigns go on where they stopped: what was counted stands in `--scratch`.
-They exit with 1 if anything went wrong.
+The first damages saved models and loads them; the second kills trainings and exports, and has them
+go on; the third makes models in one process and watches its memory. Campaigns go on where they
+stopped: what was counted stands in `--scratch`. They exit with 1 if anything went wrong.
 """
 
 import argparse
 import pathlib
 import sys
 
-from tests.campaign import files, kills
+from tests.campaign import files, kills, leaks
 
-CAMPAIGNS = {"files": files.run, "kills": kills.run}
+CAMPAIGNS = {"files": files.run, "kills": kills.run, "leaks": leaks.run}
 
 
 def main(argv: list[str] | None = None) -> int:
