@@ -70,7 +70,8 @@ def test_two_workers_end_with_the_masks_of_one():
     for process in [*_two(3), _start(3)]:
         output, errors = process.communicate(timeout=_PATIENCE_SECONDS)
         assert process.returncode == 0, errors[-3000:]
-        said.append(output.splitlines())
+        # Where the machine is busy, progress bars stand between.
+        said.append(re.findall(r"^(?:epoch|masks) .*$", output, re.MULTILINE))
     assert said[0] == said[1] == said[2]
     # 128 and 32 at first.
     assert said[0][:3] == [f"epoch {i} active {160 + 20 * (i + 1)}" for i in range(3)]
@@ -83,7 +84,8 @@ def test_a_worker_whose_fellow_dies_ends_in_an_error(victim):
     processes = _two(100_000)
     try:
         for process in processes:
-            assert process.stdout.readline().startswith("epoch 0"), process.communicate()[1]
+            begun = any(line.startswith("epoch 0") for line in process.stdout)
+            assert begun, process.communicate()[1]
         processes[victim].send_signal(signal.SIGKILL)
         left = processes[1 - victim]
         _, errors = left.communicate(timeout=_PATIENCE_SECONDS)
