@@ -3,7 +3,7 @@
 import pytest
 from scipy import stats
 
-from tests.campaign import damage, files, kills, mutants
+from tests.campaign import damage, files, kills, leaks, mutants
 
 
 @pytest.mark.slow
@@ -56,3 +56,14 @@ def test_annotations_and_what_computes_the_same_are_no_faults():
     low, rate, high = mutants._rate(85, 15)
     interval = stats.binomtest(85, 100).proportion_ci(method="wilson")
     assert (low, rate, high) == pytest.approx((interval.low, 0.85, interval.high), rel=1e-3)
+
+
+@pytest.mark.slow
+def test_models_leave_no_more_behind_than_those_of_plain_keras(tmp_path):
+    counts = leaks.run(60, seed=1, scratch=tmp_path)
+    assert counts["wrong: memory grows with models"] == 0
+
+
+def test_a_slope_is_that_of_the_later_half_whatever_jumps():
+    curve = [(10 * i, 100 * (i < 4) + 0.5 * i + 300 * (i == 9)) for i in range(1, 13)]
+    assert leaks.slope(curve) == pytest.approx(1024 * 0.05)

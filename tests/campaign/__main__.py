@@ -3,20 +3,22 @@
     python -m tests.campaign files --count 10000
     python -m tests.campaign kills --count 500
     python -m tests.campaign mutants --count 400
+    python -m tests.campaign leaks --count 1000
 
 The first damages saved models and loads them; the second kills trainings and exports, and has them
 go on; the third puts small faults into the package, which its tests must notice, and needs
-`pip install -e ".[campaign]"`. Campaigns go on where they stopped: what was counted stands in
-`--scratch`. They exit with 1 if anything went wrong.
+`pip install -e ".[campaign]"`; the last makes models in one process and watches its memory.
+Campaigns go on where they stopped: what was counted stands in `--scratch`. They exit with 1 if
+anything went wrong.
 """
 
 import argparse
 import pathlib
 import sys
 
-from tests.campaign import files, kills, mutants
+from tests.campaign import files, kills, leaks, mutants
 
-CAMPAIGNS = {"files": files.run, "kills": kills.run, "mutants": mutants.run}
+CAMPAIGNS = {"files": files.run, "kills": kills.run, "mutants": mutants.run, "leaks": leaks.run}
 
 
 def main(argv: list[str] | None = None) -> int:
