@@ -14,7 +14,7 @@ import numpy as np
 
 _ROOT = pathlib.Path(__file__).parents[2]
 ARMS = ("keras_grow", "plain Keras")
-# What a model may leave behind beyond the control's: a tenth of what one takes in all.
+# What a model may leave beyond the control's: generous, as allocators keep some of what is freed.
 LARGEST_EXCESS_KIB = 256.0
 
 
