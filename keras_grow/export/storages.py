@@ -62,11 +62,12 @@ class Dense(Storage):
 
 
 class Packed(Storage):
-    """Active connections on disk, a dense kernel in memory: as fast as a plain layer.
+    """Active connections on disk, a dense kernel in memory: about as fast as a plain layer.
 
     A value and, mostly, one byte for each active connection: its distance from the one before.
     When the SavedModel is loaded they are scattered, once, into a dense kernel. They stay in
-    memory beside it, because a model that was loaded can be saved again.
+    memory beside it, because a model that was loaded can be saved again. Three layers of 1024
+    units took 1.2 times as long as stored dense for one sample, 1.07 times for 32, on one thread.
     """
 
     def __call__(self, layer: Growable, dtype: str | None = None) -> ServedKernel:
