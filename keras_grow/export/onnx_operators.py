@@ -25,10 +25,12 @@ def exponential_minus_one(graph: Any, node: Any, name: str, args: Any) -> None:
 def bucketize(graph: Any, node: Any, name: str, args: Any) -> None:
     """Bucketize, of which a `Discretization` is made: how many boundaries are not above a value."""
     types = importlib.import_module("onnx").TensorProto
+    is_double = graph.get_dtype(node.input[0]) == types.DOUBLE  # Rounded, it might reach one.
+    dtype, kind = (types.DOUBLE, np.float64) if is_double else (types.FLOAT, np.float32)
     replaced = _Replaced(graph, node)
-    boundaries = np.array(node.get_attr("boundaries").floats, np.float32)
+    boundaries = np.array(node.get_attr("boundaries").floats, np.float32).astype(kind)
     builder = importlib.import_module("tf2onnx.graph_builder").GraphBuilder(graph)
-    values = replaced.made("Cast", node.input, types.FLOAT, to=types.FLOAT)
+    values = replaced.made("Cast", node.input, dtype, to=dtype)
     rank = len(replaced.shape)
     values = builder.make_unsqueeze({"data": values, "axes": [rank]})
     is_below = replaced.made("Less", [values, replaced.constant(boundaries)], types.BOOL)

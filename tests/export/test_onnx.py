@@ -226,6 +226,18 @@ def test_values_on_a_boundary_fall_into_the_bucket_above_it(tmp_path):
     np.testing.assert_array_equal(found, model(x))
 
 
+def test_a_double_just_below_a_boundary_is_not_rounded_onto_it(tmp_path):
+    def bucket(x):
+        return tf.cast(tf.raw_ops.Bucketize(input=x, boundaries=[0.75]), tf.float64)
+
+    x = keras.Input((2,), dtype="float64", name="x")
+    model = keras.Model(x, keras.layers.Lambda(bucket, (2,), dtype="float64")(x))
+    export_onnx(model, tmp_path / "m.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+    [found] = session.run(None, {"x": np.array([[0.75 - 1e-12, 0.75]])})
+    np.testing.assert_array_equal(found, [[0, 1]])
+
+
 def test_a_layer_that_onnx_has_no_operator_for_is_named(tmp_path):
     x = keras.Input((8,), name="x")
     inner = keras.Sequential(
