@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_grow.export.inference import Arrays, Inference, Serve, with_constants
+from keras_grow.export.inference import Arrays, Convertible, Inference, Serve
 from keras_grow.export.litert_format.constants import (
     Constant,
     StoredConstant,
@@ -203,8 +203,7 @@ class LiteRT(Format):
 
 def _converted(inference: Inference, calibration_data: Any) -> bytes:
     """A LiteRT file with dense kernels."""
-    module = tf.Module()
-    module.function = with_constants(inference)
+    module = Convertible(inference)
     with refused(
         "LiteRT can't express the model. Expected layers of which TensorFlow's converter makes "
         "LiteRT's built-in operators; recurrent layers have `unroll=True`."

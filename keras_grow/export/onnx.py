@@ -1,10 +1,12 @@
 """An ONNX file of the grown network, for runtimes that speak neither TensorFlow nor Keras."""
 
+import contextlib
 import dataclasses
+import gc
 import importlib
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -12,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_grow.export.inference import Arrays, Inference, Serve, with_constants
+from keras_grow.export.inference import Arrays, Convertible, Inference, Serve
 from keras_grow.export.onnx_operators import HANDLERS, check_operators
 from keras_grow.export.pipeline import Format, Stored, refused
 from keras_grow.export.stored import StoredKernel
@@ -96,10 +98,10 @@ class ONNX(Format):
         return loaded.ir_version > 0 and len(loaded.graph.node) > 0
 
     def convert(self, inference: Inference, path: str, samples: list[Arrays]) -> Stored:
-        function = with_constants(inference)
+        module = Convertible(inference)
         layers_of = "Expected layers of which tf2onnx makes ONNX's operators."
         with refused(f"ONNX can't express the model. {layers_of}"):
-            converted = _converted(function, inference, self.opset)
+            converted = _converted(module, inference, self.opset)
         check_operators(converted, inference.model)
         pathlib.Path(path).write_bytes(converted.SerializeToString())
         paths = paths_of(inference.model, inference.layers)
@@ -137,14 +139,49 @@ def _module(name: str) -> ModuleType:
         ) from error
 
 
-def _converted(function: Any, inference: Inference, opset: int | None) -> Any:
+@contextlib.contextmanager
+def _collected_soon() -> Iterator[Callable[[], None]]:
+    """Lets Python free soon what is made inside; what it yields sets aside all that is there then.
+
+    tf2onnx copies its whole graph, weights included, for each of a dozen passes, and leaves the
+    copies in cycles. Python looks for such when objects have become a quarter more, and a million
+    of TensorFlow's are there already: the copies piled up, 11 GB for a network of 0.2 GB. What is
+    set aside (frozen) is not counted.
+    """
+    is_frozen_by_user = gc.get_freeze_count() > 0  # Who would not have it thawed.
+
+    def set_aside() -> None:
+        gc.collect()
+        if not is_frozen_by_user:
+            gc.freeze()
+
+    thresholds = gc.get_threshold()
+    gc.set_threshold(200, 3, 3)
+    set_aside()
+    try:
+        yield set_aside
+    finally:
+        gc.set_threshold(*thresholds)
+        if not is_frozen_by_user:
+            gc.unfreeze()
+        gc.collect()
+
+
+def _converted(module: Convertible, inference: Inference, opset: int | None) -> Any:
     """The `onnx.ModelProto` of a model at inference."""
-    converted, _ = _module("tf2onnx.convert").from_function(
-        _as_tf2onnx_takes(function, inference.specs),
-        inference.specs,
-        opset=opset,
-        custom_op_handlers=dict(HANDLERS),
-    )
+    with _collected_soon() as set_aside:
+
+        def before_the_passes(graph: Any, operators: Any) -> Any:
+            set_aside()
+            return operators
+
+        converted, _ = _module("tf2onnx.convert").from_function(
+            _as_tf2onnx_takes(module, inference.specs),
+            inference.specs,
+            opset=opset,
+            custom_op_handlers=dict(HANDLERS),
+            custom_rewriter=[before_the_passes],
+        )
     for tensor in [*converted.graph.input, *converted.graph.output]:
         sizes = tensor.type.tensor_type.shape.dim
         if len(sizes) and not sizes[0].HasField("dim_value"):
@@ -152,28 +189,32 @@ def _converted(function: Any, inference: Inference, opset: int | None) -> Any:
     return converted
 
 
-def _as_tf2onnx_takes(function: Any, specs: Sequence[tf.TensorSpec]) -> Any:
+def _as_tf2onnx_takes(module: Convertible, specs: Sequence[tf.TensorSpec]) -> Any:
     """The same function without what tf2onnx stumbles over.
 
-    Tensors that layers keep, such as numbers of positions, are constants in its graph already, and
-    would be taken for inputs. What must be compiled by XLA, as Keras has it for grouped
-    convolutions on a CPU, would not be opened up.
+    Tensors that layers keep, such as numbers of positions, would be taken for inputs: they become
+    constants. What must be compiled by XLA, as Keras has it for grouped convolutions on a CPU,
+    would not be opened up.
     """
-    traced = function.get_concrete_function(*specs)
+    traced = module.function.get_concrete_function(*specs)
     graph = traced.graph.as_graph_def()
     for nodes in (graph.node, *(each.node_def for each in graph.library.function)):
         for node in nodes:
             node.attr.pop("_XlaMustCompile", None)
     for each in graph.library.function:
         each.attr.pop("_XlaMustCompile", None)
-    given = [tensor.name for tensor in traced.inputs[: len(specs)]]
+    names = [tensor.name for tensor in traced.inputs]
+    captured = traced.captured_inputs
     made = {name: tensor.name for name, tensor in traced.structured_outputs.items()}
 
-    @tf.function(input_signature=list(specs))
+    @tf.function(input_signature=list(specs), autograph=False)
     def call(*inputs):
-        found = tf.graph_util.import_graph_def(
-            graph, dict(zip(given, inputs, strict=True)), list(made.values()), name="model"
-        )
+        for variable in module.variables:
+            variable.read_value()  # For only of what its graph has read are constants made.
+        capture = tf.compat.v1.get_default_graph().capture
+        kept = [capture(c) if c.dtype == tf.resource else tf.constant(c) for c in captured]
+        given = dict(zip(names, [*inputs, *kept], strict=True))
+        found = tf.graph_util.import_graph_def(graph, given, list(made.values()), name="model")
         return dict(zip(made, found, strict=True))
 
     return call
