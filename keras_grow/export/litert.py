@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_grow.export.digest import sealed
 from keras_grow.export.inference import Arrays, Convertible, Inference, Serve
 from keras_grow.export.litert_format.constants import (
     Constant,
@@ -27,6 +28,8 @@ from keras_grow.export.verification import ExportRecord, check
 from keras_grow.layers.paths import layer_paths
 
 # The largest error of float32, and of the unpacking of other types.
+# Before the digest, behind all that a file's readers follow from its first bytes.
+_MARK = b"keras_grow SHA-256 "
 _FLOAT32_TOLERANCE = 1e-5
 _TOLERANCES = {"float32": _FLOAT32_TOLERANCE, "float16": 5e-3, "int8": None}
 
@@ -168,7 +171,7 @@ class LiteRT(Format):
             choice = functools.partial(choose, dtype=self.dtype)
         constants = LiteRTFile(content).constants()
         packed = [choice(constant) for constant in constants]
-        pathlib.Path(path).write_bytes(_packed(content, packed))
+        pathlib.Path(path).write_bytes(sealed(_packed(content, packed), _MARK))
         if self.dtype != "float32" and self.calibration_data is None:
             # What rounding makes of the model has a tolerance of its own; the unpacking has none.
             rounded = [StoredConstant(kernel.constant, kernel.unpacked()) for kernel in packed]

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_grow.export.digest import NUM_DIGITS, sealed
 from keras_grow.export.inference import Arrays, Convertible, Inference, Serve
 from keras_grow.export.onnx_operators import HANDLERS, check_operators
 from keras_grow.export.pipeline import Format, Stored, refused
@@ -103,7 +104,7 @@ class ONNX(Format):
         with refused(f"ONNX can't express the model. {layers_of}"):
             converted = _converted(module, inference, self.opset)
         check_operators(converted, inference.model)
-        pathlib.Path(path).write_bytes(converted.SerializeToString())
+        pathlib.Path(path).write_bytes(sealed(converted.SerializeToString(), _mark()))
         paths = paths_of(inference.model, inference.layers)
         return {
             path: [_DenseKernel(layer)] for path, layer in zip(paths, inference.layers, strict=True)
@@ -137,6 +138,13 @@ def _module(name: str) -> ModuleType:
             f"ONNX files are made with tf2onnx and checked with onnxruntime. Received: {error}. "
             'Install them with `pip install "keras_grow[onnx]"`.'
         ) from error
+
+
+def _mark() -> bytes:
+    """What makes an entry of the file's metadata of a digest behind it: messages are merged."""
+    onnx = _module("onnx")
+    entry = onnx.StringStringEntryProto(key="keras_grow_sha256", value="0" * NUM_DIGITS)
+    return onnx.ModelProto(metadata_props=[entry]).SerializeToString()[:-NUM_DIGITS]
 
 
 @contextlib.contextmanager

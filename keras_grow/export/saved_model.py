@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import os
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_grow.export import digest
 from keras_grow.export.inference import Arrays, Inference, Serve
 from keras_grow.export.pipeline import Format, Stored
 from keras_grow.export.served.model import ServedModel
@@ -164,12 +166,11 @@ class SavedModel(Format):
                 for layer, (name, [kernel]) in zip(inference.layers, stored.items(), strict=True)
             ],
             **facts,
+            "sha256": digest.of_folder(path),
         }
-        # Where TensorFlow wants such files.
-        folder = os.path.join(path, "assets.extra")
-        os.makedirs(folder, exist_ok=True)
-        with open(os.path.join(folder, "keras_grow.json"), "w", encoding="utf-8") as file:
-            json.dump(described, file, indent=1)
+        description = pathlib.Path(path, digest.DESCRIPTION)
+        description.parent.mkdir(exist_ok=True)
+        description.write_text(json.dumps(described, indent=1), encoding="utf-8")
 
     def _storages(self, model: keras.Model) -> list[Storage]:
         """A storage for each growable layer; refuses what is none, and names of no layer."""

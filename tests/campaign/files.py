@@ -2,25 +2,34 @@
 
 HDF5 has no checksum, so that of bytes that Keras's own layers store nothing can be told: what
 differs there alone is counted as undetectable, and stock Keras stands beside as the control.
+Exports are compared with their digest before they are run; Keras's own, the control's, have none.
 """
 
 import collections
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import threading
 
+import keras
 import numpy as np
 
+import keras_grow
 from tests.campaign import damage
 from tests.campaign.models import MODELS
 
 _ROOT = pathlib.Path(__file__).parents[2]
 # A file that takes longer to load hangs.
 _PATIENCE_SECONDS = 120.0
-KINDS = {".keras": damage.OF_ARCHIVES, ".weights.h5": damage.OF_WEIGHTS}
+KINDS = {
+    ".keras": damage.OF_ARCHIVES,
+    ".weights.h5": damage.OF_WEIGHTS,
+    ".tflite": damage.OF_ANY_FILE,
+    ".saved_model": damage.OF_ANY_FILE,
+}
 
 
 class _Reader:
@@ -113,10 +122,26 @@ def _saved(scratch: pathlib.Path) -> dict[tuple[str, str], pathlib.Path]:
         for kind in KINDS:
             path = scratch / f"{name}{kind}"
             if not path.exists():
-                model = make(0)
-                (model.save if kind == ".keras" else model.save_weights)(path)
+                _save(make(0), path, name == "stock")
             wholes[name, kind] = path
     return wholes
+
+
+def _save(model: keras.Model, path: pathlib.Path, is_stock: bool) -> None:
+    kind = path.suffix
+    if kind == ".keras":
+        model.save(path)
+    elif kind == ".h5":
+        model.save_weights(path)
+    elif kind == ".tflite":
+        if is_stock:
+            model.export(path, format="litert", verbose=False)
+        else:
+            keras_grow.export_litert(model, path)
+    elif is_stock:
+        model.export(path, verbose=False)
+    else:
+        keras_grow.export_saved_model(model, path)
 
 
 def _try(
@@ -133,7 +158,15 @@ def _try(
     harm = damages[int(random.integers(len(damages)))]
     whole = wholes[model, kind]
     damaged = scratch / f"damaged{kind}"
-    damaged.write_bytes(harm(whole.read_bytes(), random))
+    if whole.is_dir():
+        shutil.rmtree(damaged, ignore_errors=True)
+        shutil.copytree(whole, damaged)
+        inside = sorted(file for file in damaged.rglob("*") if file.is_file())
+        harmed = inside[int(random.integers(len(inside)))]
+    else:
+        shutil.copyfile(whole, damaged)
+        harmed = damaged
+    harmed.write_bytes(harm(harmed.read_bytes(), random))
     answer = reader.ask(path=str(damaged), model=model, whole=str(whole))
     if damage.climbed(scratch):
         answer["verdict"] = "wrong: landed outside"

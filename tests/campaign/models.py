@@ -10,7 +10,7 @@ import keras_grow
 
 def _classifier(hidden: list[keras.layers.Layer], seed: int) -> keras.Model:
     keras.utils.set_random_seed(seed)
-    return keras.Sequential([keras.Input((6, 6, 1)), *hidden])
+    return keras.Sequential([keras.Input((6, 6, 1), name="images"), *hidden])
 
 
 def masked(seed: int) -> keras.Model:

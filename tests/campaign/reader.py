@@ -1,8 +1,9 @@
 """Loads files that may be damaged, one after the other, in a process of its own.
 
-It reads a line of JSON for each, `{"path": ..., "model": ...}`, and answers with one.
+It reads a line of JSON for each, `{"path": ..., "model": ..., "whole": ...}`, and answers with one.
 """
 
+import functools
 import json
 import pathlib
 import sys
@@ -11,7 +12,10 @@ import keras
 import numpy as np
 
 import keras_grow
+from keras_grow import formats
 from tests.campaign.models import MODELS, inputs
+
+EXPORTS = (".tflite", ".saved_model")
 
 
 def _reset_peak() -> None:
@@ -49,18 +53,44 @@ def load(path: str, name: str) -> keras.Model:
     return model
 
 
-def judge(path: str, name: str, whole: keras.Model) -> dict:
+def compare_models(path: str, name: str, whole: str) -> str:
+    """Equal, undetectable or wrong, of a file that Keras loads."""
+    model, expected = load(path, name), _loaded(whole, name)
+    same_growable = _same(_growable_state(model), _growable_state(expected))
+    weights = [np.asarray(w) for w in model.get_weights()]
+    is_equal = _same(weights, [np.asarray(w) for w in expected.get_weights()])
+    is_equal &= _same([np.asarray(model(inputs()))], [np.asarray(expected(inputs()))])
+    return "equal" if is_equal else "undetectable" if same_growable else "wrong"
+
+
+def compare_exports(path: str, name: str, whole: str) -> str:
+    """Equal or wrong, of an export, by what its runtime computes."""
+    if name != "stock":
+        formats.check_file(path)
+    return "equal" if _same(_outputs(path), _expected_outputs(whole)) else "wrong"
+
+
+def _outputs(path: str) -> list[np.ndarray]:
+    form = formats.LiteRT() if path.endswith(".tflite") else formats.SavedModel()
+    outputs = form.open(path)({"images": inputs()})
+    return [outputs[name] for name in sorted(outputs)]
+
+
+_expected_outputs = functools.cache(_outputs)
+
+
+@functools.cache
+def _loaded(whole: str, name: str) -> keras.Model:
+    return load(whole, name)
+
+
+def judge(path: str, name: str, whole: str) -> dict:
     """What comes of a file: refused, equal, undetectable or wrong."""
+    compare = compare_exports if path.endswith(EXPORTS) else compare_models
     before = _memory("VmRSS")
     _reset_peak()
     try:
-        model = load(path, name)
-        same_growable = _same(_growable_state(model), _growable_state(whole))
-        weights = [np.asarray(w) for w in model.get_weights()]
-        is_equal = _same(weights, [np.asarray(w) for w in whole.get_weights()])
-        is_equal &= _same([np.asarray(model(inputs()))], [np.asarray(whole(inputs()))])
-        verdict = "equal" if is_equal else "undetectable" if same_growable else "wrong"
-        said = ""
+        verdict, said = compare(path, name, whole), ""
     except Exception as error:
         said = f"{type(error).__name__}: {error}"
         verdict = "refused" if str(error) else "wrong: no word of why"
@@ -72,13 +102,9 @@ def judge(path: str, name: str, whole: keras.Model) -> dict:
 
 def main() -> None:
     """Answers until there is nothing more to read."""
-    wholes: dict[str, keras.Model] = {}
     for line in sys.stdin:
         asked = json.loads(line)
-        name, whole = asked["model"], asked["whole"]
-        if whole not in wholes:
-            wholes[whole] = load(whole, name)
-        answer = judge(asked["path"], name, wholes[whole])
+        answer = judge(asked["path"], asked["model"], asked["whole"])
         keras.backend.clear_session(free_memory=False)
         print(json.dumps(answer), flush=True)
 
