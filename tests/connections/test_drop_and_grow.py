@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import keras_grow
 from keras_grow import drop_and_grow, scores, sparse_training, start_values, statistics
-from keras_grow.connections.drop_and_grow import in_proportion
+from keras_grow.connections.shares import in_proportion
 from keras_grow.errors import NothingToChange
 from keras_grow.optimizer_slots import slots
 
