@@ -99,6 +99,18 @@ def test_the_pictures_of_growth_are_made(tmp_path):
 
 
 @pytest.mark.slow
+def test_the_picture_of_channels_is_made(tmp_path):
+    run = subprocess.run(
+        [sys.executable, str(ROOT / "docs/make_channels.py"), "--quick", "--output", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert (tmp_path / "channels.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
 def test_the_api_reference_holds_every_public_name(tmp_path):
     run = subprocess.run(
         [sys.executable, str(ROOT / "docs" / "make_api.py"), str(tmp_path)],
