@@ -43,6 +43,6 @@ def test_pages_of_the_gallery_show_their_pictures(tmp_path):
         with_pictures = _seen(page, tmp_path)
         without = _seen(page, tmp_path, "--blink-settings=imagesEnabled=false")
         is_other = np.any(np.abs(with_pictures - without) > 0.1, axis=-1)
-        # A picture takes a good part of a page of this size; what is laid out otherwise, as well.
-        assert np.mean(is_other) > 0.02, page
+        # Lines on white at the least; what is laid out otherwise without them, as well.
+        assert np.sum(is_other) > 10_000, page
         assert np.std(without) > 0.05, f"{page} is blank"
