@@ -153,7 +153,7 @@ def _collected_soon() -> Iterator[Callable[[], None]]:
 
     tf2onnx copies its whole graph, weights included, for each of a dozen passes, and leaves the
     copies in cycles. Python looks for such when objects have become a quarter more, and a million
-    of TensorFlow's are there already: the copies piled up, 11 GB for a network of 0.2 GB. What is
+    of TensorFlow's are there already: the copies piled up, 13 GB for a network of 0.2 GB. What is
     set aside (frozen) is not counted.
     """
     is_frozen_by_user = gc.get_freeze_count() > 0  # Who would not have it thawed.
