@@ -10,17 +10,20 @@ import numpy as np
 from benchmarks.cifar_data import CLASSES, SIDE
 
 
-def residual(widths: Sequence[int], inner: Sequence[int]) -> keras.Model:
-    """ResNet-8: three stages of one block, of these widths and widths inside the blocks."""
+def residual(widths: Sequence[int], inner: Sequence[int], blocks: int = 1) -> keras.Model:
+    """ResNet-8, or -20 with three blocks a stage; of these widths and widths inside the blocks."""
     x = inputs = keras.Input((SIDE, SIDE, 3))
     x = _convolution(x, widths[0], 3, name="stem")
     for number, (width, narrow) in enumerate(zip(widths, inner, strict=True)):
-        stride = 1 if number == 0 else 2
-        y = _convolution(x, narrow, 3, stride, name=f"block{number}_first")
-        y = _convolution(y, width, 3, activation=None, name=f"block{number}_second")
-        if number:
-            x = _convolution(x, width, 1, stride, activation=None, name=f"block{number}_short")
-        x = keras.layers.ReLU()(keras.layers.Add()([x, y]))
+        for block in range(blocks):
+            name = f"block{number}" if block == 0 else f"block{number}_{block}"
+            is_smaller = number > 0 and block == 0
+            stride = 2 if is_smaller else 1
+            y = _convolution(x, narrow, 3, stride, name=f"{name}_first")
+            y = _convolution(y, width, 3, activation=None, name=f"{name}_second")
+            if is_smaller:
+                x = _convolution(x, width, 1, stride, activation=None, name=f"{name}_short")
+            x = keras.layers.ReLU()(keras.layers.Add()([x, y]))
     x = keras.layers.GlobalAveragePooling2D()(x)
     return keras.Model(inputs, keras.layers.Dense(CLASSES, name="logits")(x))
 

@@ -3,9 +3,9 @@
     TFDS_DATA_DIR=DIR python -m benchmarks.quantized
 
 takes LeNet-300-100 of 3,800 weights on MNIST, grown and pruned by `benchmarks.mnist_training` (a
-quarter of an hour), and the two networks of `benchmarks.cifar`, pruned to 30% of their connections
-while they train on CIFAR-10 (a quarter of an hour each); all are kept under `output/`. `--networks`
-names some of them. `--quick` trains nothing.
+quarter of an hour), and ResNet-20 of half the width and the mobile network of `benchmarks.cifar`,
+pruned to 30% of their connections while they train on CIFAR-10 (a quarter of an hour each); all are
+kept under `output/`. `--networks` names some of them. `--quick` trains nothing.
 """
 
 import argparse
@@ -22,14 +22,18 @@ import tensorflow as tf
 
 import keras_grow
 from benchmarks import cifar_data, harness
-from benchmarks.cifar_networks import NETWORKS
+from benchmarks.cifar_networks import mobile, residual
 from benchmarks.inference import WEIGHTS, kept_network, litert
 from keras_grow.export.litert_format.schema import schema
 from keras_grow.export.quiet import silent
 
 COMMAND = "python -m benchmarks.quantized"
 LENET = "LeNet-300-100"
-NAMES = (LENET, *NETWORKS)
+CONVOLUTIONAL: dict[str, Callable[[], keras.Model]] = {
+    "ResNet-20, half as wide": lambda: residual((8, 16, 32), (8, 16, 32), blocks=3),
+    "mobile": lambda: mobile((8, 16, 32), (32, 48, 96)),
+}
+NAMES = (LENET, *CONVOLUTIONAL)
 DENSITY, EPOCHS, BATCH = 0.3, 15, 128
 PRUNED_IN = range(3, 10)
 MODES = ("int8", "int4")
@@ -49,8 +53,7 @@ def pruned(name: str, folder: pathlib.Path, is_quick: bool) -> keras.Model:
     if path.exists() and not is_quick:
         return keras.models.load_model(path)
     keras.utils.set_random_seed(0)
-    make, widths, inner = NETWORKS[name]
-    model = keras_grow.make_growable(make(widths, inner), verify=False)
+    model = keras_grow.make_growable(CONVOLUTIONAL[name](), verify=False)
     if is_quick:
         keras_grow.prune(model, density=DENSITY, per_layer=True)
         return model
@@ -227,7 +230,7 @@ def main(argv: list[str] | None = None) -> None:
             )
         print(harness.table([name, "kB", "us", "ratio", "%", "zeros"], rows), flush=True)
     text = [
-        f"LeNet-300-100 of {WEIGHTS:,} weights on MNIST, and two small convolutional networks on "
+        f"LeNet-300-100 of {WEIGHTS:,} weights on MNIST, and two convolutional networks on "
         f"CIFAR-10 (JPEG copies of its images) of which {DENSITY:.0%} of the connections are left. "
         "Keras has integers for dense layers only: convolutions stay in float32 there. LiteRT's "
         "float16 and int8 are how kernels are stored, calibrated int8 how they are multiplied.",
