@@ -16,44 +16,33 @@ import keras_grow
 _MODELS_PER_SAMPLE = 10
 
 
-def _ours(number: int, seed: int) -> keras.Model:
-    """Masked, sparse or convolutional, by turns."""
-    arguments = {"initial_density": 0.3, "seed": seed + number}
-    layers = [
-        [keras_grow.GrowableDense(64, "relu", **arguments)],
-        [keras_grow.SparseDense(64, "relu", capacity=0.6, **arguments)],
-        [
-            keras.layers.Reshape((8, 8, 1)),
-            keras_grow.GrowableConv2D(8, 3, activation="relu", **arguments),
-            keras.layers.Flatten(),
-        ],
-    ][number % 3]
-    outputs = keras_grow.GrowableDense(4, **arguments)
-    return keras.Sequential([keras.Input((64,)), *layers, outputs])
-
-
-def _plain(number: int, seed: int) -> keras.Model:
+def _network(arm: str, number: int, seed: int) -> keras.Model:
+    """Dense and convolutional layers by turns, or sparse ones and those that XLA compiles."""
     keras.utils.set_random_seed(seed + number)
-    layers = [
-        [keras.layers.Dense(64, "relu")],
-        [keras.layers.Dense(64, "relu")],
-        [
+    is_ours, is_dense = arm.startswith("keras_grow"), "," in arm or number % 2
+    arguments = {"initial_density": 0.3, "seed": seed + number} if is_ours else {}
+    dense = keras_grow.GrowableDense if is_ours else keras.layers.Dense
+    if arm == "keras_grow, sparse":
+        layers = [keras_grow.SparseDense(64, "relu", capacity=0.6, **arguments)]
+    elif is_dense:
+        layers = [dense(64, "relu", **arguments)]
+    else:
+        convolution = keras_grow.GrowableConv2D if is_ours else keras.layers.Conv2D
+        layers = [
             keras.layers.Reshape((8, 8, 1)),
-            keras.layers.Conv2D(8, 3, activation="relu"),
+            convolution(8, 3, activation="relu", **arguments),
             keras.layers.Flatten(),
-        ],
-    ][number % 3]
-    return keras.Sequential([keras.Input((64,)), *layers, keras.layers.Dense(4)])
+        ]
+    return keras.Sequential([keras.Input((64,)), *layers, dense(4, **arguments)])
 
 
 def _one(arm: str, number: int, seed: int, x: np.ndarray, y: np.ndarray) -> None:
     """Builds a model, trains it by a step, changes and copies it, and lets it go."""
     keras.backend.clear_session(free_memory=False)
-    is_ours = arm == "keras_grow"
-    model = (_ours if is_ours else _plain)(number, seed)
-    model.compile("adam", "mse")
+    model = _network(arm, number, seed)
+    model.compile("adam", "mse", jit_compile=True if arm == "plain Keras, XLA" else "auto")
     model.train_on_batch(x, y)
-    if is_ours:
+    if arm.startswith("keras_grow"):
         keras_grow.grow(model, (x, y), count=20)
         keras_grow.compact(model)
     else:
