@@ -1,4 +1,4 @@
-"""Draws which channels of a network like MobileNetV2 go when half of its FLOPs do.
+"""Draws how many channels of a network like MobileNetV2 go, layer by layer, with half its FLOPs.
 
     TFDS_DATA_DIR=DIR python docs/make_channels.py
 
@@ -35,24 +35,23 @@ def widths(model: keras.Model) -> dict[str, int]:
 
 
 def draw(before: dict[str, int], after: dict[str, int], path: pathlib.Path) -> None:
-    """A square for each channel, row by row; those that went are empty."""
+    """A square for each channel, those that stayed first; those that went are empty."""
     figure = Figure(figsize=(8.4, 4.2), layout="constrained")
     axis = figure.subplots()
     labels, row = {}, 0
     for name, count in before.items():
         first = row
-        for kept, start in ((True, 0), (False, after[name])):
-            stop = after[name] if kept else count
-            places = range(start, stop)
+        kept, gone = range(after[name]), range(after[name], count)
+        for places, word, color in ((kept, "stayed", COLORS[0]), (gone, "gone", "none")):
             axis.scatter(
                 [place % _CELLS for place in places],
                 [first + place // _CELLS for place in places],
                 s=52,
                 marker="s",
-                facecolor=COLORS[0] if kept else "none",
-                edgecolor=COLORS[0] if kept else "#999999",
+                facecolor=color,
+                edgecolor="#999999" if color == "none" else color,
                 linewidth=0.8,
-                label={True: "stayed", False: "gone"}[kept] if row == 0 else None,
+                label=word if first == 0 else None,
             )
         row = first + -(-count // _CELLS)
         labels[(first + row - 1) / 2] = f"{name}: {after[name]} of {count}"

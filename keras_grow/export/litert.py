@@ -27,9 +27,9 @@ from keras_grow.export.pipeline import Format, Stored, refused
 from keras_grow.export.verification import ExportRecord, check
 from keras_grow.layers.paths import layer_paths
 
-# The largest error of float32, and of the unpacking of other types.
 # Before the digest, behind all that a file's readers follow from its first bytes.
 _MARK = b"keras_grow SHA-256 "
+# The largest error of float32, and of the unpacking of other types.
 _FLOAT32_TOLERANCE = 1e-5
 _TOLERANCES = {"float32": _FLOAT32_TOLERANCE, "float16": 5e-3, "int8": None}
 
