@@ -13,6 +13,10 @@ from keras_grow.connections.record import ChangeRecord, ExchangeRecord
 from keras_grow.layers.growable import Growable
 from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.policies.densities import DensityDistribution
+from keras_grow.policies.patterns import Pattern
+
+Amounts = dict[str, Schedule | DensityDistribution | Pattern | None]
+"""How much to change, by the names of arguments of `grow` or `prune`; one is given."""
 
 
 class ConnectionChange(Scheduled):
@@ -24,7 +28,7 @@ class ConnectionChange(Scheduled):
 
     def __init__(
         self,
-        amounts: dict[str, Schedule | DensityDistribution | None],
+        amounts: Amounts,
         when: Epochs | Steps | None,
         layers: Sequence[str | Growable] | None,
     ):
@@ -81,8 +85,8 @@ class ConnectionChange(Scheduled):
         )
 
 
-def value_at(schedule: Schedule | DensityDistribution, moment: int):
-    """What a schedule says at an epoch or step; a distribution is the same at all."""
+def value_at(schedule: Schedule | DensityDistribution | Pattern, moment: int):
+    """What a schedule says at an epoch or step; a distribution or pattern is the same at all."""
     if isinstance(schedule, DensityDistribution) or not callable(schedule):
         return schedule
     return float(schedule(moment))

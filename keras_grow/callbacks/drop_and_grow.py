@@ -12,6 +12,7 @@ from keras_grow.connections.record import ExchangeRecord
 from keras_grow.layers.growable import Growable
 from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.policies.densities import DensityDistribution
+from keras_grow.policies.patterns import Pattern
 from keras_grow.policies.sparse_training import Method
 from keras_grow.search.tiled_search import TiledSearch
 
@@ -41,7 +42,7 @@ class DropAndGrowCallback(ConnectionChange):
             after three quarters of the training say.
         meter: as in `keras_grow.drop_and_grow`, but that by default 1,000 samples are drawn anew
             each time where `data` is a tuple of arrays, so that exchanges take little time.
-        method, per_layer, layers, search: as in `keras_grow.drop_and_grow`.
+        method, pattern, per_layer, layers, search: as in `keras_grow.drop_and_grow`.
 
     Example:
 
@@ -70,6 +71,7 @@ class DropAndGrowCallback(ConnectionChange):
         density: Schedule | DensityDistribution | None = None,
         when: Epochs | Steps | None = None,
         method: Method | None = None,
+        pattern: Pattern | None = None,
         per_layer: bool = False,
         layers: Sequence[str | Growable] | None = None,
         meter: GradientMeter | None = None,
@@ -79,6 +81,7 @@ class DropAndGrowCallback(ConnectionChange):
         self.data = data
         self.density = density
         self.method = method
+        self.pattern = pattern
         self.per_layer = per_layer
         if meter is None:
             # Of other data what is given is measured; a part of it can't be drawn.
@@ -95,6 +98,7 @@ class DropAndGrowCallback(ConnectionChange):
             **amount,
             density=None if self.density is None else value_at(self.density, moment),
             method=self.method,
+            pattern=self.pattern,
             per_layer=self.per_layer,
             layers=self.layers,
             meter=self.meter,

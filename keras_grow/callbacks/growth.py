@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from keras_grow.callbacks.amounts import Schedule
-from keras_grow.callbacks.connections import ConnectionChange
+from keras_grow.callbacks.connections import Amounts, ConnectionChange
 from keras_grow.callbacks.moments import Epochs, Steps
 from keras_grow.callbacks.quiet import search_as_quiet_as_fit
 from keras_grow.connections.growing import grow
@@ -12,6 +12,7 @@ from keras_grow.connections.record import ChangeRecord
 from keras_grow.layers.growable import Growable
 from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.policies.densities import DensityDistribution
+from keras_grow.policies.patterns import Pattern
 from keras_grow.policies.scores import Score
 from keras_grow.policies.start_values import StartValue
 from keras_grow.search.tiled_search import TiledSearch
@@ -37,6 +38,7 @@ class GrowthCallback(ConnectionChange):
             epoch or step such as a `keras.optimizers.schedules.LearningRateSchedule`, or a
             distribution such as `keras_grow.densities.ErdosRenyi`. Nothing is grown at moments at
             which the network is as dense already.
+        pattern: as in `keras_grow.grow`, beside one of these or alone.
         when: `keras_grow.Epochs(...)` or `keras_grow.Steps(...)`, by default every epoch from the
             second.
         per_layer, layers, score, start_value, meter, search: as in `keras_grow.grow`.
@@ -61,6 +63,7 @@ class GrowthCallback(ConnectionChange):
         *,
         count: Schedule | None = None,
         density: Schedule | DensityDistribution | None = None,
+        pattern: Pattern | None = None,
         when: Epochs | Steps | None = None,
         per_layer: bool = False,
         layers: Sequence[str | Growable] | None = None,
@@ -69,8 +72,12 @@ class GrowthCallback(ConnectionChange):
         meter: GradientMeter | None = None,
         search: TiledSearch | None = None,
     ):
-        super().__init__({"count": count, "density": density}, when, layers)
+        amounts: Amounts = {"count": count, "density": density}
+        if pattern is not None and count is None and density is None:
+            amounts = {"pattern": pattern}
+        super().__init__(amounts, when, layers)
         self.data = data
+        self.pattern = pattern
         self.per_layer = per_layer
         self.score = score
         self.start_value = start_value
@@ -81,7 +88,7 @@ class GrowthCallback(ConnectionChange):
         return grow(
             self.model,
             self.data,
-            **amount,
+            **{"pattern": self.pattern} | amount,
             per_layer=self.per_layer,
             layers=self.layers,
             score=self.score,

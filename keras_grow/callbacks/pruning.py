@@ -11,6 +11,7 @@ from keras_grow.connections.record import ChangeRecord
 from keras_grow.layers.growable import Growable
 from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.policies.densities import DensityDistribution
+from keras_grow.policies.patterns import Pattern
 from keras_grow.policies.scores import Score
 
 
@@ -29,6 +30,8 @@ class PruningCallback(ConnectionChange):
             pruned at moments at which the network is as sparse already.
         threshold: instead of these, the score below which connections are pruned: a number, or a
             callable of the epoch or step.
+        pattern: instead of these, what each layer's connections must lie in, such as
+            `keras_grow.patterns.NM(2, 4)`.
         when: `keras_grow.Epochs(...)` or `keras_grow.Steps(...)`, by default every epoch from the
             second.
         per_layer, layers, score, data, meter: as in `keras_grow.prune`.
@@ -53,6 +56,7 @@ class PruningCallback(ConnectionChange):
         count: Schedule | None = None,
         density: Schedule | DensityDistribution | None = None,
         threshold: Schedule | None = None,
+        pattern: Pattern | None = None,
         when: Epochs | Steps | None = None,
         per_layer: bool = False,
         layers: Sequence[str | Growable] | None = None,
@@ -60,7 +64,7 @@ class PruningCallback(ConnectionChange):
         data: Any = None,
         meter: GradientMeter | None = None,
     ):
-        amounts = {"count": count, "density": density, "threshold": threshold}
+        amounts = {"count": count, "density": density, "threshold": threshold, "pattern": pattern}
         super().__init__(amounts, when, layers)
         self.per_layer = per_layer
         self.score = score

@@ -1,4 +1,4 @@
-"""Which dormant connections of a layer may grow, with their scores."""
+"""Which connections of a layer may grow or go, with their scores."""
 
 import dataclasses
 
@@ -8,7 +8,8 @@ import tensorflow as tf
 from keras_grow.layers.growable import Growable
 from keras_grow.layers.sparse_candidates import seen_as_atoms
 from keras_grow.policies.scores import Score
-from keras_grow.search.atoms import connections_of
+from keras_grow.search.atoms import Runs, connections_of
+from keras_grow.search.in_pattern import InPattern
 from keras_grow.search.measurements import Measurements
 from keras_grow.search.sampled_search import SampledSearch
 from keras_grow.search.selection import Candidates, best_candidates
@@ -20,12 +21,57 @@ def growth_candidates(
     score: Score,
     measured: Measurements,
     freed: tf.Tensor | None = None,
+    pattern: InPattern | None = None,
 ) -> Candidates:
     """The best dormant connections of a layer, of all or of a sample.
 
     Args:
         layer, count, score, measured, freed: see `Growable.growth_candidates`.
+        pattern: what active connections lie in, and those that grow with them.
     """
+    if pattern is None:
+        return _best_dormant(layer, count, score, measured, freed)
+    active = np.asarray(layer.active_connections()[0])
+    if freed is not None:
+        active = np.setdiff1d(active, np.asarray(freed), assume_unique=True)
+    num_dormant = layer.num_connections - len(active)
+    # Whole atoms are judged by all their connections; of others the best few often have room.
+    num_judged = min(2 * count, num_dormant) if pattern.atoms_are_connections else num_dormant
+    while True:
+        found = _best_dormant(layer, num_judged, score, measured, freed)
+        best = pattern.best(active, np.asarray(found.indices), np.asarray(found.scores), count)
+        is_all = len(found.indices) < num_judged or num_judged == num_dormant
+        if is_all or len(best.indices) == count:
+            return best._replace(is_complete=found.is_complete)
+        num_judged = min(4 * num_judged, num_dormant)
+
+
+def pruning_candidates(
+    layer: Growable,
+    count: int,
+    score: Score,
+    measured: Measurements,
+    pattern: InPattern | None = None,
+) -> Candidates:
+    """The worst active connections of a layer, the scores negated.
+
+    Args:
+        layer, count, score, measured: see `Growable.pruning_candidates`.
+        pattern: whose atoms go as a whole.
+    """
+    if pattern is None or pattern.atoms_are_connections:
+        return layer.pruning_candidates(count, score, measured)
+    found = layer.pruning_candidates(layer.num_active, score, measured)
+    return pattern.worst(np.asarray(found.indices), -np.asarray(found.scores), count)
+
+
+def _best_dormant(
+    layer: Growable,
+    count: int,
+    score: Score,
+    measured: Measurements,
+    freed: tf.Tensor | None,
+) -> Candidates:
     search = measured.search
     if not isinstance(search, SampledSearch):
         return layer.growth_candidates(count, score, measured, freed)
@@ -44,4 +90,4 @@ def growth_candidates(
     seen = dataclasses.replace(seen, weight=tf.zeros_like(seen.weight), active=is_active)
     found = best_candidates(score(seen), ~is_active, min(count // size, len(drawn)))
     is_complete = len(drawn) == num_atoms - len(active)
-    return Candidates(found.scores, tf.gather(drawn, found.indices), is_complete, size)
+    return Candidates(found.scores, tf.gather(drawn, found.indices), is_complete, Runs(size))

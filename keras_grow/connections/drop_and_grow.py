@@ -11,9 +11,10 @@ import tensorflow as tf
 
 from keras_grow.connections.acted_on import changeable_layers, check_policy, optimizer_of
 from keras_grow.connections.amounts import NothingToChange, choose, counts_to_change
-from keras_grow.connections.candidates import growth_candidates
+from keras_grow.connections.candidates import growth_candidates, pruning_candidates
 from keras_grow.connections.growing import checked_values
 from keras_grow.connections.measured import measure_statistics, topologies
+from keras_grow.connections.patterned import Placed, check_can_exchange, check_can_grow, place
 from keras_grow.connections.record import ExchangeRecord, LayerChange
 from keras_grow.connections.shares import shared_counts
 from keras_grow.layers.growable import Growable
@@ -21,10 +22,11 @@ from keras_grow.layers.paths import paths_of
 from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.optimizer_slots import reset_slots
 from keras_grow.policies.densities import DensityDistribution
+from keras_grow.policies.patterns import Pattern
 from keras_grow.policies.sparse_training import Method, RigL
 from keras_grow.policies.statistics import Gradient
-from keras_grow.search.atoms import connections_of
 from keras_grow.search.flat_arrays import taken
+from keras_grow.search.in_pattern import InPattern
 from keras_grow.search.measurements import Measurements
 from keras_grow.search.selection import Candidates
 from keras_grow.search.tiled_search import TiledSearch
@@ -37,6 +39,7 @@ def drop_and_grow(
     fraction: float = 0.3,
     method: Method | None = None,
     density: float | DensityDistribution | None = None,
+    pattern: Pattern | None = None,
     per_layer: bool = False,
     layers: Sequence[str | Growable] | None = None,
     meter: GradientMeter | None = None,
@@ -60,6 +63,9 @@ def drop_and_grow(
             `keras_grow.sparse_training.RigL()`.
         density: the density to prune to before, as in `keras_grow.prune`; a network that is as
             sparse already stays at its count.
+        pattern: what the active connections of each layer lie in, before and after, such as
+            `keras_grow.patterns.NM(2, 4)`, or, as in SRigL, `ConstantFanIn(32)`. Blocks go and
+            come as a whole.
         per_layer: whether each layer is pruned to `density` by itself.
         layers: growable layers, or their paths or names; by default every trainable growable layer.
         meter: the settings of the measurement, by default `keras_grow.GradientMeter()`. In a loop,
@@ -94,6 +100,9 @@ def drop_and_grow(
     method = RigL() if method is None else method
     check_policy(method, Method, "method")
     _check_fraction(fraction)
+    placed = place(pattern, model, chosen_layers)
+    check_can_grow(placed, model, search)
+    check_can_exchange(placed, model, method)
     optimizer = optimizer_of(model, optimizer, chosen_layers)
     measured, loss = measure_statistics(
         model,
@@ -104,14 +113,17 @@ def drop_and_grow(
         optimizer=optimizer,
         search=search,
     )
-    surplus = _surplus(model, chosen_layers, density, per_layer, method, measured)
+    surplus = _surplus(model, chosen_layers, density, per_layer, method, measured, placed)
     going, counts = [], []
     for layer, num_less in zip(chosen_layers, surplus, strict=True):
         # Where all are active, nothing can come but what goes.
         has_room = layer.num_active - num_less < layer.num_connections
         count = int(fraction * (layer.num_active - num_less)) if has_room else 0
-        counts.append(count - count % layer.atom_size)
-        going.append(layer.pruning_candidates(num_less + counts[-1], method.drop, measured[layer]))
+        in_pattern = placed.get(layer)
+        size = layer.atom_size if in_pattern is None else in_pattern.atom_size
+        counts.append(count - count % size)
+        num_going = num_less + counts[-1]
+        going.append(pruning_candidates(layer, num_going, method.drop, measured[layer], in_pattern))
     dropped = [worst.connections() for worst in going]
     if not any(map(len, dropped)):
         raise NothingToChange(
@@ -122,10 +134,11 @@ def drop_and_grow(
     counts = shared_counts(counts, chosen_layers, dropped, method, measured)
     grown, is_complete = [], True
     for layer, worst, freed, count in zip(chosen_layers, going, dropped, counts, strict=True):
-        found = growth_candidates(
-            layer, count, method.grow, _behind(measured[layer], layer, method, freed), freed
-        )
-        grown.append(_filled_up(found, worst, count))
+        remaining = np.setdiff1d(layer.active_connections()[0], freed, assume_unique=True)
+        behind = _behind(measured[layer], layer, method, remaining)
+        in_pattern = placed.get(layer)
+        found = growth_candidates(layer, count, method.grow, behind, freed, in_pattern)
+        grown.append(_filled_up(found, worst, count, remaining, in_pattern))
         is_complete &= found.is_complete
     pruned = [np.setdiff1d(a, b, assume_unique=True) for a, b in zip(dropped, grown, strict=True)]
     grown = [np.setdiff1d(b, a, assume_unique=True) for a, b in zip(dropped, grown, strict=True)]
@@ -160,6 +173,7 @@ def _surplus(
     per_layer: bool,
     method: Method,
     measured: dict[Growable, Measurements],
+    placed: Placed,
 ) -> list[int]:
     """How many connections more than at `density` each layer has."""
     if density is None:
@@ -169,36 +183,51 @@ def _surplus(
     except NothingToChange:
         return [0] * len(layers)
     worst, _ = choose(
-        groups, lambda layer, count: layer.pruning_candidates(count, method.drop, measured[layer])
+        groups,
+        lambda layer, count: pruning_candidates(
+            layer, count, method.drop, measured[layer], placed.get(layer)
+        ),
     )
     return list(map(len, worst))
 
 
 def _behind(
-    measured: Measurements, layer: Growable, method: Method, freed: tf.Tensor
+    measured: Measurements, layer: Growable, method: Method, remaining: np.ndarray
 ) -> Measurements:
     """What growth sees of a layer once connections are dropped: its topology is what remains."""
-    active, _ = layer.active_connections()
-    remaining = np.setdiff1d(active, freed, assume_unique=True)
     topology = topologies(method.grow.statistics, layer, remaining)
     return dataclasses.replace(measured, statistics={**measured.statistics, **topology})
 
 
-def _filled_up(found: Candidates, worst: Candidates, count: int) -> np.ndarray:
-    """What grows of a layer; where a search ran out of time, the best of what was dropped stays.
+def _filled_up(
+    found: Candidates,
+    worst: Candidates,
+    count: int,
+    remaining: np.ndarray,
+    in_pattern: InPattern | None,
+) -> np.ndarray:
+    """What grows of a layer; where a search found too little, the best of what was dropped stays.
 
     Args:
         found: what the search found, `count` connections or less.
         worst: what was dropped, the scores negated.
         count: how many connections are to grow.
+        remaining: int64, flat indices of those that were not dropped.
+        in_pattern: what those that grow lie in, with these.
     """
-    missing = count // found.atom_size - len(found.indices)
+    come = found.connections().numpy()
+    missing = count - len(come)
     if missing <= 0:
-        return found.connections().numpy()
-    is_back = ~np.isin(worst.indices, found.indices)
-    back, scores = np.asarray(worst.indices)[is_back], np.asarray(worst.scores)[is_back]
-    atoms = np.concatenate([found.indices, back[np.argsort(scores, kind="stable")[:missing]]])
-    return connections_of(tf.constant(np.sort(atoms)), found.atom_size).numpy()
+        return come
+    back, scores = worst.connections().numpy(), worst.connection_scores()
+    is_back = ~np.isin(back, come)
+    back, scores = back[is_back], -scores[is_back]
+    if in_pattern is None:
+        # Those of an atom are neighbors of the same score.
+        best = back[np.lexsort((back, -scores))[:missing]]
+    else:
+        best = in_pattern.best(np.union1d(remaining, come), back, scores, missing).connections()
+    return np.union1d(come, best)
 
 
 def _record(

@@ -9,15 +9,23 @@ import keras
 import tensorflow as tf
 
 from keras_grow.connections.acted_on import changeable_layers, check_policy, optimizer_of
-from keras_grow.connections.amounts import choose, counts_to_change, num_asked
+from keras_grow.connections.amounts import (
+    Group,
+    NothingToChange,
+    choose,
+    counts_to_change,
+    num_asked,
+)
 from keras_grow.connections.candidates import growth_candidates
 from keras_grow.connections.measured import measure_statistics
+from keras_grow.connections.patterned import check_can_grow, place
 from keras_grow.connections.record import ChangeRecord, record
 from keras_grow.layers.growable import Growable
 from keras_grow.layers.paths import paths_of
 from keras_grow.measuring.gradients import GradientMeter
 from keras_grow.optimizer_slots import reset_slots
 from keras_grow.policies.densities import DensityDistribution
+from keras_grow.policies.patterns import Pattern
 from keras_grow.policies.scores import GradientMagnitude, Score
 from keras_grow.policies.start_values import StartValue, Zero
 from keras_grow.policies.statistics import Gradient
@@ -32,6 +40,7 @@ def grow(
     *,
     count: int | None = None,
     density: float | DensityDistribution | None = None,
+    pattern: Pattern | None = None,
     per_layer: bool = False,
     layers: Sequence[str | Growable] | None = None,
     score: Score | None = None,
@@ -59,6 +68,9 @@ def grow(
         density: instead of `count`, the density to reach, in (0, 1], of all layers together or of
             each layer with `per_layer`; or a distribution such as
             `keras_grow.densities.ErdosRenyi`. Layers that are denser already stay.
+        pattern: what the active connections of each layer lie in, before and after, such as
+            `keras_grow.patterns.NM(2, 4)`; at most as many grow as it has room for. Without `count`
+            and `density`, each layer grows all of them.
         per_layer: whether connections compete within each layer only.
         layers: growable layers, or their paths or names; by default every trainable growable layer.
         score: what ranks connections, by default `keras_grow.scores.GradientMagnitude()`.
@@ -100,7 +112,14 @@ def grow(
     start_value = Zero() if start_value is None else start_value
     check_policy(score, Score, "score")
     check_policy(start_value, StartValue, "start_value")
-    groups = counts_to_change(model, chosen_layers, count, density, per_layer, grows=True)
+    placed = place(pattern, model, chosen_layers)
+    check_can_grow(placed, model, search)
+    if pattern is None or count is not None or density is not None:
+        groups = counts_to_change(model, chosen_layers, count, density, per_layer, grows=True)
+        asked = num_asked(groups)
+    else:
+        groups = [Group([layer], layer.num_free, [layer.num_free]) for layer in chosen_layers]
+        asked = 0
     optimizer = optimizer_of(model, optimizer, chosen_layers)
     measured, loss = measure_statistics(
         model,
@@ -112,8 +131,17 @@ def grow(
         search=search,
     )
     chosen, is_complete = choose(
-        groups, lambda layer, count: growth_candidates(layer, count, score, measured[layer])
+        groups,
+        lambda layer, count: growth_candidates(
+            layer, count, score, measured[layer], pattern=placed.get(layer)
+        ),
     )
+    if pattern is not None and not any(map(len, chosen)):
+        raise NothingToChange(
+            f"There is nothing to grow: the pattern has room for no more. Received: "
+            f"pattern={pattern!r}, count={count}, density={density}, for layers "
+            f"{paths_of(model, chosen_layers)}"
+        )
     grown = [
         layer.view(measured[layer].seen_by(start_value), indices)
         for layer, indices in zip(chosen_layers, chosen, strict=True)
@@ -129,9 +157,7 @@ def grow(
         reset_slots(optimizer, changes, start_value.second_moment_starts_at_mean)
     _warn_of_full_layers(model, chosen_layers, chosen)
     seconds = time.perf_counter() - started
-    return record(
-        model, chosen_layers, chosen, seconds, loss, is_complete, num_asked=num_asked(groups)
-    )
+    return record(model, chosen_layers, chosen, seconds, loss, is_complete, num_asked=asked)
 
 
 def _warn_of_full_layers(

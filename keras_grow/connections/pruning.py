@@ -19,6 +19,7 @@ from keras_grow.connections.amounts import (
 )
 from keras_grow.connections.cut_off import CutOffWarning
 from keras_grow.connections.measured import measure_statistics
+from keras_grow.connections.patterned import Placed, place
 from keras_grow.connections.record import ChangeRecord, record
 from keras_grow.layers.growable import Growable
 from keras_grow.measuring.gradients import GradientMeter
@@ -110,8 +111,9 @@ def prune(
     score = Magnitude() if score is None else score
     check_policy(score, Score, "score")
     groups: list[Group] = []
+    placed = place(pattern, model, chosen_layers)
     if pattern is not None:
-        _check_pattern(pattern, chosen_layers, count, density, threshold)
+        _check_sole(pattern, count, density, threshold)
     elif threshold is not None:
         _check_threshold(threshold, count, density)
     else:
@@ -125,7 +127,7 @@ def prune(
         return layer.pruning_candidates(count, score, measured[layer])
 
     if pattern is not None:
-        chosen = _beyond(pattern, chosen_layers, candidates_of)
+        chosen = _beyond(pattern, placed, candidates_of)
     elif threshold is not None:
         chosen = _below(threshold, chosen_layers, candidates_of)
     else:
@@ -139,37 +141,30 @@ def prune(
     return record(model, chosen_layers, chosen, seconds, loss, num_asked=num_asked(groups))
 
 
-def _check_pattern(pattern: Any, layers: Sequence[Growable], *amounts: Any) -> None:
-    check_policy(pattern, Pattern, "pattern")
+def _check_sole(pattern: Pattern, *amounts: Any) -> None:
     if any(amount is not None for amount in amounts):
         raise ValueError(
             "Pass exactly one of `count`, `density`, `threshold` and `pattern`. Received: pattern "
             f"and count, density, threshold = {amounts}"
         )
-    in_groups = [layer.name for layer in layers if layer.atom_size > 1]
-    if in_groups:
-        raise ValueError(
-            "Connections that come and go in groups have a pattern already. Received: layers "
-            f"{in_groups} with a `group_size`. Name others by `layers=`."
-        )
 
 
 def _beyond(
     pattern: Pattern,
-    layers: Sequence[Growable],
+    placed: Placed,
     candidates_of: Callable[[Growable, int], Candidates],
 ) -> list[tf.Tensor]:
     """The active connections of each layer that have no place in a pattern."""
     chosen = []
-    for layer in layers:
+    for layer, in_pattern in placed.items():
         found = candidates_of(layer, layer.num_active)
         indices = found.indices.numpy()
-        goes = pattern.surplus(layer.axes, indices, -found.scores.numpy())
+        goes = in_pattern.surplus(indices, -found.scores.numpy())
         chosen.append(tf.constant(indices[goes], tf.int64))
     if not any(map(len, chosen)):
         raise NothingToChange(
             f"There is nothing to prune: all active connections lie in the pattern. Received: "
-            f"pattern={pattern!r} for layers {[layer.name for layer in layers]}"
+            f"pattern={pattern!r} for layers {[layer.name for layer in placed]}"
         )
     return chosen
 

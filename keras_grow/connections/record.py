@@ -43,7 +43,8 @@ class ChangeRecord:
         is_complete: whether all connections were ranked; False where the time given to the search
             in a sparse layer ran out, and the best found until then were taken.
         num_rounded: how many connections fewer changed than were asked for, because those of layers
-            with a `group_size` come and go in groups.
+            with a `group_size`, or of a pattern's blocks, come and go together, or because a
+            pattern has room for no more.
     """
 
     layers: tuple[LayerChange, ...]
@@ -67,7 +68,7 @@ class ChangeRecord:
     def __str__(self) -> str:
         loss = "" if self.loss is None else f", loss {self.loss:.4g}"
         loss += "" if self.is_complete else ", search incomplete"
-        rounded = f" ({self.num_rounded:,} fewer, in whole groups)" if self.num_rounded else ""
+        rounded = f" ({self.num_rounded:,} fewer than asked)" if self.num_rounded else ""
         return (
             f"{self.count:,} connections changed{rounded}, {self.num_active:,} of "
             f"{self.num_connections:,} active ({self.density:.2%}){loss}, {self.seconds:.2f} s"

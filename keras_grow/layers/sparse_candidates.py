@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras_grow.policies.scores import Score
 from keras_grow.policies.statistics import Gradient
 from keras_grow.policies.view import Connections
-from keras_grow.search.atoms import over_atoms, root_mean_square
+from keras_grow.search.atoms import Runs, over_atoms, root_mean_square
 from keras_grow.search.measurements import Measurements
 from keras_grow.search.selection import Candidates, best_candidates
 from keras_grow.search.tiled_array import entries
@@ -53,7 +53,7 @@ def best_to_grow(
         step=measured.step,
         search=search,
     )
-    return found._replace(atom_size=atom_size)
+    return found._replace(atoms=Runs(atom_size))
 
 
 def best_to_prune(
@@ -76,7 +76,7 @@ def best_to_prune(
         connections = seen_as_atoms(connections, measured, shape, atom_size, active)
     count = min(count // atom_size, len(active))
     found = best_candidates(-score(connections), connections.active, count)
-    return found._replace(indices=tf.gather(active, found.indices), atom_size=atom_size)
+    return found._replace(indices=tf.gather(active, found.indices), atoms=Runs(atom_size))
 
 
 def seen_as_atoms(

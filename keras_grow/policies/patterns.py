@@ -10,29 +10,41 @@ from keras_grow.policies.densities import check_density, exact_count
 
 
 class Pattern(abc.ABC):
-    """Says which active connections of a kernel go, so that those left lie in a pattern."""
+    """Where active connections may lie: of each group of atoms, at most so many are active.
+
+    An atom is what comes and goes as a whole: a connection, where `atoms` says nothing else.
+    """
 
     @abc.abstractmethod
-    def surplus(self, kernel: KernelAxes, indices: np.ndarray, scores: np.ndarray) -> np.ndarray:
-        """Which connections go.
+    def groups(self, kernel: KernelAxes, indices: np.ndarray) -> np.ndarray:
+        """The group of each of some connections, the same for all connections of an atom.
 
         Args:
             kernel: the axes of the kernel.
-            indices: int64 of shape `(count,)`, ascending flat indices of all active connections.
-            scores: floats of the same shape: the larger, the more a connection matters. Of equals
-                the lower index goes first.
+            indices: int64 of shape `(count,)`, flat indices of connections.
 
         Returns:
-            bool of shape `(count,)`.
+            Integers of shape `(count,)`, not negative.
         """
+
+    @abc.abstractmethod
+    def most(self, kernel: KernelAxes) -> int:
+        """How many atoms of a group may be active, one or more."""
+
+    def atoms(self, kernel: KernelAxes, indices: np.ndarray) -> np.ndarray:
+        """The atom of each of some connections: by default each is one.
+
+        Args:
+            kernel, indices: see `groups`.
+
+        Returns:
+            Integers of shape `(count,)`, not negative.
+        """
+        return indices
 
     def __repr__(self) -> str:
         arguments = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
         return f"{type(self).__name__}({arguments})"
-
-    @abc.abstractmethod
-    def holds(self, kernel: KernelAxes, indices: np.ndarray) -> bool:
-        """Whether active connections lie in the pattern."""
 
 
 class NM(Pattern):
@@ -52,37 +64,45 @@ class NM(Pattern):
         if self.n >= self.m:
             raise ValueError(f"`n` must be smaller than `m`. Received: n={n}, m={m}")
 
-    def surplus(self, kernel: KernelAxes, indices: np.ndarray, scores: np.ndarray) -> np.ndarray:
-        group = self._groups(kernel, indices)
-        # Best first in each group; of equals the higher index stays.
-        order = np.lexsort((-indices, -scores, group))
-        starts = np.flatnonzero(np.diff(group[order], prepend=-1))
-        rank = np.arange(len(order)) - np.repeat(starts, np.diff([*starts, len(order)]))
-        goes = np.zeros(len(indices), bool)
-        goes[order[rank >= self.n]] = True
-        return goes
-
-    def holds(self, kernel: KernelAxes, indices: np.ndarray) -> bool:
-        _, counts = np.unique(self._groups(kernel, indices), return_counts=True)
-        return int(counts.max(initial=0)) <= self.n
-
-    def _groups(self, kernel: KernelAxes, indices: np.ndarray) -> np.ndarray:
+    def groups(self, kernel: KernelAxes, indices: np.ndarray) -> np.ndarray:
         num_across = -(-kernel.num_inputs // self.m)
-        of_inputs = np.asarray(kernel.inputs_of(indices)) // self.m
-        group = np.asarray(kernel.units_of(indices)) * num_across + of_inputs
-        return group * kernel.num_positions + np.asarray(kernel.positions_of(indices))
+        group = kernel.units_of(indices) * num_across + kernel.inputs_of(indices) // self.m
+        return group * kernel.num_positions + kernel.positions_of(indices)
+
+    def most(self, kernel: KernelAxes) -> int:
+        return self.n
+
+
+class ConstantFanIn(Pattern):
+    """At most so many connections into each unit, as in SRigL.
+
+    Grown full, all units have as many, and their weights make a dense matrix.
+
+    Args:
+        count: positive integer.
+
+    Reference: Lasby et al., "Dynamic Sparse Training with Structured Sparsity", arXiv:2305.02299.
+    """
+
+    def __init__(self, count: int):
+        self.count = checked_integer(count, "count")
+
+    def groups(self, kernel: KernelAxes, indices: np.ndarray) -> np.ndarray:
+        return kernel.units_of(indices)
+
+    def most(self, kernel: KernelAxes) -> int:
+        return self.count
 
 
 class Blocks(Pattern):
-    """Whole blocks of neighboring inputs and units, the best ones up to a density.
+    """Whole blocks of neighboring inputs and units, up to a density.
 
-    A block matters by the root mean square of its connections' scores, those that are gone counted
-    as 0. Of a convolution each place of the window has blocks of its own.
+    Of a convolution each place of the window has blocks of its own.
 
     Args:
         inputs, units: positive integers, the sides of a block; at the ends of a kernel they may be
             smaller.
-        density: the share of blocks that stay, above 0.
+        density: the share of blocks that may be active, above 0.
     """
 
     def __init__(self, inputs: int, units: int, density: float):
@@ -93,27 +113,18 @@ class Blocks(Pattern):
             raise ValueError("A density of 0 leaves no block. Received: density=0")
         self.density = density
 
-    def surplus(self, kernel: KernelAxes, indices: np.ndarray, scores: np.ndarray) -> np.ndarray:
-        block, num_blocks = self._blocks(kernel, indices)
-        every, _ = self._blocks(kernel, np.arange(kernel.size))
-        size = np.bincount(every, minlength=num_blocks)
-        squares = np.bincount(block, np.square(scores, dtype=np.float64), num_blocks)
-        # No block is of less worth than one that is gone already.
-        worth = np.where(np.bincount(block, minlength=num_blocks) > 0, squares / size, -1.0)
-        num_kept = max(1, exact_count(self.density, num_blocks))
-        kept = np.lexsort((-np.arange(num_blocks), -worth))[:num_kept]
-        return ~np.isin(block, kept)
+    def atoms(self, kernel: KernelAxes, indices: np.ndarray) -> np.ndarray:
+        down, across = self._num_blocks(kernel)
+        block = kernel.positions_of(indices) * down + kernel.inputs_of(indices) // self.inputs
+        return block * across + kernel.units_of(indices) // self.units
 
-    def holds(self, kernel: KernelAxes, indices: np.ndarray) -> bool:
-        block, num_blocks = self._blocks(kernel, indices)
-        every, _ = self._blocks(kernel, np.arange(kernel.size))
-        there = np.bincount(block, minlength=num_blocks)
-        return bool(np.all((there == 0) | (there == np.bincount(every, minlength=num_blocks))))
+    def groups(self, kernel: KernelAxes, indices: np.ndarray) -> np.ndarray:
+        return np.zeros_like(indices)
 
-    def _blocks(self, kernel: KernelAxes, indices: np.ndarray) -> tuple[np.ndarray, int]:
-        """The number of each connection's block, and how many blocks there are."""
-        down, across = -(-kernel.num_inputs // self.inputs), -(-kernel.num_units // self.units)
-        block = np.asarray(kernel.positions_of(indices)) * down
-        block = (block + np.asarray(kernel.inputs_of(indices)) // self.inputs) * across
-        block = block + np.asarray(kernel.units_of(indices)) // self.units
-        return block, kernel.num_positions * down * across
+    def most(self, kernel: KernelAxes) -> int:
+        down, across = self._num_blocks(kernel)
+        return max(1, exact_count(self.density, kernel.num_positions * down * across))
+
+    def _num_blocks(self, kernel: KernelAxes) -> tuple[int, int]:
+        """How many blocks there are along the inputs and along the units, at one position."""
+        return -(-kernel.num_inputs // self.inputs), -(-kernel.num_units // self.units)

@@ -2,14 +2,92 @@
 
 Atom a of a layer is the run of flat indices from a * atom_size on: connections from one input into
 neighboring units. Of their weights and statistics a score sees root mean squares, so that it ranks
-atoms by the norms of their weights or gradients.
+atoms by the norms of their weights or gradients. Those of a pattern may lie anywhere, and are
+listed.
 """
 
+import abc
+import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from keras_grow.search.tiled_array import Block, TiledArray, Values
+
+
+class Atoms(abc.ABC):
+    """Of which connections the numbered atoms of a kernel consist."""
+
+    @abc.abstractmethod
+    def sizes(self, numbers: Any) -> np.ndarray:
+        """How many connections there are in each of some atoms."""
+
+    @abc.abstractmethod
+    def connections(self, numbers: Any) -> tf.Tensor:
+        """The flat indices of the connections of some atoms, int64, ascending.
+
+        Args:
+            numbers: int64 of shape `(count,)`, ascending.
+        """
+
+    @abc.abstractmethod
+    def spread(self, numbers: Any, values: np.ndarray) -> np.ndarray:
+        """Values of some atoms as values of their connections, in the order of `connections`.
+
+        Args:
+            numbers: int64 of shape `(count,)`, ascending.
+            values: of shape `(count,)`.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class Runs(Atoms):
+    """Atom a is the run of flat indices from a * size on.
+
+    Attributes:
+        size: how many connections there are in an atom.
+    """
+
+    size: int = 1
+
+    def sizes(self, numbers: Any) -> np.ndarray:
+        return np.full(len(numbers), self.size)
+
+    def connections(self, numbers: Any) -> tf.Tensor:
+        return connections_of(numbers, self.size)
+
+    def spread(self, numbers: Any, values: np.ndarray) -> np.ndarray:
+        return np.repeat(values, self.size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Listed(Atoms):
+    """Atom a has the connections `members[starts[a]:starts[a + 1]]`.
+
+    Attributes:
+        members: int64, flat indices of connections, those of an atom side by side.
+        starts: int64 of shape `(atoms + 1,)`.
+    """
+
+    members: np.ndarray
+    starts: np.ndarray
+
+    def sizes(self, numbers: Any) -> np.ndarray:
+        return np.diff(self.starts)[np.asarray(numbers)]
+
+    def connections(self, numbers: Any) -> tf.Tensor:
+        return tf.constant(np.sort(self._members(numbers)), tf.int64)
+
+    def spread(self, numbers: Any, values: np.ndarray) -> np.ndarray:
+        return np.repeat(values, self.sizes(numbers))[np.argsort(self._members(numbers))]
+
+    def _members(self, numbers: Any) -> np.ndarray:
+        """The connections of some atoms, those of each side by side, in the order of `numbers`."""
+        is_asked = np.zeros(len(self.starts) - 1, bool)
+        is_asked[np.asarray(numbers)] = True
+        return self.members[np.repeat(is_asked, np.diff(self.starts))]
 
 
 def connections_of(atoms: tf.Tensor, atom_size: int) -> tf.Tensor:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from keras_grow.search.atoms import connections_of
+from keras_grow.search.atoms import Atoms, Runs
 from keras_grow.search.flat_arrays import (
     as_tensor,
     in_parts,
@@ -27,17 +27,21 @@ class Candidates(NamedTuple):
         indices: int64 of shape `(count,)`, flat, ascending; where connections come and go in atoms,
             the numbers of these.
         is_complete: whether all candidates were ranked.
-        atom_size: how many connections each stands for.
+        atoms: which connections each stands for.
     """
 
     scores: tf.Tensor
     indices: tf.Tensor
     is_complete: bool = True
-    atom_size: int = 1
+    atoms: Atoms = Runs()
 
     def connections(self) -> tf.Tensor:
         """The flat indices of all their connections, int64, ascending."""
-        return connections_of(self.indices, self.atom_size)
+        return self.atoms.connections(self.indices)
+
+    def connection_scores(self) -> np.ndarray:
+        """Of each of `connections` the score of its atom, shape `(connections,)`."""
+        return self.atoms.spread(self.indices, np.asarray(self.scores))
 
 
 def best_candidates(scores: tf.Tensor, is_candidate: tf.Tensor, count: int) -> Candidates:
@@ -101,28 +105,29 @@ def merge(of_layers: Sequence[Candidates], count: int) -> list[tf.Tensor]:
         The flat indices of the chosen connections of each layer, int64, ascending. Ties go to the
         earlier layer, then the lower index.
     """
-    sizes = [len(of_layer.indices) for of_layer in of_layers]
-    atom_sizes = [of_layer.atom_size for of_layer in of_layers]
-    if count >= sum(n * size for n, size in zip(sizes, atom_sizes)):
+    lengths = [len(of_layer.indices) for of_layer in of_layers]
+    are_connections = all(of_layer.atoms == Runs() for of_layer in of_layers)
+    sizes = [] if are_connections else [each.atoms.sizes(each.indices) for each in of_layers]
+    if count >= (sum(lengths) if are_connections else sum(map(np.sum, sizes))):
         return [of_layer.connections() for of_layer in of_layers]
     # Layers of different precision compete; the widest holds every score exactly.
     is_double = any(of_layer.scores.dtype == tf.float64 for of_layer in of_layers)
     dtype = tf.float64 if is_double else tf.float32
     scores = tf.concat([tf.cast(of_layer.scores, dtype) for of_layer in of_layers], axis=0)
     # Positions run by layer, then index.
-    if set(atom_sizes) == {1}:
+    if are_connections:
         best = largest(ranked(scores), count)
     else:
         order = np.asarray(largest_first(ranked(scores), len(scores)))
-        best = np.sort(_fitting(order, np.repeat(atom_sizes, sizes)[order], count))
+        best = np.sort(fitting(order, np.concatenate(sizes)[order], count))
         best = in_place(tf.constant(best))
     return [
-        connections_of(taken(of_layer.indices, positions), of_layer.atom_size)
-        for of_layer, positions in zip(of_layers, in_parts(best, sizes), strict=True)
+        of_layer.atoms.connections(taken(of_layer.indices, positions))
+        for of_layer, positions in zip(of_layers, in_parts(best, lengths), strict=True)
     ]
 
 
-def _fitting(order: np.ndarray, sizes: np.ndarray, most: int) -> np.ndarray:
+def fitting(order: np.ndarray, sizes: np.ndarray, most: int) -> np.ndarray:
     """Takes one after the other, passing over each that would exceed `most` in all.
 
     Args:

@@ -168,7 +168,7 @@ def test_growth_takes_the_groups_whose_gradient_has_the_largest_norm(twins, data
     gradients = keras_grow.growth_gradients(masked, data)
     record = keras_grow.grow(sparse, data, count=42)
     assert (record.count, record.num_rounded) == (40, 2)
-    assert "40 connections changed (2 fewer, in whole groups)" in str(record)
+    assert "40 connections changed (2 fewer than asked)" in str(record)
     norms = [_root_mean_square(gradients[layer]) for layer in masked.layers]
     for layer, of_layer in zip(masked.layers, norms):
         of_layer[_atoms(layer.active_connections()[0])] = -1

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from keras_grow.search import flat_arrays
+from keras_grow.search.atoms import Runs
 from keras_grow.search.selection import Candidates, best_candidates, merge
 
 # Few distinct scores, so that nearly every choice meets ties; -0.0 and 0.0 are equal.
@@ -145,7 +146,7 @@ def test_close_scores_of_double_precision_are_told_apart():
 def _greedy(of_layers, count):
     """One atom after the other in the order of scores, each that still fits."""
     ranked = sorted(
-        (-float(score), number, int(atom), of_layer.atom_size)
+        (-float(score), number, int(atom), of_layer.atoms.size)
         for number, of_layer in enumerate(of_layers)
         for score, atom in zip(of_layer.scores, of_layer.indices)
     )
@@ -166,14 +167,14 @@ def test_atoms_are_taken_in_the_order_of_scores_as_far_as_they_fit(sizes):
             number = random.integers(0, 9)
             indices = np.sort(random.choice(30, number, replace=False))
             scores = tf.constant(random.integers(5, size=number), tf.float32)  # With ties.
-            of_layers.append(Candidates(scores, tf.constant(indices), atom_size=size))
+            of_layers.append(Candidates(scores, tf.constant(indices), atoms=Runs(size)))
         for count in random.integers(0, 200, size=8).tolist():
             merged = [indices.numpy().tolist() for indices in merge(of_layers, count)]
             assert merged == _greedy(of_layers, count)
 
 
 def test_an_atom_that_does_not_fit_leaves_room_for_smaller_ones():
-    large = Candidates(tf.constant([9.0, 8.0]), tf.constant([0, 3], tf.int64), atom_size=4)
+    large = Candidates(tf.constant([9.0, 8.0]), tf.constant([0, 3], tf.int64), atoms=Runs(4))
     small = Candidates(tf.constant([1.0, 2.0, 3.0]), tf.constant([5, 6, 7], tf.int64))
     merged = [indices.numpy().tolist() for indices in merge([large, small], 6)]
     assert merged == [[0, 1, 2, 3], [6, 7]]
