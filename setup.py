@@ -18,7 +18,7 @@ tensorboard = ["tensorboard"]  # TensorFlow no longer brings it along.
 extras = {
     "litert": litert,
     "onnx": onnx,
-    "campaign": ["cosmic-ray", "coverage"],
+    "campaign": ["cosmic-ray", "pytest-cov"],
     "docs": docs,
     "plotting": plotting,
     "tensorboard": tensorboard,

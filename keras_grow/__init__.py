@@ -8,6 +8,7 @@ one for figures.
 """
 
 from keras_grow import areas, errors, plotting, records, synthesis
+from keras_grow.callbacks.backup import BackupAndRestore
 from keras_grow.callbacks.drop_and_grow import DropAndGrowCallback
 from keras_grow.callbacks.growth import GrowthCallback
 from keras_grow.callbacks.history import ConnectionHistory
@@ -77,6 +78,7 @@ from keras_grow.weight_norm_initialization import initialize_weight_norm
 
 __all__ = [
     "ActiveFanIn",
+    "BackupAndRestore",
     "ConnectionHistory",
     "DropAndGrowCallback",
     "Epochs",

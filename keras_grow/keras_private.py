@@ -7,6 +7,7 @@ were run on Keras 3.10.0, 3.13.0 and 3.15.1, TensorFlow 2.19.0 and 2.21.0.
 
 import contextlib
 import dataclasses
+import os
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -142,6 +143,38 @@ class TensorBoardOfWeights(keras.callbacks.TensorBoard):
         image = self.weight_as_image(weight)
         if image is not None:
             super()._log_weight_as_image(image, weight_name, epoch)
+
+
+class BackupIn(keras.callbacks.BackupAndRestore):
+    """Keras's BackupAndRestore callback, with a say in where backups stand."""
+
+    def write_backup(self, folder: str) -> None:
+        """Writes a backup into a folder that is there."""
+        self._look_in(folder)
+        super()._save_model()
+
+    def read_backup(self, folder: str) -> None:
+        """Restores the backup of a folder, if there is one."""
+        self._look_in(folder)
+        super()._load_model()
+
+    def _look_in(self, folder: str) -> None:
+        self._weights_path = os.path.join(folder, "latest.weights.h5")
+        self._training_metadata_path = os.path.join(folder, "training_metadata.json")
+
+    def backup(self) -> None:
+        """Makes a backup, at the end of an epoch or of a batch."""
+        raise NotImplementedError
+
+    def restore(self) -> None:
+        """Restores what there is, at the begin of a training."""
+        raise NotImplementedError
+
+    def _save_model(self):
+        self.backup()
+
+    def _load_model(self):
+        self.restore()
 
 
 # Slots of an optimizer.

@@ -36,15 +36,17 @@ def test_killed_trainings_and_exports_end_as_if_nothing_had_been(tmp_path):
 
 @pytest.mark.slow
 def test_faults_in_a_module_are_noticed_by_its_tests(tmp_path, monkeypatch):
-    pytest.importorskip("cosmic_ray", reason="the campaign's own extra")
+    for module in ("cosmic_ray", "pytest_cov"):
+        pytest.importorskip(module, reason="the campaign's own extra")
     monkeypatch.setattr(mutants, "ROOMS", {"search": ["search"]})
+    monkeypatch.setattr(mutants, "MEASURED", ["tests/search"])
     counts = mutants.run(3, seed=0, scratch=tmp_path)
     assert counts["killed"] >= 1
     assert counts["killed"] + counts.get("survived", 0) + counts.get("equivalent", 0) == 3
     # It goes on where it stopped, and nothing is left in the tree.
     assert mutants.run(3, seed=0, scratch=tmp_path) == counts
     for kept in (tmp_path / "kept" / "keras_grow").rglob("*.py"):
-        there = tmp_path / "tree" / kept.relative_to(tmp_path / "kept")
+        there = tmp_path / "tree0" / kept.relative_to(tmp_path / "kept")
         assert there.read_bytes() == kept.read_bytes()
 
 

@@ -229,6 +229,28 @@ def test_tensorboard_asks_what_to_draw(tmp_path):
     assert seen == [(3, 2), (2,)]
 
 
+def test_backups_are_asked_where_they_stand(tmp_path):
+    done = []
+
+    class Backup(keras_private.BackupIn):
+        def backup(self):
+            (tmp_path / "made").mkdir(exist_ok=True)
+            self.write_backup(str(tmp_path / "made"))
+            done.append(sorted(path.name for path in (tmp_path / "made").iterdir()))
+
+        def restore(self):
+            self.read_backup(str(tmp_path / "made"))
+            done.append(self.model.get_weights()[0].shape)
+
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model.compile("sgd", "mse")
+    backup = Backup(str(tmp_path / "backup"))
+    x, y = np.ones((4, 3)), np.ones((4, 2))
+    model.fit(x, y, epochs=2, verbose=0, callbacks=[backup])
+    assert done == [(3, 2), *[["latest.weights.h5", "training_metadata.json"]] * 2]
+    assert model.fit(x, y, epochs=3, verbose=0, callbacks=[backup]).epoch == [2]
+
+
 def _trained(optimizer):
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     model.compile(optimizer, "mse")

@@ -1,8 +1,10 @@
 """Exports that stand at their path whole or not at all."""
 
 import contextlib
+import ctypes
 import os
 import pathlib
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 
@@ -19,6 +21,8 @@ _OF_COMPUTATIONS = (
     tf.errors.AbortedError,
     tf.errors.CancelledError,
 )
+# Of Linux, from fcntl.h and linux/fs.h.
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 @contextlib.contextmanager
@@ -79,6 +83,8 @@ def num_bytes(path: str | os.PathLike) -> int:
 def _move(written: str, path: str, aside: str) -> None:
     # A directory can't be renamed over another that is not empty.
     is_replacing = os.path.isdir(path)
+    if is_replacing and _exchanged(written, path):
+        return
     if is_replacing:
         os.rename(path, aside)
     try:
@@ -87,3 +93,17 @@ def _move(written: str, path: str, aside: str) -> None:
         if is_replacing:
             os.rename(aside, path)
         raise
+
+
+def _exchanged(one: str, other: str) -> bool:
+    """Exchanges what stands at two paths in one step; False where the system does not.
+
+    Between two steps a process can be killed, and nothing would stand at either.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "renameat2"):
+        return False
+    paths = _AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other)
+    return libc.renameat2(*paths, _RENAME_EXCHANGE) == 0

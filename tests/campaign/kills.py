@@ -6,16 +6,14 @@ killed again, until it ends, and compared number by number with the run that was
 
 import collections
 import json
-import os
 import pathlib
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 
+from tests.campaign.forks import Forks
 from tests.campaign.victim import EXPORTS, TRAININGS
 
 _ROOT = pathlib.Path(__file__).parents[2]
@@ -39,14 +37,15 @@ def run(count: int, seed: int, scratch: pathlib.Path) -> dict[str, int]:
     made = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     scenarios = [*TRAININGS, *EXPORTS]
     number = len(made)
-    while sum(each["kills"] for each in made) < count:
-        scenario = scenarios[number % len(scenarios)]
-        record = _life(scenario, np.random.default_rng([seed, number]), scratch)
-        made.append(record)
-        number += 1
-        with log.open("a") as file:
-            file.write(json.dumps(record) + "\n")
-        print(record, flush=True)
+    with Forks(["tests.campaign.victim"], _ROOT) as forks:
+        while sum(each["kills"] for each in made) < count:
+            scenario = scenarios[number % len(scenarios)]
+            record = _life(scenario, np.random.default_rng([seed, number]), scratch, forks)
+            made.append(record)
+            number += 1
+            with log.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+            print(record, flush=True)
     counts: collections.Counter[str] = collections.Counter()
     for record in made:
         counts[record["verdict"]] += record["kills"]
@@ -54,17 +53,18 @@ def run(count: int, seed: int, scratch: pathlib.Path) -> dict[str, int]:
     return dict(counts)
 
 
-def _life(scenario: str, random: np.random.Generator, scratch: pathlib.Path) -> dict:
+def _life(scenario: str, random: np.random.Generator, scratch: pathlib.Path, forks: Forks) -> dict:
     whole = scratch / "whole" / scenario.replace(" ", "_")
-    seconds = _let_alone(scenario, whole)
+    seconds = _let_alone(scenario, whole, forks)
     folder = scratch / "killed"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     kills, verdict = 0, "survived"
     while not (folder / "done.npz").exists():
         may_kill = kills < _KILLS_PER_LIFE
-        code, _ = _one(scenario, folder, random.uniform(0, seconds) if may_kill else None)
-        if code == -signal.SIGKILL:
+        moment = random.uniform(0, seconds) if may_kill else _PATIENCE_SECONDS
+        code = forks.run("tests.campaign.victim:live", scenario, str(folder), seconds=moment)
+        if code == -signal.SIGKILL and may_kill:
             kills += 1
         elif code == 3:
             verdict = "wrong: neither old nor new"
@@ -77,41 +77,17 @@ def _life(scenario: str, random: np.random.Generator, scratch: pathlib.Path) -> 
     return {"scenario": scenario, "kills": kills, "verdict": verdict}
 
 
-def _let_alone(scenario: str, folder: pathlib.Path) -> float:
-    """Runs a scenario through, if that was not done; how long it takes, once it has begun."""
+def _let_alone(scenario: str, folder: pathlib.Path, forks: Forks) -> float:
+    """Runs a scenario through, if that was not done; how long it takes."""
     known = folder / "seconds"
     if not known.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        code, seconds = _one(scenario, folder, None)
+        begun = time.monotonic()
+        code = forks.run("tests.campaign.victim:live", scenario, str(folder))
         if code != 0:
             raise RuntimeError(f"{scenario!r} does not run through: it ended with {code}")
-        known.write_text(str(seconds))
+        known.write_text(str(time.monotonic() - begun))
     return float(known.read_text())
-
-
-def _one(scenario: str, folder: pathlib.Path, moment: float | None) -> tuple[int, float]:
-    """Runs the process, and kills it some seconds after it has begun.
-
-    Returns:
-        Its exit code, and how long it ran once it had begun.
-    """
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.campaign.victim", scenario, str(folder)],
-        cwd=_ROOT,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""},
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
-    assert process.stdout is not None
-    process.stdout.readline()
-    begun = time.monotonic()
-    try:
-        code = process.wait(_PATIENCE_SECONDS if moment is None else moment)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        code = process.wait()
-    return code, time.monotonic() - begun
 
 
 def _same(one: pathlib.Path, other: pathlib.Path) -> bool:

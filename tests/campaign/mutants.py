@@ -1,17 +1,22 @@
 """Mutants: small faults put into the package one at a time; tests of their own room must notice.
 
 Faults are cosmic-ray's. A sample of places is drawn by the seed, and one fault for each. The tests
-that run a place are known from one measured run of all rooms; a place that TensorFlow rewrites
-before it runs is seen by no such measurement, and gets all tests of its room.
+that run a place are known from one measured run of all quick tests, which says how many lines they
+run, too; a place that TensorFlow rewrites before it runs is seen by no such measurement, and gets
+all tests of its room.
 """
 
 import ast
 import collections
+import concurrent.futures
+import contextlib
 import difflib
+import io
 import json
 import math
 import os
 import pathlib
+import queue
 import shutil
 import signal
 import subprocess
@@ -20,6 +25,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+
+from tests.campaign.forks import Forks
 
 _ROOT = pathlib.Path(__file__).parents[2]
 # The folders of the package in which faults are made, and the tests that must notice.
@@ -30,7 +37,11 @@ ROOMS = {
     "layers": ["layers"],
     "structure": ["structure", "conversion"],
 }
+# Whose lines are counted.
+MEASURED = ["tests"]
 _PATIENCE_SECONDS = 900.0
+# More tests of a line than these are not run: those named after its module, others evenly.
+_MOST_TESTS = 200
 # Faults that change nothing a test could see, each with the reason.
 EQUIVALENT = _ROOT / "tests" / "campaign" / "equivalent_mutants.json"
 
@@ -48,16 +59,32 @@ def run(count: int, seed: int, scratch: pathlib.Path) -> dict[str, int]:
         How many were killed, survived, are equivalent, or could not be judged in time; and, in
         tenths of a percent, the rate of those killed with its 95% interval.
     """
-    tree = _copy(scratch)
-    tests_of = _Covered(tree, scratch)
+    kept = _kept(scratch)
+    tests_of = _Covered(scratch)
     log = scratch / "verdicts.jsonl"
     made = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    for mutant in _sample(count, seed, scratch)[len(made) :]:
-        record = mutant | {"verdict": _verdict(mutant, tests_of, tree)}
-        made.append(record)
-        with log.open("a") as file:
-            file.write(json.dumps(record) + "\n")
-        print(f"{record['verdict']:>9}  {record['module']}:{record['line']}", flush=True)
+    left = _sample(count, seed, scratch)[len(made) :]
+    with contextlib.ExitStack() as stack:
+        workers: queue.Queue[_Worker] = queue.Queue()
+        for number in range(len(os.sched_getaffinity(0))):
+            worker = _Worker(kept, scratch / f"tree{number}")
+            stack.enter_context(worker.forks)
+            workers.put(worker)
+
+        def judge(mutant: dict) -> dict:
+            worker = workers.get()
+            try:
+                tests = tests_of(mutant["module"], mutant["line"])
+                return mutant | {"verdict": worker.verdict(mutant, tests)}
+            finally:
+                workers.put(worker)
+
+        threads = stack.enter_context(concurrent.futures.ThreadPoolExecutor(workers.qsize()))
+        for record in threads.map(judge, left):
+            made.append(record)
+            with log.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+            print(f"{record['verdict']:>9}  {record['module']}:{record['line']}", flush=True)
     reasons = json.loads(EQUIVALENT.read_text())
     counts: collections.Counter[str] = collections.Counter()
     survivors = []
@@ -74,12 +101,13 @@ def run(count: int, seed: int, scratch: pathlib.Path) -> dict[str, int]:
         "tenths of a percent killed": round(1000 * rate),
         "  at least, 95%": round(1000 * low),
         "  at most, 95%": round(1000 * high),
+        "tenths of a percent of lines run": round(10 * tests_of.percent_of_lines),
     }
 
 
-def _copy(scratch: pathlib.Path) -> pathlib.Path:
-    """A copy of the tree as it was when the campaign began, without a fault in it."""
-    kept, tree = scratch / "kept", scratch / "tree"
+def _kept(scratch: pathlib.Path) -> pathlib.Path:
+    """A copy of the tree as it was when the campaign began."""
+    kept = scratch / "kept"
     if not kept.exists():
         unfinished = scratch / "unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -88,64 +116,60 @@ def _copy(scratch: pathlib.Path) -> pathlib.Path:
             shutil.copytree(_ROOT / name, unfinished / name, ignore=ignored)
         shutil.copy(_ROOT / "pyproject.toml", unfinished)
         unfinished.rename(kept)
-    # A run that was killed may have left one.
-    shutil.rmtree(tree, ignore_errors=True)
-    shutil.copytree(kept, tree)
-    return tree
+    return kept
 
 
 class _Covered:
-    """Which tests run which lines, measured once."""
+    """Which tests run which lines, measured once, as the campaign begins."""
 
-    def __init__(self, tree: pathlib.Path, scratch: pathlib.Path):
+    def __init__(self, scratch: pathlib.Path):
         import coverage
 
-        self._tree = tree
-        known = scratch / "coverage"
+        known, settings = scratch / "coverage", scratch / "coveragerc"
         if not known.exists():
-            settings = scratch / "coveragerc"
             settings.write_text(
                 f"[run]\ndata_file = {known}-unfinished\nsource = keras_grow\n"
-                "dynamic_context = test_function\n"
+                "relative_files = true\n"
             )
-            rooms = dict.fromkeys(f"tests/{name}" for names in ROOMS.values() for name in names)
-            command = ["-m", "coverage", "run", f"--rcfile={settings}", "-m", "pytest"]
-            code = _python([*command, "-q", "-m", "not slow", *rooms], tree, None)
+            measure = ["--cov", "--cov-context=test", f"--cov-config={settings}", "--cov-report="]
+            quick = ["-q", "-m", "not slow", "-n", "auto", "--dist", "loadfile"]
+            command = [sys.executable, "-m", "pytest", *quick, *measure, *MEASURED]
+            code = subprocess.run(command, cwd=_ROOT, stdout=subprocess.DEVNULL).returncode
             if code != 0:
                 raise RuntimeError(f"The tests do not pass as they are: they ended with {code}")
             os.replace(f"{known}-unfinished", known)
-        self._data = coverage.CoverageData(str(known))
-        self._data.read()
+        measured = coverage.Coverage(known, config_file=settings)
+        measured.load()
+        with contextlib.chdir(scratch / "kept"):
+            self.percent_of_lines = measured.report(file=io.StringIO())
+        self._data = measured.get_data()
 
     def __call__(self, module: str, line: int) -> list[str]:
         """What to give to pytest for a line: tests that run it, or all of the room."""
-        room = ROOMS[module.split("/")[1]]
-        contexts = self._data.contexts_by_lineno(str(self._tree / module)).get(line, [])
-        found = {test for context in contexts if (test := self._test(context))}
-        found = {test for test in found if test.split("/")[1] in room}
-        # Those named after the module are the likeliest to notice.
+        room = tuple(f"tests/{name}/" for name in ROOMS[module.split("/")[1]])
+        contexts = self._data.contexts_by_lineno(module).get(line, [])
+        # "tests/search/test_atoms.py::test_sizes[3]|run"
+        found = {context.split("|")[0] for context in contexts}
+        found = {test for test in found if test.startswith(room)}
         stem = pathlib.Path(module).stem
-        tests = sorted(found, key=lambda test: (f"test_{stem}.py" not in test, test))
-        return tests or [f"tests/{name}" for name in room]
-
-    def _test(self, context: str) -> str | None:
-        """The name for pytest of a function that coverage calls "tests.room.test_file.test_it"."""
-        *module, function = context.split(".")
-        path = pathlib.Path(*module).with_suffix(".py") if module else pathlib.Path("none")
-        return f"{path}::{function}" if (self._tree / path).exists() else None
+        # Those named after the module are the likeliest to notice.
+        near = sorted(test for test in found if f"test_{stem}.py" in test)
+        others = sorted(found.difference(near))
+        step = max(1, math.ceil(len(others) / max(1, _MOST_TESTS - len(near))))
+        return [*near, *others[::step]] or list(room)
 
 
 def _sample(count: int, seed: int, scratch: pathlib.Path) -> list[dict]:
     """The first mutants of the order that the seed gives."""
     known = scratch / "places.json"
     if not known.exists():
-        known.write_text(json.dumps(list(_places(scratch / "tree"))))
+        known.write_text(json.dumps(list(_places(scratch / "kept"))))
     places = json.loads(known.read_text())
     random = np.random.default_rng(seed)
     found: list[dict] = []
     for number in random.permutation(len(places)):
         place = places[number]
-        source = (scratch / "tree" / place["module"]).read_text(encoding="utf-8")
+        source = (scratch / "kept" / place["module"]).read_text(encoding="utf-8")
         operator, occurrence = place["faults"][random.integers(len(place["faults"]))]
         mutated = _mutated(source, operator, occurrence)
         if mutated is None or _computes(mutated) in (None, _computes(source)):
@@ -211,46 +235,40 @@ def _computes(source: str) -> str | None:
     return ast.dump(tree)
 
 
-def _verdict(mutant: dict, tests_of: _Covered, tree: pathlib.Path) -> str:
-    path = tree / mutant["module"]
-    tests = tests_of(mutant["module"], mutant["line"])
-    source = path.read_text(encoding="utf-8")
-    mutated = _mutated(source, mutant["operator"], mutant["occurrence"])
-    assert mutated is not None
-    command = ["-m", "pytest", "-q", "-x", "-m", "not slow", "-p", "no:cacheprovider", *tests]
-    path.write_text(mutated, encoding="utf-8")
-    try:
-        code = _python(command, tree, _PATIENCE_SECONDS)
-    finally:
-        path.write_text(source, encoding="utf-8")
-    if code is None:  # A fault can make a loop endless; but these tests may take as long anyway.
-        return "undecided" if _python(command, tree, _PATIENCE_SECONDS) is None else "killed"
-    return "survived" if code == 0 else "killed"
+class _Worker:
+    """Judges faults, one after the other, in a tree of its own.
 
+    Args:
+        kept: the tree without a fault.
+        tree: the folder for its copy.
+    """
 
-def _python(arguments: list[str], tree: pathlib.Path, seconds: float | None) -> int | None:
-    """Runs Python in a copy of the tree; its exit code, `None` if it took too long."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(tree),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "CUDA_VISIBLE_DEVICES": "",
-    }
-    process = subprocess.Popen(
-        [sys.executable, *arguments],
-        cwd=tree,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        return process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)  # What tests have started goes with them.
-        process.wait()
-        return None
+    def __init__(self, kept: pathlib.Path, tree: pathlib.Path):
+        # A run that was killed may have left a fault.
+        shutil.rmtree(tree, ignore_errors=True)
+        shutil.copytree(kept, tree)
+        self._tree = tree
+        environment = {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+        self.forks = Forks(["tensorflow", "keras", "pytest"], tree, environment)
+
+    def verdict(self, mutant: dict, tests: list[str]) -> str:
+        """Whether some tests notice a fault."""
+        path = self._tree / mutant["module"]
+        source = path.read_text(encoding="utf-8")
+        mutated = _mutated(source, mutant["operator"], mutant["occurrence"])
+        assert mutated is not None
+        path.write_text(mutated, encoding="utf-8")
+        try:
+            code = self._tested(tests)
+        finally:
+            path.write_text(source, encoding="utf-8")
+        if code == -signal.SIGKILL:  # A fault can make a loop endless; but is it the fault?
+            return "undecided" if self._tested(tests) == code else "killed"
+        return "survived" if code == 0 else "killed"
+
+    def _tested(self, tests: list[str]) -> int:
+        command = ["-q", "-x", "-m", "not slow", "-p", "no:cacheprovider", *tests]
+        return self.forks.run("pytest:main", command, seconds=_PATIENCE_SECONDS)
 
 
 def _rate(killed: int, survived: int) -> tuple[float, float, float]:

@@ -1,9 +1,7 @@
 """Trains, or exports, in a process that may be killed at any moment, and goes on where it was.
 
-    python -m tests.campaign.victim SCENARIO FOLDER
-
-It writes `FOLDER/done.npz` at its end: all that the model and its optimizer hold, and the logs of
-every epoch. It exits with 3 where what it finds of an earlier life is neither old nor new.
+It writes `done.npz` at its end: all that the model and its optimizer hold, and the logs of every
+epoch. It exits with 3 where what it finds of an earlier life is neither old nor new.
 """
 
 import json
@@ -92,7 +90,11 @@ TRAININGS: dict[str, tuple[Callable, Callable]] = {
     "sparse, exchanged": (_sparse, _drop_and_grow),
     "convolutional": (_convolutional, _prune_neurons),
 }
-EXPORTS = ("saved_model", "tflite", "onnx", "keras")
+EXPORTS: dict[str, tuple[Callable, str]] = {
+    f"{kind}, {name}": (make, kind)
+    for kind in ("saved_model", "tflite", "onnx", "keras")
+    for name, make in (("masked", _masked), ("sparse", _sparse), ("convolutional", _convolutional))
+}
 
 
 class _Logs(keras.callbacks.Callback):
@@ -126,7 +128,7 @@ def train(scenario: str, folder: pathlib.Path) -> None:
         verbose=0,
         callbacks=[
             *callbacks(data),
-            keras.callbacks.BackupAndRestore(folder / "backup"),
+            keras_grow.BackupAndRestore(folder / "backup"),
             keras.callbacks.ModelCheckpoint(folder / "best.keras", monitor="loss"),
             _Logs(folder / "logs.json"),
         ],
@@ -143,12 +145,12 @@ def _is_seed(variable: keras.Variable) -> bool:
     return "seed_generator" in variable.path
 
 
-def export(kind: str, folder: pathlib.Path) -> None:
+def export(scenario: str, folder: pathlib.Path) -> None:
     """Exports a new model over an old one, once what is there is found to be either."""
-    models = []
+    (make, kind), models = EXPORTS[scenario], []
     for seed in (0, 1):
         keras.utils.set_random_seed(seed)
-        models.append(_masked())
+        models.append(make())
     path = folder / {"saved_model": "model", "tflite": "model.tflite", "onnx": "model.onnx"}.get(
         kind, "model.keras"
     )
@@ -158,6 +160,9 @@ def export(kind: str, folder: pathlib.Path) -> None:
         "onnx": keras_grow.export_onnx,
         "keras": lambda model, path: model.save(path),
     }[kind]
+    was_written = folder / "written"
+    if was_written.exists() and not path.exists():
+        sys.exit(3)
     if path.exists():
         x = _data()[0][:4]
         found = _outputs(kind, path, x)
@@ -165,6 +170,7 @@ def export(kind: str, folder: pathlib.Path) -> None:
         if not any(np.allclose(found, each, rtol=1e-3, atol=1e-5) for each in expected):
             sys.exit(3)
     write(models[1 if path.exists() else 0], str(path))
+    was_written.touch()
     write(models[1], str(path))
     np.savez(folder / "done.npz", exported=np.array(kind))
 
@@ -190,14 +196,8 @@ def _outputs(kind: str, path: pathlib.Path, x: np.ndarray) -> np.ndarray:
     return interpreter.get_tensor(made["index"])
 
 
-def main() -> None:
+def live(scenario: str, folder: str) -> None:
     """Does what a scenario says."""
-    scenario, folder = sys.argv[1], pathlib.Path(sys.argv[2])
     keras.utils.set_random_seed(0)
     tf.config.experimental.enable_op_determinism()
-    print("begun", flush=True)
-    (train if scenario in TRAININGS else export)(scenario, folder)
-
-
-if __name__ == "__main__":
-    main()
+    (train if scenario in TRAININGS else export)(scenario, pathlib.Path(folder))

@@ -10,6 +10,7 @@ import pytest
 
 from keras_grow import GrowableDense, SparseDense, formats
 from keras_grow.errors import NotVerified
+from keras_grow.export import writing
 from keras_grow.export.stored import StoredKernel
 from tests.export.models import draw, stirred
 
@@ -72,6 +73,26 @@ def test_a_format_of_ones_own_is_compared_and_moved_into_place_as_all_are(tmp_pa
     with pytest.raises(ValueError, match="replaces earlier pickle files only"):
         _Arrays().export(model, tmp_path / "thesis.txt")
     assert sorted(os.listdir(tmp_path)) == ["m.pickle", "thesis.txt"]
+
+
+@pytest.mark.parametrize("can_exchange", [True, False])
+def test_a_folder_takes_the_place_of_another(tmp_path, monkeypatch, can_exchange):
+    one, other = tmp_path / "one", tmp_path / "other"
+    for folder in (one, other):
+        folder.mkdir()
+        (folder / folder.name).touch()
+    if not can_exchange:
+        monkeypatch.setattr(writing, "_exchanged", lambda *_: False)
+    elif writing._exchanged(str(one), str(other)):
+        # In one step: at no moment does nothing stand there.
+        assert [os.listdir(one), os.listdir(other)] == [["other"], ["one"]]
+        monkeypatch.setattr(writing.os, "rename", None)
+        monkeypatch.setattr(writing.os, "replace", None)
+    with writing.written_beside(one, lambda _: True, "folder") as path:
+        os.mkdir(path)
+        pathlib.Path(path, "new").touch()
+    assert os.listdir(one) == ["new"]
+    assert sorted(os.listdir(tmp_path)) == ["one", "other"]
 
 
 def test_a_file_whose_outputs_have_other_names_is_refused_in_words(tmp_path):
