@@ -52,7 +52,11 @@ MAIN_ARMS = (DENSE, AS_HEAVY, AS_FAST, STATIC, SET, RIGL, CH2, SHARED)
 ARMS = (*MAIN_ARMS, SNFS, GRANET, CH3)
 # Each arm chooses one of these, on validation images.
 SETTINGS = [
-    (("rate", rate), ("decay", decay)) for rate in (0.01, 0.03, 0.1) for decay in (1e-4, 1e-3)
+    (("rate", rate), ("decay", decay))
+    for rate, decay in (
+        *((rate, 1e-4) for rate in (0.01, 0.03, 0.1, 0.3)),
+        *((rate, 1e-3) for rate in (0.03, 0.1)),
+    )
 ]
 CORE_HOURS = 24.0
 QUICK = pathlib.Path("output/wide_quick")

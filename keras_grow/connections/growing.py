@@ -138,9 +138,9 @@ def grow(
     )
     if pattern is not None and not any(map(len, chosen)):
         raise NothingToChange(
-            f"There is nothing to grow: the pattern has room for no more. Received: "
-            f"pattern={pattern!r}, count={count}, density={density}, for layers "
-            f"{paths_of(model, chosen_layers)}"
+            "There is nothing to grow: the pattern has room for no more, or its blocks are larger "
+            f"than the count. Received: pattern={pattern!r}, count={count}, density={density}, for "
+            f"layers {paths_of(model, chosen_layers)}"
         )
     grown = [
         layer.view(measured[layer].seen_by(start_value), indices)
