@@ -22,12 +22,17 @@ class BackupAndRestore(BackupIn):
     functions of the epoch or step: what grows goes on as it would have. Not restored are
     generators of random numbers whose seeds Keras's files don't hold, such as that of Dropout.
 
+    Backups are made at the ends of epochs. Of one made within, the epoch would be begun anew, and
+    what is due at its begin would happen twice.
+
     Args:
         backup_dir: the folder of the backups, of this training alone. One in which Keras's own left
             a backup is gone on with.
-        save_freq: `"epoch"`, or after how many batches a backup is made. A training goes on from
-            the begin of an epoch.
         delete_checkpoint: whether `backup_dir` is removed at the end of the training.
+
+    Raises:
+        ValueError: at the begin of a training, where the latest backup is not there, as somebody
+            removed it.
 
     Example:
 
@@ -37,13 +42,8 @@ class BackupAndRestore(BackupIn):
     ```
     """
 
-    def __init__(
-        self,
-        backup_dir: str | os.PathLike,
-        save_freq: str | int = "epoch",
-        delete_checkpoint: bool = True,
-    ):
-        super().__init__(os.fspath(backup_dir), save_freq, delete_checkpoint=delete_checkpoint)
+    def __init__(self, backup_dir: str | os.PathLike, *, delete_checkpoint: bool = True):
+        super().__init__(os.fspath(backup_dir), delete_checkpoint=delete_checkpoint)
         self._pointer = os.path.join(self.backup_dir, _LATEST)
 
     def backup(self):
@@ -58,11 +58,19 @@ class BackupAndRestore(BackupIn):
         with tf.io.gfile.GFile(unfinished, "w") as file:
             file.write(number)
         tf.io.gfile.rename(unfinished, self._pointer, overwrite=True)
-        if earlier is not None:
-            _remove(os.path.join(self.backup_dir, earlier))
+        for name in tf.io.gfile.listdir(self.backup_dir):
+            if name.rstrip("/") not in (number, _LATEST):
+                _remove(os.path.join(self.backup_dir, name))
 
     def restore(self):
-        self.read_backup(os.path.join(self.backup_dir, self._latest() or ""))
+        latest = self._latest()
+        if latest is not None and not tf.io.gfile.exists(os.path.join(self.backup_dir, latest)):
+            raise ValueError(
+                f"A backup is not where it should be. Received: backup_dir={self.backup_dir!r}, "
+                f"whose file {_LATEST!r} names {latest!r}, which is not there. Remove the folder "
+                "to begin anew."
+            )
+        self.read_backup(os.path.join(self.backup_dir, latest or ""))
 
     def on_train_end(self, logs=None):
         if self.delete_checkpoint and tf.io.gfile.exists(self._pointer):
@@ -77,6 +85,8 @@ class BackupAndRestore(BackupIn):
             return file.read()
 
 
-def _remove(folder: str) -> None:
-    if tf.io.gfile.exists(folder):
-        tf.io.gfile.rmtree(folder)
+def _remove(path: str) -> None:
+    if tf.io.gfile.isdir(path):
+        tf.io.gfile.rmtree(path)
+    elif tf.io.gfile.exists(path):
+        tf.io.gfile.remove(path)

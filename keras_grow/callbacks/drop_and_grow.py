@@ -7,6 +7,7 @@ from keras_grow.callbacks.amounts import Schedule
 from keras_grow.callbacks.connections import ConnectionChange, value_at
 from keras_grow.callbacks.moments import Epochs, Steps
 from keras_grow.callbacks.quiet import search_as_quiet_as_fit
+from keras_grow.connections.acted_on import check_policy
 from keras_grow.connections.drop_and_grow import drop_and_grow
 from keras_grow.connections.record import ExchangeRecord
 from keras_grow.layers.growable import Growable
@@ -78,6 +79,8 @@ class DropAndGrowCallback(ConnectionChange):
         search: TiledSearch | None = None,
     ):
         super().__init__({"fraction": fraction}, when, layers)
+        if pattern is not None:
+            check_policy(pattern, Pattern, "pattern")
         self.data = data
         self.density = density
         self.method = method

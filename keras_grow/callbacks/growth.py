@@ -7,6 +7,7 @@ from keras_grow.callbacks.amounts import Schedule
 from keras_grow.callbacks.connections import Amounts, ConnectionChange
 from keras_grow.callbacks.moments import Epochs, Steps
 from keras_grow.callbacks.quiet import search_as_quiet_as_fit
+from keras_grow.connections.acted_on import check_policy
 from keras_grow.connections.growing import grow
 from keras_grow.connections.record import ChangeRecord
 from keras_grow.layers.growable import Growable
@@ -72,6 +73,8 @@ class GrowthCallback(ConnectionChange):
         meter: GradientMeter | None = None,
         search: TiledSearch | None = None,
     ):
+        if pattern is not None:
+            check_policy(pattern, Pattern, "pattern")
         amounts: Amounts = {"count": count, "density": density}
         if pattern is not None and count is None and density is None:
             amounts = {"pattern": pattern}

@@ -6,6 +6,7 @@ from typing import Any
 from keras_grow.callbacks.amounts import Schedule
 from keras_grow.callbacks.connections import ConnectionChange
 from keras_grow.callbacks.moments import Epochs, Steps
+from keras_grow.connections.acted_on import check_policy
 from keras_grow.connections.pruning import prune
 from keras_grow.connections.record import ChangeRecord
 from keras_grow.layers.growable import Growable
@@ -64,6 +65,8 @@ class PruningCallback(ConnectionChange):
         data: Any = None,
         meter: GradientMeter | None = None,
     ):
+        if pattern is not None:
+            check_policy(pattern, Pattern, "pattern")
         amounts = {"count": count, "density": density, "threshold": threshold, "pattern": pattern}
         super().__init__(amounts, when, layers)
         self.per_layer = per_layer

@@ -35,15 +35,20 @@ def growth_candidates(
     if freed is not None:
         active = np.setdiff1d(active, np.asarray(freed), assume_unique=True)
     num_dormant = layer.num_connections - len(active)
-    # Whole atoms are judged by all their connections; of others the best few often have room.
-    num_judged = min(2 * count, num_dormant) if pattern.atoms_are_connections else num_dormant
+    if isinstance(measured.search, SampledSearch):
+        num_judged = max(count, round(measured.search.ratio * len(active)))
+    else:
+        # Whole atoms are judged by all their connections; of others the best few often have room.
+        num_judged = 2 * count if pattern.atoms_are_connections else num_dormant
     while True:
+        num_judged = min(num_judged, num_dormant)
         found = _best_dormant(layer, num_judged, score, measured, freed)
         best = pattern.best(active, np.asarray(found.indices), np.asarray(found.scores), count)
-        is_all = len(found.indices) < num_judged or num_judged == num_dormant
-        if is_all or len(best.indices) == count:
+        # A search that has no more time, or is to judge a sample, has found what it can.
+        is_over = num_judged == num_dormant or not found.is_complete
+        if is_over or len(best.indices) == count:
             return best._replace(is_complete=found.is_complete)
-        num_judged = min(4 * num_judged, num_dormant)
+        num_judged *= 4
 
 
 def pruning_candidates(

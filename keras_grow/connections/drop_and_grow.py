@@ -58,14 +58,14 @@ def drop_and_grow(
         data: growth data, in the forms that `keras_grow.grow` takes. Methods that measure nothing
             (`SET`, `CannistraciHebb`) need none.
         fraction: from 0 to 1, how many of a layer's active connections are dropped; rounded down,
-            of layers with a `group_size` to whole groups.
+            of layers with a `group_size` to whole groups, in a pattern to whole blocks.
         method: by which scores connections go and come, by default
             `keras_grow.sparse_training.RigL()`.
         density: the density to prune to before, as in `keras_grow.prune`; a network that is as
             sparse already stays at its count.
         pattern: what the active connections of each layer lie in, before and after, such as
             `keras_grow.patterns.NM(2, 4)`, or, as in SRigL, `ConstantFanIn(32)`. Blocks go and
-            come as a whole.
+            come as a whole. Of few that have room, see `keras_grow.grow`.
         per_layer: whether each layer is pruned to `density` by itself.
         layers: growable layers, or their paths or names; by default every trainable growable layer.
         meter: the settings of the measurement, by default `keras_grow.GradientMeter()`. In a loop,

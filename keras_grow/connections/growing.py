@@ -10,7 +10,6 @@ import tensorflow as tf
 
 from keras_grow.connections.acted_on import changeable_layers, check_policy, optimizer_of
 from keras_grow.connections.amounts import (
-    Group,
     NothingToChange,
     choose,
     counts_to_change,
@@ -70,7 +69,8 @@ def grow(
             `keras_grow.densities.ErdosRenyi`. Layers that are denser already stay.
         pattern: what the active connections of each layer lie in, before and after, such as
             `keras_grow.patterns.NM(2, 4)`; at most as many grow as it has room for. Without `count`
-            and `density`, each layer grows all of them.
+            and `density`, each layer grows all of them. Where it has little room, all dormant
+            connections may be ranked, of sparse layers too: about 50 bytes for each.
         per_layer: whether connections compete within each layer only.
         layers: growable layers, or their paths or names; by default every trainable growable layer.
         score: what ranks connections, by default `keras_grow.scores.GradientMagnitude()`.
@@ -114,12 +114,11 @@ def grow(
     check_policy(start_value, StartValue, "start_value")
     placed = place(pattern, model, chosen_layers)
     check_can_grow(placed, model, search)
-    if pattern is None or count is not None or density is not None:
+    if pattern is not None and count is None and density is None:
+        groups, asked = counts_to_change(model, chosen_layers, None, 1.0, True, grows=True), 0
+    else:
         groups = counts_to_change(model, chosen_layers, count, density, per_layer, grows=True)
         asked = num_asked(groups)
-    else:
-        groups = [Group([layer], layer.num_free, [layer.num_free]) for layer in chosen_layers]
-        asked = 0
     optimizer = optimizer_of(model, optimizer, chosen_layers)
     measured, loss = measure_statistics(
         model,
@@ -136,7 +135,7 @@ def grow(
             layer, count, score, measured[layer], pattern=placed.get(layer)
         ),
     )
-    if pattern is not None and not any(map(len, chosen)):
+    if pattern is not None and is_complete and not any(map(len, chosen)):
         raise NothingToChange(
             "There is nothing to grow: the pattern has room for no more, or its blocks are larger "
             f"than the count. Received: pattern={pattern!r}, count={count}, density={density}, for "

@@ -50,7 +50,8 @@ class Pattern(abc.ABC):
 class NM(Pattern):
     """At most n of every m neighboring inputs of a unit: 2:4 is what tensor cores skip by.
 
-    Of a convolution each place of the window has groups of its own. Where m does not divide the
+    Of a convolution each place of the window has groups of its own; where its units are split into
+    groups, neighbors are those of one. Where m does not divide the
     inputs, the last group of them is smaller, and keeps n, or all it has.
 
     Args:
@@ -65,8 +66,8 @@ class NM(Pattern):
             raise ValueError(f"`n` must be smaller than `m`. Received: n={n}, m={m}")
 
     def groups(self, kernel: KernelAxes, indices: np.ndarray) -> np.ndarray:
-        num_across = -(-kernel.num_inputs // self.m)
-        group = kernel.units_of(indices) * num_across + kernel.inputs_of(indices) // self.m
+        inputs, num_inputs = _inputs_within(kernel, indices)
+        group = kernel.units_of(indices) * -(-num_inputs // self.m) + inputs // self.m
         return group * kernel.num_positions + kernel.positions_of(indices)
 
     def most(self, kernel: KernelAxes) -> int:
@@ -76,7 +77,8 @@ class NM(Pattern):
 class ConstantFanIn(Pattern):
     """At most so many connections into each unit, as in SRigL.
 
-    Grown full, all units have as many, and their weights make a dense matrix.
+    Grown full, `grow(model, data, pattern=...)`, all units have as many, and their weights make a
+    dense matrix.
 
     Args:
         count: positive integer.
@@ -97,7 +99,8 @@ class ConstantFanIn(Pattern):
 class Blocks(Pattern):
     """Whole blocks of neighboring inputs and units, up to a density.
 
-    Of a convolution each place of the window has blocks of its own.
+    Of a convolution each place of the window has blocks of its own; where its units are split into
+    groups, neighbors are those of one.
 
     Args:
         inputs, units: positive integers, the sides of a block; at the ends of a kernel they may be
@@ -114,17 +117,20 @@ class Blocks(Pattern):
         self.density = density
 
     def atoms(self, kernel: KernelAxes, indices: np.ndarray) -> np.ndarray:
-        down, across = self._num_blocks(kernel)
-        block = kernel.positions_of(indices) * down + kernel.inputs_of(indices) // self.inputs
-        return block * across + kernel.units_of(indices) // self.units
+        inputs, num_inputs = _inputs_within(kernel, indices)
+        block = kernel.positions_of(indices) * -(-num_inputs // self.inputs) + inputs // self.inputs
+        return block * -(-kernel.num_units // self.units) + kernel.units_of(indices) // self.units
 
     def groups(self, kernel: KernelAxes, indices: np.ndarray) -> np.ndarray:
         return np.zeros_like(indices)
 
     def most(self, kernel: KernelAxes) -> int:
-        down, across = self._num_blocks(kernel)
-        return max(1, exact_count(self.density, kernel.num_positions * down * across))
+        # Counted, for where inputs have units of their own not every input leads into every unit.
+        blocks = np.unique(self.atoms(kernel, np.arange(kernel.size)))
+        return max(1, exact_count(self.density, len(blocks)))
 
-    def _num_blocks(self, kernel: KernelAxes) -> tuple[int, int]:
-        """How many blocks there are along the inputs and along the units, at one position."""
-        return -(-kernel.num_inputs // self.inputs), -(-kernel.num_units // self.units)
+
+def _inputs_within(kernel: KernelAxes, indices: np.ndarray) -> tuple[np.ndarray, int]:
+    """The inputs of connections, numbered within their group, and how many a group has."""
+    num_inputs = kernel.num_inputs // kernel.num_groups
+    return kernel.inputs_of(indices) % num_inputs, num_inputs

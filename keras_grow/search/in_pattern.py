@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from keras_grow.integers import checked_integer
 from keras_grow.kernel_axes import KernelAxes
 from keras_grow.policies.patterns import Pattern
 from keras_grow.search.atoms import Atoms, Listed, Runs
@@ -43,23 +44,22 @@ class InPattern:
 
     def __init__(self, pattern: Pattern, kernel: KernelAxes):
         self.pattern, self._kernel = pattern, kernel
-        every = np.arange(min(kernel.size, 2), dtype=np.int64)
-        self.atoms_are_connections = pattern.atoms(kernel, every) is every
-        self._sizes: np.ndarray | None = None
+        first = np.arange(min(kernel.size, 2), dtype=np.int64)
+        self.atoms_are_connections = pattern.atoms(kernel, first) is first
         if not self.atoms_are_connections:
-            every = np.arange(kernel.size, dtype=np.int64)
-            self._sizes = np.bincount(pattern.atoms(kernel, every))
-        self._most = pattern.most(kernel)
+            every = self._numbers("atoms", np.arange(kernel.size, dtype=np.int64))
+            self._atoms, self._sizes = np.unique(every, return_counts=True)
+        self._most = checked_integer(pattern.most(kernel), f"{pattern!r}.most(kernel)")
 
     @property
     def atom_size(self) -> int:
         """How many connections there are in the largest atom."""
-        return 1 if self._sizes is None else int(self._sizes.max())
+        return 1 if self.atoms_are_connections else int(self._sizes.max())
 
     @property
     def atoms_are_even(self) -> bool:
         """Whether all atoms are of the same size."""
-        return self._sizes is None or set(np.unique(self._sizes)) <= {0, self.atom_size}
+        return self.atoms_are_connections or len(np.unique(self._sizes)) == 1
 
     def has_room_for(self, active: np.ndarray) -> bool:
         """Whether no group has more active atoms than may be; some may be active in part."""
@@ -69,10 +69,10 @@ class InPattern:
 
     def are_whole(self, active: np.ndarray) -> bool:
         """Whether of each atom all connections are active, or none."""
-        if self._sizes is None:
+        if self.atoms_are_connections:
             return True
         split = self._split(active)
-        return bool(np.all(split.sizes == self._sizes[split.numbers]))
+        return bool(np.all(split.sizes == self._whole_sizes(split.numbers)))
 
     def surplus(self, active: np.ndarray, scores: np.ndarray) -> np.ndarray:
         """Which active connections go, so that those left lie in the pattern.
@@ -126,33 +126,38 @@ class InPattern:
         num_active = np.zeros(len(split.numbers), np.int64)
         places, is_begun = _find(begun.numbers, split.numbers)
         num_active[is_begun] = begun.sizes[places[is_begun]]
-        if self._sizes is not None:
-            is_whole = split.sizes + num_active == self._sizes[split.numbers]
-            order = order[is_whole[order]]
         groups, occupied = np.unique(begun.groups, return_counts=True)
         num_before = np.zeros(len(split.numbers), np.int64)
         places, is_known = _find(groups, split.groups)
         num_before[is_known] = occupied[places[is_known]]
-        # An atom that was begun has its room; only the others compete for what is left.
-        is_new = ~is_begun[order]
-        has_room = np.ones(len(order), bool)
-        has_room[is_new] = (
-            _ranks(split.groups[order][is_new]) + num_before[order][is_new] < self._most
-        )
-        order = order[has_room]
-        return self._candidates(split, worth, fitting(order, split.sizes[order], count))
+        room = self._most - num_before
+        if self.atoms_are_connections:
+            order = order[_ranks(split.groups[order]) < room[order]]
+            return self._candidates(split, worth, order[:count])
+        is_whole = split.sizes + num_active == self._whole_sizes(split.numbers)
+        left: dict[int, int] = dict(zip(split.groups.tolist(), room.tolist(), strict=True))
+        chosen = []
+        # There are few of them; and one that is too large must not take the room of another.
+        for atom in order[is_whole[order]].tolist():
+            size, group = int(split.sizes[atom]), int(split.groups[atom])
+            if size <= count and (is_begun[atom] or left[group] > 0):
+                count -= size
+                # One that was begun has its room.
+                left[group] -= not is_begun[atom]
+                chosen.append(atom)
+        return self._candidates(split, worth, np.array(chosen, np.int64))
 
     def _split(self, connections: np.ndarray) -> _Split:
-        if self._sizes is None:
+        if self.atoms_are_connections:
             order = np.argsort(connections, kind="stable")
             numbers, sizes = connections[order], np.ones(len(order), np.int64)
         else:
-            atoms = np.asarray(self.pattern.atoms(self._kernel, connections))
+            atoms = self._numbers("atoms", connections)
             order = np.lexsort((connections, atoms))
             numbers, sizes = np.unique(atoms, return_counts=True)
         members = connections[order]
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
-        groups = np.asarray(self.pattern.groups(self._kernel, members))
+        groups = self._numbers("groups", members)
         if np.any(groups != np.repeat(groups[starts[:-1]], sizes)):
             raise ValueError(
                 "All connections of an atom must be of one group. Received: "
@@ -161,34 +166,45 @@ class InPattern:
         groups = groups[starts[:-1]]
         return _Split(numbers, groups, sizes, order, Listed(members, starts))
 
+    def _numbers(self, what: str, connections: np.ndarray) -> np.ndarray:
+        """The atoms or groups of connections, int64; raises `ValueError` for what is none."""
+        numbers = np.asarray(getattr(self.pattern, what)(self._kernel, connections))
+        is_fit = numbers.shape == connections.shape and np.issubdtype(numbers.dtype, np.integer)
+        if not is_fit or np.any(numbers < 0):
+            raise ValueError(
+                f"`{what}` of a pattern must return integers that are not negative, one for each "
+                f"connection. Received: {numbers.dtype} of shape {numbers.shape} for "
+                f"{len(connections)} connections, from pattern={self.pattern!r}"
+            )
+        return numbers.astype(np.int64)
+
+    def _whole_sizes(self, atoms: np.ndarray) -> np.ndarray:
+        """How many connections there are in some atoms, active and dormant."""
+        return self._sizes[np.searchsorted(self._atoms, atoms)]
+
     def _worth(self, split: _Split, scores: np.ndarray, of_whole: bool) -> np.ndarray:
-        """The score of each atom: root mean squares, of atoms of more than one connection."""
+        """The score of each atom: of several connections a root mean square.
+
+        Scores below 0 count against the others, as if squares had their sign.
+        """
         scores = np.asarray(scores)
         # Half types have no order of their own in NumPy.
         scores = scores.astype(np.promote_types(scores.dtype, np.float32))[split.order]
-        if self._sizes is None:
+        if self.atoms_are_connections or not len(scores):
             return scores
-        if np.any(scores < 0):
-            raise ValueError(
-                "Atoms of several connections are ranked by the root mean square of their scores, "
-                f"which must not be negative. Received: scores down to {scores.min():.4g}, for "
-                f"pattern={self.pattern!r}"
-            )
-        sizes = self._sizes[split.numbers] if of_whole else split.sizes
-        if not len(scores):
-            return scores
+        sizes = self._whole_sizes(split.numbers) if of_whole else split.sizes
         # By a power of 2, which rounds nothing, lest squares overflow or vanish.
-        _, exponent = np.frexp(scores.max())
-        squares = np.square(np.ldexp(scores.astype(np.float64), -exponent))
-        means = np.add.reduceat(squares, split.atoms.starts[:-1]) / sizes
-        return np.ldexp(np.sqrt(means), exponent)
+        _, exponent = np.frexp(np.abs(scores).max())
+        scores = np.ldexp(scores.astype(np.float64), -exponent)
+        means = np.add.reduceat(scores * np.abs(scores), split.atoms.starts[:-1]) / sizes
+        return np.ldexp(np.sign(means) * np.sqrt(np.abs(means)), exponent)
 
     def _candidates(self, split: _Split, scores: np.ndarray, chosen: np.ndarray) -> Candidates:
         """Some atoms as candidates, in the order of their numbers."""
         chosen = np.sort(chosen)
         atoms: Atoms = split.atoms
         indices = chosen
-        if self._sizes is None:
+        if self.atoms_are_connections:
             atoms, indices = Runs(), split.numbers[chosen]
         return Candidates(tf.constant(scores[chosen]), tf.constant(indices, tf.int64), atoms=atoms)
 

@@ -55,7 +55,7 @@ def _model():
     return model
 
 
-def _fit(data, folder, **arguments):
+def _fit(data, folder):
     model = _model()
     model.fit(
         *data,
@@ -65,7 +65,7 @@ def _fit(data, folder, **arguments):
         verbose=0,
         callbacks=[
             keras_grow.GrowthCallback(data, count=5),
-            keras_grow.BackupAndRestore(folder, **arguments),
+            keras_grow.BackupAndRestore(folder),
         ],
     )
     return [*model.get_weights(), *(x.numpy() for x in model.optimizer.variables)]
@@ -95,6 +95,7 @@ def test_what_keras_itself_left_is_gone_on_with(blobs, tmp_path):
     ours = keras_grow.BackupAndRestore(tmp_path / "backup", delete_checkpoint=False)
     epochs = other.fit(*blobs, epochs=3, batch_size=48, verbose=0, callbacks=[ours]).epoch
     assert epochs == [2]
+    assert sorted(x.name for x in (tmp_path / "backup").iterdir()) == ["0", "latest"]
     # And then with what this one left.
     again = _model()
     assert again.fit(*blobs, epochs=3, batch_size=48, verbose=0, callbacks=[ours]).epoch == []
@@ -102,9 +103,10 @@ def test_what_keras_itself_left_is_gone_on_with(blobs, tmp_path):
         np.testing.assert_array_equal(one, same)
 
 
-def test_backups_within_an_epoch(blobs, tmp_path):
-    backup = keras_grow.BackupAndRestore(tmp_path, save_freq=1, delete_checkpoint=False)
-    model = _model()
-    model.fit(*blobs, epochs=1, batch_size=16, verbose=0, callbacks=[backup])
-    assert (tmp_path / "latest").read_text() == "5"
-    assert sorted(x.name for x in tmp_path.iterdir()) == ["5", "latest"]
+def test_a_backup_that_is_gone_is_not_passed_over(blobs, tmp_path):
+    backup = keras_grow.BackupAndRestore(tmp_path, delete_checkpoint=False)
+    _model().fit(*blobs, epochs=3, verbose=0, callbacks=[backup])
+    assert sorted(x.name for x in tmp_path.iterdir()) == ["2", "latest"]
+    (tmp_path / "2").rename(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="names '2', which is not there"):
+        _model().fit(*blobs, epochs=4, verbose=0, callbacks=[backup])

@@ -6,6 +6,7 @@ imports modules and then forks a process for each call that it reads. TensorFlow
 import; it starts its threads when it first computes, and until then can be forked.
 """
 
+import contextlib
 import importlib
 import json
 import os
@@ -50,7 +51,7 @@ class Forks:
 
     def __exit__(self, *error: object) -> None:
         if self._running is not None:
-            os.killpg(self._running, signal.SIGKILL)
+            self._kill(self._running)
         self._server.kill()
         self._server.communicate()
 
@@ -72,9 +73,14 @@ class Forks:
         self._running = int(of_server.readline())
         is_over, _, _ = select.select([of_server], [], [], seconds)
         if not is_over:
-            os.killpg(self._running, signal.SIGKILL)
+            self._kill(self._running)
         code, self._running = int(of_server.readline()), None
         return code
+
+    def _kill(self, process: int) -> None:
+        # It may have ended just now.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process, signal.SIGKILL)
 
 
 def _serve() -> None:

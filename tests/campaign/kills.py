@@ -83,7 +83,9 @@ def _let_alone(scenario: str, folder: pathlib.Path, forks: Forks) -> float:
     if not known.exists():
         folder.mkdir(parents=True, exist_ok=True)
         begun = time.monotonic()
-        code = forks.run("tests.campaign.victim:live", scenario, str(folder))
+        code = forks.run(
+            "tests.campaign.victim:live", scenario, str(folder), seconds=_PATIENCE_SECONDS
+        )
         if code != 0:
             raise RuntimeError(f"{scenario!r} does not run through: it ended with {code}")
         known.write_text(str(time.monotonic() - begun))

@@ -40,6 +40,8 @@ ROOMS = {
 # Whose lines are counted.
 MEASURED = ["tests"]
 _PATIENCE_SECONDS = 900.0
+# pytest's exit code where it can't find what it is to run.
+_NOT_FOUND = 4
 # More tests of a line than these are not run: those named after its module, others evenly.
 _MOST_TESTS = 200
 # Faults that change nothing a test could see, each with the reason.
@@ -149,7 +151,7 @@ class _Covered:
         room = tuple(f"tests/{name}/" for name in ROOMS[module.split("/")[1]])
         contexts = self._data.contexts_by_lineno(module).get(line, [])
         # "tests/search/test_atoms.py::test_sizes[3]|run"
-        found = {context.split("|")[0] for context in contexts}
+        found = {context.rpartition("|")[0] for context in contexts}
         found = {test for test in found if test.startswith(room)}
         stem = pathlib.Path(module).stem
         # Those named after the module are the likeliest to notice.
@@ -262,8 +264,9 @@ class _Worker:
             code = self._tested(tests)
         finally:
             path.write_text(source, encoding="utf-8")
-        if code == -signal.SIGKILL:  # A fault can make a loop endless; but is it the fault?
-            return "undecided" if self._tested(tests) == code else "killed"
+        # A fault can make a loop endless, or a module fail to import; but is it the fault?
+        if code in (-signal.SIGKILL, _NOT_FOUND) and self._tested(tests) == code:
+            return "undecided"
         return "survived" if code == 0 else "killed"
 
     def _tested(self, tests: list[str]) -> int:

@@ -116,6 +116,12 @@ def _replace(path: pathlib.Path, content: bytes) -> None:
     os.replace(unfinished, path)
 
 
+def _end(folder: pathlib.Path, held: dict[str, np.ndarray]) -> None:
+    with (folder / "done.unfinished").open("wb") as file:
+        np.savez(file, **held)
+    os.replace(folder / "done.unfinished", folder / "done.npz")
+
+
 def train(scenario: str, folder: pathlib.Path) -> None:
     """Trains from where an earlier life left off, and writes what came of it."""
     make, callbacks = TRAININGS[scenario]
@@ -136,9 +142,7 @@ def train(scenario: str, folder: pathlib.Path) -> None:
     held = {f"model{i}": v.numpy() for i, v in enumerate(model.variables) if not _is_seed(v)}
     held |= {f"slot{i}": v.numpy() for i, v in enumerate(model.optimizer.variables)}
     held["logs"] = np.array((folder / "logs.json").read_text())
-    with (folder / "done.unfinished").open("wb") as file:
-        np.savez(file, **held)
-    os.replace(folder / "done.unfinished", folder / "done.npz")
+    _end(folder, held)
 
 
 def _is_seed(variable: keras.Variable) -> bool:
@@ -172,7 +176,7 @@ def export(scenario: str, folder: pathlib.Path) -> None:
     write(models[1 if path.exists() else 0], str(path))
     was_written.touch()
     write(models[1], str(path))
-    np.savez(folder / "done.npz", exported=np.array(kind))
+    _end(folder, {"exported": np.array(kind)})
 
 
 def _outputs(kind: str, path: pathlib.Path, x: np.ndarray) -> np.ndarray:

@@ -199,11 +199,11 @@ def test_where_a_search_finds_too_little_what_was_dropped_stays(kind, pattern, d
     assert _in_pattern(model, pattern)
 
 
-def test_a_sample_is_drawn_until_enough_of_it_have_room(data):
+def test_of_a_sample_those_come_that_have_room_and_of_what_was_dropped_the_rest(data):
     model = _network(keras_grow.SparseDense, initial_density=1.0)
     pattern = patterns.ConstantFanIn(1)
     prune(model, pattern=pattern)
-    search = keras_grow.SampledSearch(ratio=0.1, seed=3)
+    search = keras_grow.SampledSearch(ratio=2.0, seed=3)
     record = drop_and_grow(model, data, fraction=0.5, pattern=pattern, search=search)
     assert not record.is_complete
     assert [layer.num_active for layer in model.layers] == [8, 4]
@@ -284,7 +284,7 @@ def test_what_has_no_place_in_a_pattern_is_refused(data):
 
 def test_what_is_no_pattern_is_refused(classifier):
     for wrong in ((2, 2), (0, 4), (3, 2)):
-        with pytest.raises(ValueError, match="n"):
+        with pytest.raises(ValueError, match="`n` must be"):
             patterns.NM(*wrong)
     with pytest.raises(ValueError, match="count"):
         patterns.ConstantFanIn(0)

@@ -83,7 +83,9 @@ def test_a_folder_takes_the_place_of_another(tmp_path, monkeypatch, can_exchange
         (folder / folder.name).touch()
     if not can_exchange:
         monkeypatch.setattr(writing, "_exchanged", lambda *_: False)
-    elif writing._exchanged(str(one), str(other)):
+    elif not writing._exchanged(str(one), str(other)):
+        pytest.skip("this system exchanges no folders")
+    else:
         # In one step: at no moment does nothing stand there.
         assert [os.listdir(one), os.listdir(other)] == [["other"], ["one"]]
         monkeypatch.setattr(writing.os, "rename", None)

@@ -23,8 +23,9 @@ def _by_place(axes):
     every = np.arange(axes.size)
     places = zip(axes.positions_of(every), axes.units_of(every), axes.inputs_of(every), every)
     found = {}
+    within = axes.num_inputs // axes.num_groups
     for position, unit, number, connection in sorted(tuple(map(int, p)) for p in places):
-        found.setdefault((position, unit), {})[number] = connection
+        found.setdefault((position, unit), {})[number % within] = connection
     return found
 
 
@@ -146,15 +147,12 @@ def test_atoms_come_best_first_while_their_group_has_room(axes, pattern):
             rest = [c for c in of_atom if c not in active]
             if rest and set(rest) <= set(dormant):
                 candidates.append((-_score_of_atom(rest, scores), atom, rest))
-        having_room = []
+        expected, left = [], count
         for _, atom, rest in sorted(candidates):
             is_begun = len(rest) < len(members[atom])
-            if is_begun or occupied.get(groups[atom], 0) < pattern.most(axes):
+            has_room = is_begun or occupied.get(groups[atom], 0) < pattern.most(axes)
+            if has_room and len(rest) <= left:
                 occupied[groups[atom]] = occupied.get(groups[atom], 0) + (not is_begun)
-                having_room.append(rest)
-        expected, left = [], count
-        for rest in having_room:
-            if len(rest) <= left:
                 left -= len(rest)
                 expected += rest
         assert found.tolist() == sorted(expected)
@@ -200,7 +198,52 @@ def test_an_atom_of_two_groups_is_refused():
         in_pattern.surplus(np.arange(12), np.ones(12))
 
 
-def test_blocks_are_not_ranked_by_scores_below_zero():
-    in_pattern = InPattern(patterns.Blocks(2, 2, 0.5), KernelAxes((4, 4)))
-    with pytest.raises(ValueError, match="must not be negative"):
-        in_pattern.surplus(np.arange(16), np.linspace(-1, 1, 16))
+def test_in_a_block_scores_below_zero_count_against_the_others():
+    in_pattern = InPattern(patterns.Blocks(2, 1, 0.5), KernelAxes((2, 4)))
+    # Of the blocks, 0 is worth sqrt((9 - 4) / 2), 1 less, 2 and 3 are worth less than nothing.
+    scores = np.array([3, 1, -1, -2, -2, 1, 0.5, -3])
+    goes = in_pattern.surplus(np.arange(8), scores)
+    assert np.flatnonzero(~goes).tolist() == [0, 1, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ({"most": lambda self, kernel: 0}, "most"),
+        ({"groups": lambda self, kernel, indices: indices - 5}, "not negative"),
+        ({"groups": lambda self, kernel, indices: indices / 2}, "must return integers"),
+        ({"atoms": lambda self, kernel, indices: indices[:1]}, "one for each connection"),
+    ],
+)
+def test_a_pattern_of_ones_own_that_is_none_is_refused(broken, message):
+    pattern = type("Broken", (_PairsOfUnits,), broken)()
+    with pytest.raises(ValueError, match=message):
+        InPattern(pattern, KernelAxes((3, 4))).surplus(np.arange(12), np.ones(12))
+
+
+def test_atoms_may_have_any_numbers():
+    class Far(_PairsOfUnits):
+        def atoms(self, kernel, indices):
+            return super().atoms(kernel, indices) * 10**14
+
+    scores = np.arange(12.0)
+    one, other = (InPattern(p, KernelAxes((3, 4))) for p in (Far(), _PairsOfUnits()))
+    goes = one.surplus(np.arange(12), scores)
+    np.testing.assert_array_equal(goes, other.surplus(np.arange(12), scores))
+
+
+def test_in_a_convolution_of_groups_neighbors_are_those_of_a_group():
+    kernel, weights = KernelAxes((1, 6, 4), num_groups=2), np.arange(24.0)
+    # Each unit reads six inputs, in windows of four and two, of either group.
+    goes = InPattern(patterns.NM(1, 4), kernel).surplus(np.arange(24), weights)
+    assert sorted(set(np.flatnonzero(~goes) // 4)) == [3, 5]
+    for axes in (kernel, KernelAxes((3, 3, 8, 2), inputs=(-2,), units=(-2, -1))):
+        blocks = InPattern(patterns.Blocks(3, 2, 0.25), axes)
+        stays = ~blocks.surplus(np.arange(axes.size), np.arange(float(axes.size)))
+        assert stays.mean() == pytest.approx(0.25, abs=0.03)
+
+
+def test_a_block_that_is_too_large_leaves_its_room_to_a_smaller_one():
+    blocks = InPattern(patterns.Blocks(4, 4, 0.5), KernelAxes((5, 4)))
+    found = blocks.best(np.array([], np.int64), np.arange(20), np.arange(20.0)[::-1], 8)
+    assert found.connections().numpy().tolist() == [16, 17, 18, 19]
