@@ -5,7 +5,9 @@ random order in every round, and compared by the ratio within a round. A second 
 baseline (A/A) shows what the noise alone does to a ratio.
 """
 
+import ctypes
 import dataclasses
+import gc
 import importlib
 import json
 import os
@@ -196,6 +198,13 @@ def peak_bytes() -> int:
 def forget_peak() -> None:
     """Sets the high-water mark of memory to what is held now."""
     pathlib.Path("/proc/self/clear_refs").write_text("5")
+
+
+def give_back_memory() -> None:
+    """Gives back to the system what the process holds and no longer uses, where it can."""
+    gc.collect()
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _status(field: str) -> int:

@@ -12,6 +12,9 @@ images.
 """
 
 import argparse
+import itertools
+import json
+import math
 import pathlib
 import statistics
 from collections.abc import Sequence
@@ -91,7 +94,13 @@ def runs(problems: Sequence[str], is_quick: bool) -> list[Planned]:
 
 
 def study(problems: Sequence[str], scratch: pathlib.Path, is_quick: bool) -> None:
-    """Makes the runs that are not there yet, each in a process of its own, but quick ones."""
+    """Makes the runs that are not there yet, each in processes of its own, but quick ones."""
+
+    def call(name: str, **arguments: Any) -> Any:
+        if is_quick:
+            return getattr(wide_training, name)(**arguments)
+        function = f"benchmarks.wide_training:{name}"
+        return harness.run_alone(function, timeout=_LONGEST_RUN, **arguments).result
 
     def train(planned: Planned) -> dict:
         arguments = {
@@ -103,12 +112,21 @@ def study(problems: Sequence[str], scratch: pathlib.Path, is_quick: bool) -> Non
             "width": WIDTHS[planned.network],
             "is_choice": planned.is_choice,
         }
-        if is_quick:
-            return wide_training.train(**arguments)
-        function = "benchmarks.wide_training:train"
-        return harness.run_alone(function, timeout=_LONGEST_RUN, **arguments).result
+        return call("train", **arguments)
 
     Study(scratch, runs(problems, is_quick), CORE_HOURS).go_on(train)
+    # Apart, for that of a training is mostly of images, and of what was done with them.
+    for problem, arm in itertools.product(problems, ARMS):
+        path = _memory_path(scratch, problem, arm)
+        if not path.exists():
+            finished = next(iter(by_seed(kept(scratch), problem, arm).values()))
+            of_network = {name: finished[name] for name in ("num_inputs", "width", "arm")}
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps(call("memory", **of_network, seed=0)) + "\n")
+
+
+def _memory_path(scratch: pathlib.Path, problem: str, arm: str) -> pathlib.Path:
+    return scratch / "memory" / f"{problem}-{arm}.json".replace(" ", "_")
 
 
 def summary(records: Sequence[dict]) -> list[list[Any]]:
@@ -144,6 +162,9 @@ def summary(records: Sequence[dict]) -> list[list[Any]]:
 def write(scratch: pathlib.Path, output: pathlib.Path, is_quick: bool) -> None:
     """Writes the results of the runs that are there."""
     records = kept(scratch)
+    for record in records:
+        path = _memory_path(scratch, record["network"], record["arm"])
+        record["peak_bytes"] = json.loads(path.read_text()) if path.exists() else math.nan
     problems = list(dict.fromkeys(record["network"] for record in records))
     found = differences(records, problems, DIFFERENCES)
     known = (
@@ -163,7 +184,8 @@ def write(scratch: pathlib.Path, output: pathlib.Path, is_quick: bool) -> None:
         f"{wide_training.NUM_GROWTH_IMAGES:,} images drawn anew. GraNet is a masked network that "
         f"falls from {wide_training.START:.0%}. CH2-L3n and CH3-L3p are soft, and start from "
         f"correlated inputs; units in groups of {wide_training.GROUP_SIZE} share theirs. Memory "
-        "is what a process held at most beyond its images. "
+        "is what a network takes once compiled, at the peak of a step or exchange, beyond one of "
+        f"the same kind but {wide_training.GROUP_SIZE} units a layer, in a process of its own. "
         f"{len(records)} runs are there.",
         harness.table(
             [

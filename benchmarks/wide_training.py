@@ -105,6 +105,33 @@ def width_as_fast(num_inputs: int, width: int, seed: int) -> int:
     return 32 * low
 
 
+def memory(num_inputs: int, width: int, arm: str, seed: int) -> int:
+    """What a network holds once compiled, at the peak of a step or exchange, in bytes.
+
+    Counted is what goes beyond a process in which one of the same kind, but few units, was trained:
+    that has TensorFlow's own, and XLA's compiler. It trains on random images.
+    """
+    random = np.random.default_rng(0)
+    x = random.normal(size=(NUM_GROWTH_IMAGES, num_inputs)).astype("float32")
+    y = random.integers(0, CLASSES, len(x))
+
+    def compiled(wide: int) -> tuple[keras.Model, list[keras.callbacks.Callback]]:
+        model = network(num_inputs, wide, arm, seed)
+        compile_model(model, 0.01, 0.0)
+        exchange = _exchange(arm, seed, 6, (x, y))
+        model.fit(x, y, batch_size=BATCH, epochs=3, verbose=0, callbacks=exchange)
+        return model, exchange
+
+    compiled(GROUP_SIZE)
+    harness.give_back_memory()
+    before = harness.resident_bytes()
+    model, exchange = compiled(width)
+    harness.give_back_memory()
+    harness.forget_peak()
+    model.fit(x, y, batch_size=BATCH, initial_epoch=3, epochs=5, verbose=0, callbacks=exchange)
+    return harness.peak_bytes() - before
+
+
 def compile_model(model: keras.Model, learning_rate: object, weight_decay: float) -> None:
     """SGD with Nesterov momentum on logits."""
     optimizer = keras.optimizers.SGD(
@@ -144,12 +171,6 @@ def train(
         wide = width_as_heavy(num_inputs, width)
     elif arm == AS_FAST:
         wide = width_as_fast(num_inputs, width, seed)
-    # What is measured from here on is the network's, not the images' or TensorFlow's own.
-    warm = network(num_inputs, 8, DENSE, seed)
-    compile_model(warm, 0.01, 0.0)
-    warm.fit(scaled(x[:BATCH]), y[:BATCH], batch_size=BATCH, verbose=0)
-    harness.forget_peak()
-    before = harness.resident_bytes()
     model = network(num_inputs, wide, arm, seed)
     if arm in (CH2, CH3):
         own_inputs = keras_grow.seeds.CorrelatedInputs(scaled(x[:5000]), seed)
@@ -172,8 +193,9 @@ def train(
             callbacks=callbacks,
         ).history
         exchanging += logs.get("exchange_seconds", [0.0])[0]
+        if not np.isfinite(logs["loss"][0]):
+            break  # It has diverged, and is no better than chance.
     seconds, busy = time.perf_counter() - started, time.process_time() - busy
-    peak = harness.peak_bytes() - before
 
     def accuracy(split: tuple[np.ndarray, np.ndarray]) -> float:
         logits = model.predict(scaled(split[0]), batch_size=500, verbose=0)
@@ -187,8 +209,8 @@ def train(
         "seconds": seconds,
         "processor_seconds": busy,
         "exchange_seconds": exchanging,
-        "peak_bytes": peak,
         "images": len(x),
+        "num_inputs": num_inputs,
     }
     return record if is_choice else record | {"test": accuracy(data.test)}
 
