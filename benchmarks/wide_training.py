@@ -22,6 +22,8 @@ START = 0.1
 
 DENSE, AS_HEAVY, AS_FAST = "dense", "dense, as many weights", "dense, as much time"
 STATIC, SET, RIGL, CH2 = "static", "SET", "RigL", "CH2-L3n"
+# What CH2-L3n starts from, left as it is.
+CORRELATED = "static, correlated inputs"
 SNFS, GRANET, CH3 = "SNFS", "GraNet", "CH3-L3p"
 SHARED = "RigL, units in groups"
 GROUP_SIZE = 32
@@ -172,7 +174,7 @@ def train(
     elif arm == AS_FAST:
         wide = width_as_fast(num_inputs, width, seed)
     model = network(num_inputs, wide, arm, seed)
-    if arm in (CH2, CH3):
+    if arm in (CH2, CH3, CORRELATED):
         own_inputs = keras_grow.seeds.CorrelatedInputs(scaled(x[:5000]), seed)
         keras_grow.reseed(model, own_inputs, layers=["hidden0"])
     steps = epochs * -(-len(x) // BATCH)
