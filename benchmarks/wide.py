@@ -187,8 +187,8 @@ def write(scratch: pathlib.Path, output: pathlib.Path, is_quick: bool) -> None:
         f"{wide_training.NUM_GROWTH_IMAGES:,} images drawn anew. GraNet is a masked network that "
         f"falls from {wide_training.START:.0%}. CH2-L3n and CH3-L3p are soft, and start from "
         "correlated inputs, as one does that is left as it is; units in groups of "
-        f"{wide_training.GROUP_SIZE} share theirs. Memory is what a network takes once compiled, at "
-        "the peak of a step or exchange, beyond one of "
+        f"{wide_training.GROUP_SIZE} share theirs. Memory is what a network takes once compiled, "
+        "at the peak of a step or exchange, beyond one of "
         f"the same kind but {wide_training.GROUP_SIZE} units a layer, in a process of its own. "
         f"{len(records)} runs are there.",
         harness.table(

@@ -48,7 +48,7 @@ def _model():
         [
             keras.Input((8,)),
             keras_grow.GrowableDense(16, "relu", initial_density=0.2, seed=1),
-            keras_grow.SparseDense(3, "softmax", initial_density=0.3, capacity=0.8, seed=2),
+            keras_grow.WeightNormDense(3, "softmax", initial_density=0.3, seed=2),
         ]
     )
     model.compile("adam", "sparse_categorical_crossentropy")
