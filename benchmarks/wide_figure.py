@@ -27,7 +27,7 @@ def draw(
 
     figure = Figure(figsize=(9.0, 0.8 + 3.4 * len(problems)), layout="constrained")
     panels = figure.subplots(len(problems), len(_COSTS), squeeze=False, sharey="row")
-    styles = dict(zip(arms, itertools.product("osD^", COLORS[:3]), strict=False))
+    styles = dict(zip(arms, itertools.product("osD^", COLORS[:4]), strict=False))
     drawn = {}
     for (row, problem), (column, cost) in itertools.product(enumerate(problems), enumerate(_COSTS)):
         axis = panels[row][column]

@@ -21,13 +21,15 @@ NUM_GROWTH_IMAGES = 1000
 START = 0.1
 
 DENSE, AS_HEAVY, AS_FAST = "dense", "dense, as many weights", "dense, as much time"
+# Where a sparse network is ahead of the dense one, this one is tuned further than all others.
+DECAYED = "dense, more decay"
 STATIC, SET, RIGL, CH2 = "static", "SET", "RigL", "CH2-L3n"
 # What CH2-L3n starts from, left as it is.
 CORRELATED = "static, correlated inputs"
 SNFS, GRANET, CH3 = "SNFS", "GraNet", "CH3-L3p"
 SHARED = "RigL, units in groups"
 GROUP_SIZE = 32
-DENSE_ARMS = (DENSE, AS_HEAVY, AS_FAST)
+DENSE_ARMS = (DENSE, AS_HEAVY, AS_FAST, DECAYED)
 
 
 def _methods(seed: int) -> dict[str, keras_grow.sparse_training.Method]:
@@ -46,7 +48,7 @@ def _methods(seed: int) -> dict[str, keras_grow.sparse_training.Method]:
 def network(num_inputs: int, width: int, arm: str, seed: int) -> keras.Model:
     """Three hidden layers, sparse but for the dense arms, and a dense one for the classes.
 
-    The dense ones are as wide as the sparse ones for `DENSE`, else as `width` says.
+    All are as wide as `width` says.
     """
     model = keras.Sequential([keras.Input((num_inputs,))])
     for number in range(HIDDEN):
