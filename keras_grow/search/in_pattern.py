@@ -13,11 +13,11 @@ from keras_grow.search.selection import Candidates, fitting
 
 
 class _Split(NamedTuple):
-    """Connections by their atoms, of which there are `atoms` many, ascending.
+    """Some connections, sorted by their atoms.
 
     Attributes:
-        numbers: of the atoms.
-        groups: of each, shape `(atoms,)`.
+        numbers: of these atoms, int64 of shape `(atoms,)`, ascending.
+        groups: of each atom, likewise.
         sizes: how many of the connections are of each.
         order: where each of the connections, those of an atom side by side, was given.
         atoms: which they are.
