@@ -70,7 +70,8 @@ def grow(
         pattern: what the active connections of each layer lie in, before and after, such as
             `keras_grow.patterns.NM(2, 4)`; at most as many grow as it has room for. Without `count`
             and `density`, each layer grows all of them. Where it has little room, all dormant
-            connections may be ranked, of sparse layers too: about 50 bytes for each.
+            connections may be ranked, of sparse layers too: about 50 bytes for each. Of a sample
+            (`keras_grow.SampledSearch`) those grow that have room.
         per_layer: whether connections compete within each layer only.
         layers: growable layers, or their paths or names; by default every trainable growable layer.
         score: what ranks connections, by default `keras_grow.scores.GradientMagnitude()`.

@@ -62,7 +62,8 @@ def check_can_exchange(placed: Placed, model: keras.Model, method: Method) -> No
     if placed and method.share is not None:
         raise ValueError(
             "In a pattern each layer grows as many connections as it dropped, for others may have "
-            f"no room. Received: method={type(method).__name__}, which shares them among layers."
+            f"no room. Received: method={type(method).__name__}, which shares them among layers. "
+            "Take another, such as `keras_grow.sparse_training.RigL()`."
         )
     uneven = [
         layer
