@@ -24,6 +24,7 @@ def draw(
         path: the PNG to write.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     figure = Figure(figsize=(9.0, 0.8 + 3.4 * len(problems)), layout="constrained")
     panels = figure.subplots(len(problems), len(_COSTS), squeeze=False, sharey="row")
@@ -42,6 +43,9 @@ def draw(
             mean = statistics.mean(costs), statistics.mean(tests)
             (drawn[arm],) = axis.plot(*mean, marker, color=color, markersize=8)
         axis.set(xscale="log", xlabel=_COSTS[cost], title=problem)
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.grid(which="both", alpha=0.25)
     for row in panels:
         row[0].set_ylabel("test accuracy, %")
