@@ -41,6 +41,7 @@ from benchmarks.wide_training import (
     DENSE,
     GRANET,
     RIGL,
+    RIGL_CORRELATED,
     SET,
     SHARED,
     SNFS,
@@ -53,7 +54,10 @@ PROBLEMS = ("mnist", "cifar10")
 EPOCHS, TUNING_EPOCHS = 25, 8
 SEEDS = (0, 1, 2)
 # These have three seeds, the others one.
-MAIN_ARMS = (DENSE, AS_HEAVY, AS_FAST, STATIC, CORRELATED, SET, RIGL, CH2, SHARED, DECAYED)
+MAIN_ARMS = (
+    *(DENSE, AS_HEAVY, AS_FAST, DECAYED),
+    *(STATIC, CORRELATED, SET, RIGL, RIGL_CORRELATED, CH2, SHARED),
+)
 ARMS = (*MAIN_ARMS, SNFS, GRANET, CH3)
 # Each arm chooses one of these, on validation images. Rates span a factor of 30, for dense networks
 # diverge where sparse ones learn best; another decay is tried where both learn.
@@ -79,7 +83,10 @@ DIFFERENCES = (
     *((arm, AS_FAST) for arm in (SET, RIGL, CH2)),
     *((arm, STATIC) for arm in (SET, RIGL, CH2)),
     (CORRELATED, STATIC),
+    (RIGL_CORRELATED, CORRELATED),
     (CH2, CORRELATED),
+    (CH2, RIGL_CORRELATED),
+    (CORRELATED, DENSE),
     (DECAYED, DENSE),
     (CH2, DECAYED),
     (CH2, RIGL),
@@ -199,7 +206,7 @@ def write(scratch: pathlib.Path, output: pathlib.Path, is_quick: bool) -> None:
         f"epoch for {wide_training.SHARE_OF_EPOCHS:.0%} of the epochs, on "
         f"{wide_training.NUM_GROWTH_IMAGES:,} images drawn anew. GraNet is a masked network that "
         f"falls from {wide_training.START:.0%}. CH2-L3n and CH3-L3p are soft, and start from "
-        "correlated inputs, as one does that is left as it is; units in groups of "
+        "correlated inputs, as do one that is left as it is and one of RigL's; units in groups of "
         f"{wide_training.GROUP_SIZE} share theirs. Memory is what a network takes once compiled, "
         "at the peak of a step or exchange, beyond one of "
         f"the same kind but {wide_training.GROUP_SIZE} units a layer, in a process of its own. "
