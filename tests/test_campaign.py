@@ -3,7 +3,7 @@
 import pytest
 from scipy import stats
 
-from tests.campaign import damage, files, kills, leaks, mutants
+from tests.campaign import damage, files, kills, leaks, mutants, victim
 
 
 @pytest.mark.slow
@@ -32,6 +32,13 @@ def test_killed_trainings_and_exports_end_as_if_nothing_had_been(tmp_path):
     counts = kills.run(9, seed=1, scratch=tmp_path)
     assert counts.pop("survived") >= 9
     assert all(name.startswith("  of ") for name in counts)
+
+
+def test_a_file_that_keras_was_writing_when_killed_is_refused(tmp_path):
+    (tmp_path / "model.keras").write_bytes(b"PK\x03\x04" + bytes(100))
+    with pytest.raises(SystemExit) as ended:
+        victim.export("keras, masked", tmp_path)
+    assert ended.value.code == victim.REFUSED
 
 
 @pytest.mark.slow

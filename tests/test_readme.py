@@ -15,7 +15,7 @@ def test_the_code_in_the_readme_runs_as_it_stands(tmp_path, monkeypatch, capsys)
     names = {"x": x, "y": np.arange(200) % 10}
     for block in blocks:
         exec(block, names)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     assert "in all" in capsys.readouterr().out
     model = names["model"]
     assert isinstance(model, keras.Sequential)

@@ -14,7 +14,7 @@ import time
 import numpy as np
 
 from tests.campaign.forks import Forks
-from tests.campaign.victim import EXPORTS, TRAININGS
+from tests.campaign.victim import EXPORTS, NEITHER, REFUSED, TRAININGS
 
 _ROOT = pathlib.Path(__file__).parents[2]
 # So often a run is killed before it may end: kills grow rarer, so that it gets on.
@@ -66,8 +66,8 @@ def _life(scenario: str, random: np.random.Generator, scratch: pathlib.Path, for
         code = forks.run("tests.campaign.victim:live", scenario, str(folder), seconds=moment)
         if code == -signal.SIGKILL and may_kill:
             kills += 1
-        elif code == 3:
-            verdict = "wrong: neither old nor new"
+        elif code in (NEITHER, REFUSED):
+            verdict = "refused" if code == REFUSED else "wrong: neither old nor new"
             break
         elif code != 0:
             verdict = f"wrong: ended with {code}"
