@@ -33,7 +33,7 @@ def draw(
     for (row, problem), (column, cost) in itertools.product(enumerate(problems), enumerate(_COSTS)):
         axis = panels[row][column]
         for arm in arms:
-            runs = list(by_seed(records, problem, arm).values())
+            runs = [run for run in by_seed(records, problem, arm).values() if cost in run]
             if not runs:
                 continue
             marker, color = styles[arm]

@@ -24,8 +24,8 @@ DENSE, AS_HEAVY, AS_FAST = "dense", "dense, as many weights", "dense, as much ti
 # Where a sparse network is ahead of the dense one, this one is tuned further than all others.
 DECAYED = "dense, more decay"
 STATIC, SET, RIGL, CH2 = "static", "SET", "RigL", "CH2-L3n"
-# What CH2-L3n starts from, left as it is, and changed by RigL.
-CORRELATED, RIGL_CORRELATED = "static, correlated inputs", "RigL, correlated inputs"
+# What CH2-L3n starts from, left as it is.
+CORRELATED = "static, correlated inputs"
 SNFS, GRANET, CH3 = "SNFS", "GraNet", "CH3-L3p"
 SHARED = "RigL, units in groups"
 GROUP_SIZE = 32
@@ -37,7 +37,6 @@ def _methods(seed: int) -> dict[str, keras_grow.sparse_training.Method]:
     return {
         SET: of.SET(seed),
         RIGL: of.RigL(),
-        RIGL_CORRELATED: of.RigL(),
         SHARED: of.RigL(),
         CH2: of.CannistraciHebb(seed=seed),
         SNFS: of.SNFS(),
@@ -177,7 +176,7 @@ def train(
     elif arm == AS_FAST:
         wide = width_as_fast(num_inputs, width, seed)
     model = network(num_inputs, wide, arm, seed)
-    if arm in (CH2, CH3, CORRELATED, RIGL_CORRELATED):
+    if arm in (CH2, CH3, CORRELATED):
         own_inputs = keras_grow.seeds.CorrelatedInputs(scaled(x[:5000]), seed)
         keras_grow.reseed(model, own_inputs, layers=["hidden0"])
     steps = epochs * -(-len(x) // BATCH)
