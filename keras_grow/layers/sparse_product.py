@@ -12,6 +12,9 @@ import tensorflow as tf
 
 from keras_grow.layers.sparse_layout import UNROLLED, RowPlan
 
+LOOP = "over_connections"
+"""What the loops are called in a graph: they hold no more of all their rounds than of one."""
+
 # Connections whose gradients are computed together: what they gather stays in the cache.
 _CHUNK = 2048
 # Samples that are summed side by side in a vector unit; the sum over them comes last, because a
@@ -142,13 +145,14 @@ def _sum_in_groups(source, neighbors, weights, table, group_size, dtype):
             lambda step, *_: step < length[0, 0],  # The first row of a group is its longest.
             add_connections,
             [first, *connections(first), tf.zeros([group_size, batch], dtype)],
+            name=LOOP,
         )
         return group + 1, sums.write(group, total)
 
     # Without a shape: LiteRT's converter takes a batch of unknown size for one of none, and would
     # write a file that reads beyond its memory; of an unknown shape it says that it can't.
     sums = tf.TensorArray(dtype, num_groups)
-    _, sums = tf.while_loop(lambda group, _: group < num_groups, add_group, [0, sums])
+    _, sums = tf.while_loop(lambda group, _: group < num_groups, add_group, [0, sums], name=LOOP)
     return tf.reshape(sums.stack(), [num_groups * group_size, batch])
 
 
@@ -202,6 +206,7 @@ def _correlate(shape, count, inputs, output_gradients, rows, columns):
                     lambda block, _: block < num_blocks,
                     add_block,
                     [tf.zeros((), tf.int64), tf.zeros([size], dtype)],
+                    name=LOOP,
                 )
                 return total
 
@@ -214,6 +219,7 @@ def _correlate(shape, count, inputs, output_gradients, rows, columns):
                         sums.write(chunk, of_chunk(chunk * _CHUNK, _CHUNK)),
                     ),
                     [0, tf.TensorArray(dtype, num_chunks, element_shape=[_CHUNK])],
+                    name=LOOP,
                 )
                 parts.append(tf.reshape(sums.stack(), [num_chunks * _CHUNK]))
             if count % _CHUNK:

@@ -13,6 +13,7 @@ from keras_grow.integers import checked_integer
 from keras_grow.keras_private import output_shapes
 from keras_grow.layers.growable import Growable
 from keras_grow.layers.observer import Observer, observing
+from keras_grow.layers.sparse_product import LOOP
 from keras_grow.measuring.loss import call_model, untouched
 
 MOST_SAMPLES = 1000
@@ -47,8 +48,8 @@ def fitting_batch_size(
 
     What a sample costs is counted in the graph of the model's forward pass on a batch, which is
     traced for that and not run: the bytes of all that its operations put out, those inside a loop
-    as often as the longest sequence has steps. It hangs on no clock and no free memory, so that
-    the same is chosen each time.
+    as often as the longest sequence has steps, but for loops of sparse layers, which keep nothing.
+    It hangs on no clock and no free memory, so that the same is chosen each time.
 
     Args:
         model: a built model.
@@ -118,6 +119,7 @@ def _num_numbers(nodes: Any, functions: dict[str, Any], longest: int) -> int:
         for name in ("f", "body", "then_branch"):
             function = functions.get(node.attr[name].func.name) if name in node.attr else None
             if function is not None:
-                repeats = longest if name == "body" else 1
+                is_of_sparse_layer = node.name.rpartition("/")[2].startswith(LOOP)
+                repeats = longest if name == "body" and not is_of_sparse_layer else 1
                 total += repeats * _num_numbers(function, functions, longest)
     return total

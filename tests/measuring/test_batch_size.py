@@ -9,6 +9,7 @@ from keras_grow import (
     GradientMeter,
     GrowableConv2D,
     GrowableDense,
+    SparseDense,
     hebbian_gradients,
     report,
 )
@@ -87,6 +88,19 @@ def test_what_is_computed_in_a_loop_counts_as_often_as_the_sequence_has_steps():
         return fitting_batch_size(model, data, None, most_bytes=2**24)
 
     assert recurrent(400) < recurrent(40) / 5
+
+
+@pytest.mark.parametrize("shape", [(784,), (7, 784)])
+def test_sparse_layers_take_as_many_samples_as_masked_ones(shape):
+    chosen = []
+    for kind in (SparseDense, GrowableDense):
+        hidden = [kind(300, "relu", initial_density=0.05, seed=n) for n in range(2)]
+        model = keras.Sequential([keras.Input(shape), *hidden])
+        x = np.zeros((1, *shape), "float32")
+        # So little room that what fits is less than the most there may be.
+        chosen.append(fitting_batch_size(model, (x,), None, most_bytes=2**22))
+    sparse, masked = chosen
+    assert masked / 16 < sparse < 1000
 
 
 def test_the_gradient_is_the_same_and_says_how_many_went_together(monkeypatch):
