@@ -86,6 +86,9 @@ def _lenet_5(recipe: Recipe, options: dict) -> list[keras.Layer]:
 
 NETWORKS = {"lenet_300_100": _lenet_300_100, "lenet_5": _lenet_5}
 
+# Drawn anew for each exchange.
+EXCHANGE_IMAGES = 1000
+
 # Images that are not distorted call for more regularization.
 PLAIN = {"input_dropout": 0.15, "weight_decay": 1e-4}
 
@@ -242,8 +245,9 @@ def train(
         cost += sum(connections) * epoch_size / (num_connections * num_images)
         if start in ("grown", "exchanged"):
             num_growths = np.count_nonzero(record.history.get("grown_connections", []))
-            num_growths += np.count_nonzero(record.history.get("exchanged_connections", []))
-            cost += num_growths * len(chosen) / num_images
+            num_exchanges = np.count_nonzero(record.history.get("exchanged_connections", []))
+            measured = num_growths * len(chosen) + num_exchanges * EXCHANGE_IMAGES
+            cost += measured / num_images
         peak = max(peak, record.peak_connections)
         if grown_inputs is None:
             grown_inputs = _inputs_used(model) - seed_inputs
@@ -293,6 +297,7 @@ def _exchange(
         growth_data,
         fraction=keras.optimizers.schedules.CosineDecay(recipe.exchanged, last),
         when=keras_grow.Epochs(start=0, stop=last),
+        meter=keras_grow.GradientMeter(num_samples=EXCHANGE_IMAGES, verbose=0),
     )
     return [callback]
 
