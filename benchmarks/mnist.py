@@ -182,7 +182,7 @@ def draw_costs(runs: dict, weights: list[int], path: pathlib.Path) -> None:
     for axis in axes:
         axis.grid(alpha=0.25)
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    figure.legend(handles, labels, loc="outside lower center", ncols=2)
     figure.savefig(path, dpi=120)
 
 
