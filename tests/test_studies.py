@@ -69,6 +69,8 @@ def cifar(monkeypatch):
     monkeypatch.setattr(_Untrained, "asked", [])
     monkeypatch.setattr(cifar.cifar_training, "Run", _Untrained)
     monkeypatch.setattr(cifar, "cifar10", lambda: cifar.random_images(64))
+    # Nothing is made that would have to go; looking for it takes seconds after other tests.
+    monkeypatch.setattr(cifar.keras.backend, "clear_session", lambda: None)
     return cifar
 
 

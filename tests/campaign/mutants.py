@@ -2,8 +2,11 @@
 
 Faults are cosmic-ray's. A sample of places is drawn by the seed, and one fault for each. The tests
 that run a place are known from one measured run of all quick tests, which says how many lines they
-run, too; a place that TensorFlow rewrites before it runs is seen by no such measurement, and gets
-all tests of its room.
+run, too. A place that runs at import, or that TensorFlow rewrites before it runs, is seen by no
+such measurement, and gets the tests that run anything of its module.
+
+Tests are written for what survives: files of tests that have changed since the measured run judge
+the survivors anew when the command is given again, and whatever is not judged yet.
 """
 
 import ast
@@ -12,6 +15,7 @@ import concurrent.futures
 import contextlib
 import difflib
 import io
+import itertools
 import json
 import math
 import os
@@ -21,7 +25,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -34,16 +38,17 @@ ROOMS = {
     "connections": ["connections"],
     "search": ["search", "connections"],
     "measuring": ["measuring"],
-    "layers": ["layers"],
-    "structure": ["structure", "conversion"],
+    "layers": ["layers", "conformance"],
+    "structure": ["structure", "conversion", "neurons"],
 }
 # Whose lines are counted.
 MEASURED = ["tests"]
 _PATIENCE_SECONDS = 900.0
-# pytest's exit code where it can't find what it is to run.
-_NOT_FOUND = 4
+# pytest's exit codes where it can't find what it is to run, and where all of it is slow.
+_NOT_FOUND, _NO_TESTS = 4, 5
 # More tests of a line than these are not run: those named after its module, others evenly.
 _MOST_TESTS = 200
+_NO_SOURCE = shutil.ignore_patterns("__pycache__", "results")
 # Faults that change nothing a test could see, each with the reason.
 EQUIVALENT = _ROOT / "tests" / "campaign" / "equivalent_mutants.json"
 
@@ -63,29 +68,38 @@ def run(count: int, seed: int, scratch: pathlib.Path) -> dict[str, int]:
     """
     kept = _kept(scratch)
     tests_of = _Covered(scratch)
+    changed = _changed_tests(kept)
     log = scratch / "verdicts.jsonl"
     made = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    left = _sample(count, seed, scratch)[len(made) :]
+    made += _sample(count, seed, scratch)[len(made) :]
     with contextlib.ExitStack() as stack:
         workers: queue.Queue[_Worker] = queue.Queue()
         for number in range(len(os.sched_getaffinity(0))):
             worker = _Worker(kept, scratch / f"tree{number}")
             stack.enter_context(worker.forks)
             workers.put(worker)
+        if changed and worker.tested(changed) not in (0, _NO_TESTS):
+            raise RuntimeError(f"Tests do not pass on the package as it was: {changed}")
 
         def judge(mutant: dict) -> dict:
+            tests = [test for test in changed if test.startswith(_room(mutant["module"]))]
+            if "verdict" not in mutant:
+                known = tests_of(mutant["module"], mutant["line"])
+                tests += [test for test in known if test.partition("::")[0] not in changed]
             worker = workers.get()
             try:
-                tests = tests_of(mutant["module"], mutant["line"])
-                return mutant | {"verdict": worker.verdict(mutant, tests)}
+                return mutant | {"verdict": worker.verdict(mutant, tests) if tests else "survived"}
             finally:
                 workers.put(worker)
 
         threads = stack.enter_context(concurrent.futures.ThreadPoolExecutor(workers.qsize()))
-        for record in threads.map(judge, left):
-            made.append(record)
-            with log.open("a") as file:
-                file.write(json.dumps(record) + "\n")
+        left = [n for n, each in enumerate(made) if each.get("verdict", "survived") == "survived"]
+        left.sort(key=lambda n: "verdict" in made[n])
+        for number, record in zip(left, threads.map(judge, [made[n] for n in left]), strict=True):
+            made[number] = record
+            judged = [json.dumps(record) + "\n" for record in made if "verdict" in record]
+            (scratch / "unfinished").write_text("".join(judged))
+            (scratch / "unfinished").rename(log)
             print(f"{record['verdict']:>9}  {record['module']}:{record['line']}", flush=True)
     reasons = json.loads(EQUIVALENT.read_text())
     counts: collections.Counter[str] = collections.Counter()
@@ -114,11 +128,27 @@ def _kept(scratch: pathlib.Path) -> pathlib.Path:
         unfinished = scratch / "unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         for name in ("keras_grow", "tests", "benchmarks"):
-            ignored = shutil.ignore_patterns("__pycache__", "results")
-            shutil.copytree(_ROOT / name, unfinished / name, ignore=ignored)
+            shutil.copytree(_ROOT / name, unfinished / name, ignore=_NO_SOURCE)
         shutil.copy(_ROOT / "pyproject.toml", unfinished)
         unfinished.rename(kept)
     return kept
+
+
+def _changed_tests(kept: pathlib.Path) -> list[str]:
+    """The files of the rooms' tests that are not as they were when the campaign began."""
+    folders = [_ROOT / "tests" / name for name in sorted(set(itertools.chain(*ROOMS.values())))]
+    paths = [path for folder in folders for path in sorted(folder.rglob("test_*.py"))]
+    files = [path.relative_to(_ROOT) for path in paths]
+    return [
+        file.as_posix()
+        for file in files
+        if not (kept / file).exists() or (kept / file).read_bytes() != (_ROOT / file).read_bytes()
+    ]
+
+
+def _room(module: str) -> tuple[str, ...]:
+    """The folders of tests that must notice a fault in a module."""
+    return tuple(f"tests/{name}/" for name in ROOMS[module.split("/")[1]])
 
 
 class _Covered:
@@ -147,18 +177,21 @@ class _Covered:
         self._data = measured.get_data()
 
     def __call__(self, module: str, line: int) -> list[str]:
-        """What to give to pytest for a line: tests that run it, or all of the room."""
-        room = tuple(f"tests/{name}/" for name in ROOMS[module.split("/")[1]])
-        contexts = self._data.contexts_by_lineno(module).get(line, [])
-        # "tests/search/test_atoms.py::test_sizes[3]|run"
-        found = {context.rpartition("|")[0] for context in contexts}
-        found = {test for test in found if test.startswith(room)}
+        """What to give to pytest for a line: tests of the room that run it, or its module."""
+        room, contexts = _room(module), self._data.contexts_by_lineno(module)
+
+        def tests(lines: Iterable[int]) -> set[str]:
+            # "tests/search/test_atoms.py::test_sizes[3]|run"
+            names = {name.rpartition("|")[0] for each in lines for name in contexts.get(each, [])}
+            return {name for name in names if name.startswith(room)}
+
+        found = tests([line]) or tests(contexts)
         stem = pathlib.Path(module).stem
         # Those named after the module are the likeliest to notice.
         near = sorted(test for test in found if f"test_{stem}.py" in test)
         others = sorted(found.difference(near))
         step = max(1, math.ceil(len(others) / max(1, _MOST_TESTS - len(near))))
-        return [*near, *others[::step]] or list(room)
+        return [*near, *others[::step]]
 
 
 def _sample(count: int, seed: int, scratch: pathlib.Path) -> list[dict]:
@@ -249,6 +282,8 @@ class _Worker:
         # A run that was killed may have left a fault.
         shutil.rmtree(tree, ignore_errors=True)
         shutil.copytree(kept, tree)
+        shutil.rmtree(tree / "tests")
+        shutil.copytree(_ROOT / "tests", tree / "tests", ignore=_NO_SOURCE)
         self._tree = tree
         environment = {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
         self.forks = Forks(["tensorflow", "keras", "pytest"], tree, environment)
@@ -261,15 +296,16 @@ class _Worker:
         assert mutated is not None
         path.write_text(mutated, encoding="utf-8")
         try:
-            code = self._tested(tests)
+            code = self.tested(tests)
         finally:
             path.write_text(source, encoding="utf-8")
         # A fault can make a loop endless, or a module fail to import; but is it the fault?
-        if code in (-signal.SIGKILL, _NOT_FOUND) and self._tested(tests) == code:
+        if code in (-signal.SIGKILL, _NOT_FOUND) and self.tested(tests) == code:
             return "undecided"
-        return "survived" if code == 0 else "killed"
+        return "survived" if code in (0, _NO_TESTS) else "killed"
 
-    def _tested(self, tests: list[str]) -> int:
+    def tested(self, tests: list[str]) -> int:
+        """pytest's exit code; -9 if it took too long."""
         command = ["-q", "-x", "-m", "not slow", "-p", "no:cacheprovider", *tests]
         return self.forks.run("pytest:main", command, seconds=_PATIENCE_SECONDS)
 

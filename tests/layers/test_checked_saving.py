@@ -14,6 +14,7 @@ _LAYERS = {
     "dense": lambda: keras_grow.GrowableDense(4, initial_density=0.5, seed=0),
     "weight-normalized": lambda: keras_grow.WeightNormDense(4, initial_density=0.5, seed=0),
     "sparse": lambda: keras_grow.SparseDense(4, initial_density=0.5, seed=0),
+    "sparse without a bias": lambda: keras_grow.SparseDense(4, capacity=9, use_bias=False, seed=0),
     "shared": lambda: keras_grow.SparseDense(4, initial_density=0.5, group_size=2, seed=0),
     "mean-only": keras_grow.MeanOnlyBatchNormalization,
 }
@@ -27,6 +28,8 @@ def saved(request, tmp_path):
         return keras.Sequential([keras.Input((6,)), _LAYERS[request.param]()])
 
     model, path = make(), tmp_path / "model.weights.h5"
+    if getattr(model.layers[0], "bias", None) is not None:
+        model.layers[0].bias.assign([0.5, -1, 2, 3])
     model.save_weights(path)
     return model, path, make
 
@@ -67,6 +70,20 @@ def test_a_number_that_changed_is_found_whichever_it_is(saved):
             other.load_weights(path)
         for a, b in zip(before, other.get_weights(), strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_a_sparse_layer_takes_exactly_the_arrays_that_it_saves(use_bias):
+    layer = keras_grow.SparseDense(4, capacity=9, use_bias=use_bias)
+    layer.build((None, 6))
+    store = {}
+    layer.save_own_variables(store)
+    assert ("bias" in store) == use_bias
+    layer.load_own_variables(store)
+    less = {name: store[name] for name in list(store)[1:]}
+    for other in ({**store, "more": np.zeros(2)}, less, {**less, "more": np.zeros(2)}):
+        with pytest.raises(ValueError, match="expected saved arrays"):
+            layer.load_own_variables(other)
 
 
 def test_what_claims_to_be_huge_is_refused_before_it_is_read(saved):

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 import keras_grow
 from keras_grow import GrowableDense, SparseDense
-from keras_grow.layers.paths import layer_paths
+from keras_grow.layers.paths import by_layer, layer_paths
 
 
 def _member(name, layer_class=GrowableDense, seed=0):
@@ -63,6 +63,16 @@ def test_namesakes_in_a_layer_of_ones_own_get_numbers_that_are_free():
     paths = list(layer_paths(model).values())
     assert paths[-3:] == ["two/dense", "two/dense_3", "two/dense_2"]
     assert len(set(paths)) == len(paths) == 10
+
+
+def test_values_by_layer_are_those_of_keys_that_name_one_each(ensemble):
+    layers = keras_grow.growable_layers(ensemble)
+    named = {"b/hidden": 1, layers[0]: 2}
+    assert by_layer(ensemble, named, layers, "Need.") == {layers[2]: 1, layers[0]: 2}
+    with pytest.raises(ValueError, match=r"Need. Received: \['nowhere'\], expected some of \['a/"):
+        by_layer(ensemble, {"a/hidden": 1, "nowhere": 2}, layers, "Need.")
+    with pytest.raises(ValueError, match=r"Received: \['a/hidden', <.*, each once"):
+        by_layer(ensemble, {"a/hidden": 1, layers[0]: 2}, layers, "Need.")
 
 
 @pytest.mark.parametrize("reload", [False, True])
