@@ -25,6 +25,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import xml.etree.ElementTree
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -46,8 +47,8 @@ MEASURED = ["tests"]
 _PATIENCE_SECONDS = 900.0
 # pytest's exit codes where it can't find what it is to run, and where all of it is slow.
 _NOT_FOUND, _NO_TESTS = 4, 5
-# More tests of a line than these are not run: those named after its module, others evenly.
-_MOST_TESTS = 200
+# So long tests of a place take together: first those named after its module, of each the quickest.
+_MOST_SECONDS = 60.0
 _NO_SOURCE = shutil.ignore_patterns("__pycache__", "results")
 # Faults that change nothing a test could see, each with the reason.
 EQUIVALENT = _ROOT / "tests" / "campaign" / "equivalent_mutants.json"
@@ -158,12 +159,14 @@ class _Covered:
         import coverage
 
         known, settings = scratch / "coverage", scratch / "coveragerc"
+        durations = scratch / "durations.xml"
         if not known.exists():
             settings.write_text(
                 f"[run]\ndata_file = {known}-unfinished\nsource = keras_grow\n"
                 "relative_files = true\n"
             )
             measure = ["--cov", "--cov-context=test", f"--cov-config={settings}", "--cov-report="]
+            measure.append(f"--junitxml={durations}")
             quick = ["-q", "-m", "not slow", "-n", "auto", "--dist", "loadfile"]
             command = [sys.executable, "-m", "pytest", *quick, *measure, *MEASURED]
             code = subprocess.run(command, cwd=_ROOT, stdout=subprocess.DEVNULL).returncode
@@ -175,6 +178,12 @@ class _Covered:
         with contextlib.chdir(scratch / "kept"):
             self.percent_of_lines = measured.report(file=io.StringIO())
         self._data = measured.get_data()
+        self._seconds = {
+            f"{case.get('classname', '').replace('.', '/')}.py::{case.get('name')}": float(
+                case.get("time", 0)
+            )
+            for case in xml.etree.ElementTree.parse(durations).iter("testcase")
+        }
 
     def __call__(self, module: str, line: int) -> list[str]:
         """What to give to pytest for a line: tests of the room that run it, or its module."""
@@ -186,12 +195,10 @@ class _Covered:
             return {name for name in names if name.startswith(room)}
 
         found = tests([line]) or tests(contexts)
-        stem = pathlib.Path(module).stem
-        # Those named after the module are the likeliest to notice.
-        near = sorted(test for test in found if f"test_{stem}.py" in test)
-        others = sorted(found.difference(near))
-        step = max(1, math.ceil(len(others) / max(1, _MOST_TESTS - len(near))))
-        return [*near, *others[::step]]
+        near = f"test_{pathlib.Path(module).stem}.py"
+        ordered = sorted(found, key=lambda test: (near not in test, self._seconds[test], test))
+        ends = itertools.accumulate(self._seconds[test] for test in ordered)
+        return [test for test, end in zip(ordered, ends, strict=True) if end <= _MOST_SECONDS]
 
 
 def _sample(count: int, seed: int, scratch: pathlib.Path) -> list[dict]:
@@ -286,6 +293,7 @@ class _Worker:
         shutil.copytree(_ROOT / "tests", tree / "tests", ignore=_NO_SOURCE)
         self._tree = tree
         environment = {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+        environment["PYTEST_ADDOPTS"] = ""  # A report of this process's tests stays.
         self.forks = Forks(["tensorflow", "keras", "pytest"], tree, environment)
 
     def verdict(self, mutant: dict, tests: list[str]) -> str:

@@ -11,7 +11,7 @@ from keras import layers
 from keras_grow import make_growable
 from keras_grow.errors import CopyDiffers
 from keras_grow.layers.paths import nested_layers
-from keras_grow.measuring.agreement import check_copy
+from keras_grow.measuring.agreement import _difference, check_copy
 from tests.zoo.models import ZOO, stirred
 
 pytestmark = pytest.mark.filterwarnings("ignore:Not all of the model can grow")
@@ -189,3 +189,83 @@ def test_inputs_that_can_not_be_made_up_are_asked_for():
     with pytest.raises(ValueError, match="Received data that the model can't be run on"):
         make_growable(model, verify=np.ones((2, 3), "float32"))
     make_growable(model, verify=False)
+
+
+class _Binary(layers.Layer):
+    """Takes nothing but 0 and 1, as a layer of one's own may."""
+
+    def call(self, x):
+        tf.debugging.assert_less(x, 2)
+        return x
+
+
+@pytest.mark.filterwarnings("error")
+def test_inputs_are_made_up_until_the_model_runs_on_them():
+    x = keras.Input((4,), dtype="int32")
+    hidden = layers.Flatten()(layers.Embedding(7, 3)(_Binary()(x)))
+    model = keras.Model(x, layers.Dense(2, name="dense")(hidden))
+    copy = make_growable(model)
+    copy.get_layer("dense").bias.assign([0, 1])
+    with pytest.raises(CopyDiffers, match="layer 'dense'"):
+        check_copy(model, copy, True)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "computed_in", "error", "is_accepted"),
+    [
+        ("float32", "float32", 5e-6, True),
+        ("float32", "float32", 2e-5, False),
+        ("float32", "bfloat16", 0.05, True),
+        ("float32", "bfloat16", 0.1, False),
+        ("float16", "float16", 0.005, True),
+        ("float16", "float16", 0.02, False),
+        ("float64", "float64", 5e-11, True),
+        ("float64", "float64", 2e-10, False),
+    ],
+)
+def test_an_error_is_accepted_as_a_share_of_the_largest_output(
+    dtype, computed_in, error, is_accepted
+):
+    original = np.array([0.0, -64.0, 1.0])
+    for size, shorter in ((1, False), (1e-3, False), (1, True)):
+        ours = size * (original + np.eye(3)[0] * 64 * error * (10 if shorter else 1))
+        pair = (tf.constant(each, dtype) for each in (ours, size * original))
+        found = _difference(*pair, computed_in, shorter)
+        assert (found is None) == is_accepted, found
+
+
+def test_what_is_not_finite_agrees_with_itself_alone():
+    inf, nan = np.inf, np.nan
+
+    def difference(ours, original):
+        return _difference(tf.constant(ours), tf.constant(original), "float32")
+
+    assert difference([nan, inf, 1.0], [nan, inf, 1 + 1e-6]) is None
+    for ours in ([nan, -inf, 1.0], [0.0, inf, 1.0], [nan, inf, nan], [nan, inf, 1.1]):
+        assert difference(ours, [nan, inf, 1.0]) is not None
+    assert difference([0.0, 0.0], [0.0, 0.0]) is None
+    assert difference([0.0, 1e-30], [0.0, 0.0]) is not None
+    assert difference([[1.0]], [1.0]) == "shape (1, 1) in place of (1,)"
+    assert difference([1, 2, 4], [1, 3, 5]) == "2 of 3 entries are others"
+    assert _difference(None, None, "float32") is None
+    assert _difference(None, tf.ones(2), "float32") == "one is None"
+
+
+@pytest.mark.parametrize("make", [tf.sparse.from_dense, tf.RaggedTensor.from_tensor])
+def test_parts_of_sparse_and_ragged_outputs_are_compared(make):
+    one, other = np.eye(3, dtype="float32"), np.eye(3, dtype="float32")
+    other[1, 1] = 2
+    assert _difference(make(one), make(one), "float32") is None
+    assert "an error of 1" in _difference(make(one), make(other), "float32")
+
+
+def test_the_class_is_said_twice_where_it_is_another():
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(2, name="dense")])
+    copies = {"(Dense, GrowableDense in the copy)": make_growable(model)}
+    copies["(Dense)"] = keras.models.clone_model(model)
+    for classes, copy in copies.items():
+        copy.layers[0].kernel.assign(model.layers[0].kernel)
+        copy.layers[0].bias.assign([0, 1])
+        with pytest.raises(CopyDiffers) as raised:
+            check_copy(model, copy, True)
+        assert f"layer 'dense' {classes} as the first" in str(raised.value)

@@ -44,6 +44,8 @@ def test_positions_and_entries_are_those_of_the_mask(place):
     assert num_true(mask) == 2
     assert np.asarray(take(numbers, positions)).tolist() == [4.0, 6.0]
     assert np.asarray(all_positions(numbers)).tolist() == [0, 1, 2]
+    for array in (positions, all_positions(numbers), take(numbers, positions)):
+        assert isinstance(array, np.ndarray) == (place == "host")
 
 
 def test_positions_in_arrays_end_to_end_are_given_back_to_each(place):
