@@ -146,6 +146,8 @@ def test_arrays_that_are_no_layout_say_why():
     for name, place, value, why in [
         ("place_inputs", 0, 51, "no connections of its kernel"),
         ("row_groups", 0, -1, "no connections of its kernel"),
+        ("row_groups", -1, slots.num_groups, "no connections of its kernel"),
+        ("form", (), len(slots.forms), "no connections of its kernel"),
         ("atom_places", 0, slots.num_places + 1, "no connections of its kernel"),
         ("atom_places", 1, sound["atom_places"][0], "out of order"),
         ("form", (), len(slots.forms) - 1, "tables that do not belong"),
