@@ -72,8 +72,9 @@ def _life(scenario: str, random: np.random.Generator, scratch: pathlib.Path, for
         elif code != 0:
             verdict = f"wrong: ended with {code}"
             break
-    if verdict == "survived" and not _same(whole / "done.npz", folder / "done.npz"):
-        verdict = "wrong: another end"
+    others = _others(whole / "done.npz", folder / "done.npz") if verdict == "survived" else []
+    if others:
+        verdict = f"wrong: another end, {others}"
     return {"scenario": scenario, "kills": kills, "verdict": verdict}
 
 
@@ -92,9 +93,16 @@ def _let_alone(scenario: str, folder: pathlib.Path, forks: Forks) -> float:
     return float(known.read_text())
 
 
-def _same(one: pathlib.Path, other: pathlib.Path) -> bool:
+def _others(one: pathlib.Path, other: pathlib.Path) -> list[str]:
+    """The names of what is not the same."""
     first, second = np.load(one), np.load(other)
-    return set(first) == set(second) and all(
-        np.array_equal(first[name], second[name], equal_nan=first[name].dtype.kind == "f")
-        for name in first
+    return sorted(
+        set(first.files) ^ set(second.files)
+        | {
+            name
+            for name in set(first.files) & set(second.files)
+            if not np.array_equal(
+                first[name], second[name], equal_nan=first[name].dtype.kind == "f"
+            )
+        }
     )

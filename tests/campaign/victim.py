@@ -138,9 +138,10 @@ def train(scenario: str, folder: pathlib.Path) -> None:
         verbose=0,
         callbacks=[
             *callbacks(data),
-            keras_grow.BackupAndRestore(folder / "backup"),
-            keras.callbacks.ModelCheckpoint(folder / "best.keras", monitor="loss"),
+            # An epoch that is backed up is not gone through again: what it leaves comes before.
             _Logs(folder / "logs.json"),
+            keras.callbacks.ModelCheckpoint(folder / "best.keras", monitor="loss"),
+            keras_grow.BackupAndRestore(folder / "backup"),
         ],
     )
     held = {f"model{i}": v.numpy() for i, v in enumerate(model.variables) if not _is_seed(v)}
