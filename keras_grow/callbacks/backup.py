@@ -4,6 +4,7 @@ import os
 
 import tensorflow as tf
 
+from keras_grow.callbacks.scheduled import take_back
 from keras_grow.keras_private import BackupIn
 
 _LATEST = "latest"
@@ -21,6 +22,9 @@ class BackupAndRestore(BackupIn):
     Connections, neurons and the state of the optimizer are part of the weights, and schedules are
     functions of the epoch or step: what grows goes on as it would have. Not restored are
     generators of random numbers whose seeds Keras's files don't hold, such as that of Dropout.
+
+    Put it last: what callbacks behind it write at the end of an epoch, such as the rows of a
+    CSVLogger, is missing where the training was killed in between.
 
     Backups are made at the ends of epochs. Of one made within, the epoch would be begun anew, and
     what is due at its begin would happen twice.
@@ -47,6 +51,8 @@ class BackupAndRestore(BackupIn):
         self._pointer = os.path.join(self.backup_dir, _LATEST)
 
     def backup(self):
+        # Callbacks that stand behind this one have not done so yet.
+        take_back(self.model)
         earlier = self._latest()
         number = "0" if earlier is None else str(int(earlier) + 1)
         folder = os.path.join(self.backup_dir, number)

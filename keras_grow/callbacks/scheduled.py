@@ -19,6 +19,14 @@ from keras_grow.optimizer_slots import steps_made
 # What models were before the batch that is about to be trained, if something changed before it.
 # One state serves all callbacks of a training: they change the model one after the other.
 _before_batch: weakref.WeakKeyDictionary[keras.Model, Snapshot] = weakref.WeakKeyDictionary()
+# The callbacks of the last training of each model.
+_of_model: weakref.WeakKeyDictionary[keras.Model, weakref.WeakSet] = weakref.WeakKeyDictionary()
+
+
+def take_back(model: keras.Model) -> None:
+    """Undoes what was changed before a batch that there was not, before the model is saved."""
+    for callback in _of_model.get(model, ()):
+        callback._take_back()
 
 
 class Scheduled(CopyableCallback, abc.ABC):
@@ -64,6 +72,7 @@ class Scheduled(CopyableCallback, abc.ABC):
         self._is_in_batch = False
         self._steps_ended: tf.Tensor | None = None
         _before_batch.pop(self.model, None)
+        _of_model.setdefault(self.model, weakref.WeakSet()).add(self)
         # A subclassed model may be built, and have its layers, only after the first batch.
         if self.model.built:
             self._check()
@@ -186,9 +195,9 @@ class ScheduledChange(Scheduled):
     """Any change of a model in `model.fit`, before certain epochs or steps.
 
     Into each epoch's logs go `changed` and `change_seconds`, how much was changed and how long
-    that took; put this callback before those that read logs. It acts before epochs or steps, so
-    that a checkpoint holds the network that was measured. It can be copied and pickled, if `change`
-    can, and takes no model along.
+    that took; put this callback before those that read logs or save the model. It acts before
+    epochs or steps, so that a checkpoint holds the network that was measured. It can be copied and
+    pickled, if `change` can, and takes no model along.
 
     Args:
         change: called as `change(model, moment)` with the epoch, or the optimizer's step; returns

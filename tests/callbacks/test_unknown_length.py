@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import keras_grow
 from keras_grow import GrowableDense, GrowthCallback, PruningCallback, Steps
 
 pytestmark = [
@@ -73,9 +74,11 @@ class _Interruption(keras.callbacks.Callback):
 
 
 @pytest.mark.parametrize(("every", "steps_per_execution"), [(8, 1), (5, 1), (5, 3)])
+@pytest.mark.parametrize("backup", ["keras", "keras_grow", "keras_grow, first"])
 def test_a_resumed_run_is_the_uninterrupted_one(
-    blobs, classifier, tmp_path, every, steps_per_execution
+    blobs, classifier, tmp_path, backup, every, steps_per_execution
 ):
+    package = keras.callbacks if backup == "keras" else keras_grow
     config, weights = classifier.get_config(), classifier.get_weights()
 
     def run(name, interruptions):
@@ -88,9 +91,9 @@ def test_a_resumed_run_is_the_uninterrupted_one(
         def fit(extra):
             callbacks = [
                 GrowthCallback(blobs, count=7, when=Steps(every)),
-                keras.callbacks.BackupAndRestore(tmp_path / name),
-                *extra,
+                package.BackupAndRestore(tmp_path / name),
             ]
+            callbacks = callbacks[:: -1 if "first" in backup else 1] + extra
             model.fit(_of_unknown_length(blobs), epochs=4, verbose=0, callbacks=callbacks)
 
         if interruptions:

@@ -50,6 +50,14 @@ class NotFinite(start_values.StartValue):
         return tf.fill(connections.weight.shape, np.nan if is_last else 1.0)
 
 
+class TooLarge(start_values.StartValue):
+    """More than a weight-normalized layer, the last, has room for."""
+
+    def __call__(self, connections):
+        is_last = connections.layer_index == 1
+        return tf.fill(connections.weight.shape, 3e38 if is_last else 1.0)
+
+
 class TooFew(start_values.StartValue):
     def __call__(self, connections):
         return tf.zeros(3)
@@ -64,6 +72,7 @@ class Diverged(scores.Score):
     ("arguments", "words"),
     [
         ({"start_value": NotFinite()}, "NaN or infinite entries"),
+        ({"start_value": TooLarge()}, "keeps the length of each unit's weights"),
         ({"start_value": TooFew()}, "one finite weight per connection"),
         ({"score": Diverged()}, "Scores must be finite"),
         ({"data": (np.full((4, 8), np.nan), np.zeros(4))}, "must be finite"),
