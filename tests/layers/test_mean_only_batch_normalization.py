@@ -132,9 +132,39 @@ def test_synchronised_replicas_share_one_mean():
         ({"axis": 2}, (None, 5), "axis=2, an input of shape"),
         ({"axis": 1}, (None, None, 5), "whose size is known"),
         ({"momentum": 1.5}, (None, 5), "Received: momentum=1.5"),
+        ({"momentum": -0.5}, (None, 5), "Received: momentum=-0.5"),
         ({"axis": [1]}, (None, 5), "Received: axis="),
     ],
 )
 def test_arguments_out_of_range_are_refused(arguments, shape, words):
     with pytest.raises(ValueError, match=words):
         MeanOnlyBatchNormalization(**arguments).build(shape)
+
+
+def test_by_default_the_last_axis_is_that_of_units_and_only_beta_is_trained():
+    layer = MeanOnlyBatchNormalization()
+    layer.build((None, 3, 5))
+    assert layer.built
+    assert layer.axis == -1
+    assert [variable.name for variable in layer.trainable_variables] == ["beta"]
+    assert [variable.name for variable in layer.non_trainable_variables] == ["moving_mean"]
+    assert layer.moving_mean.shape == (5,)
+    assert layer.input_spec.axes == {-1: 5}
+    assert (layer.momentum, layer.center, layer.synchronized) == (0.99, True, False)
+    without = MeanOnlyBatchNormalization(center=False)
+    without.build((None, 5))
+    assert without.trainable_variables == []
+
+
+@pytest.mark.parametrize("rank", [3, 4])
+def test_masked_steps_count_for_nothing_and_the_mask_goes_on(rank):
+    random = np.random.default_rng(0)
+    x = random.normal(size=(6, 4, 3, 2)[:rank]).astype("float32")
+    mask = random.random((6, 4)) < 0.5
+    layer = MeanOnlyBatchNormalization(momentum=0.0)
+    outputs = layer(x, training=True, mask=mask)
+    expected = x[mask].reshape(-1, x.shape[-1]).mean(axis=0)
+    np.testing.assert_allclose(layer.moving_mean, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(outputs, x - expected, rtol=1e-4, atol=1e-5)
+    inputs = keras.Input((4, 3))
+    assert layer.compute_mask(inputs, mask) is mask
