@@ -122,11 +122,3 @@ def test_a_smaller_last_batch_is_no_second_trace(blobs, classifier):
     for _ in range(2):
         meter.measure(classifier, blobs)
     assert len(traces) == 1
-
-
-def test_model_and_data_have_names_and_options_only_names(blobs, classifier):
-    named = growth_gradients(model=classifier, data=blobs)
-    for one, other in zip(named.values(), growth_gradients(classifier, blobs).values()):
-        np.testing.assert_array_equal(one, other)
-    with pytest.raises(TypeError, match="positional"):
-        growth_gradients(classifier, blobs, classifier.loss)
