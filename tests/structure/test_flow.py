@@ -78,3 +78,19 @@ def test_an_einsum_is_followed_from_its_last_axis_to_its_last(
     why_not = wiring_for(layer).why_not(layer)
     assert (why_not is None) == is_followed
     assert is_followed or why_not == "its equation does not lead from the last axis to the last"
+
+
+def test_a_constant_that_is_tied_to_what_is_needed_is_said_to_stay():
+    x = keras.Input((3,))
+    one, other = (layers.Dense(2, name=name) for name in ("one", "other"))
+    ends = [one(x), other(x)]
+    reader = layers.Dense(2, name="reader")(ends[0])
+    model = keras.Model(x, [reader, layers.Dense(2, name="sum")(layers.Add()(ends))])
+    one.kernel.assign(one.kernel * np.array([0, 1]))
+    assert Flow(UnitGraph(model)).reasons == {
+        "reader": "1 stay: units that are needed are tied to them"
+    }
+    one.bias.assign([0, 1])
+    one.kernel.assign(np.zeros((3, 2)))
+    reasons = Flow(UnitGraph(model)).reasons
+    assert reasons["reader"] == "2 stay: units that are needed are tied to them"
