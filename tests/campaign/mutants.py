@@ -44,11 +44,11 @@ ROOMS = {
 }
 # Whose lines are counted.
 MEASURED = ["tests"]
-_PATIENCE_SECONDS = 900.0
+_PATIENCE_SECONDS = 300.0
 # pytest's exit codes where it can't find what it is to run, and where all of it is slow.
 _NOT_FOUND, _NO_TESTS = 4, 5
 # So long tests of a place take together: first those named after its module, of each the quickest.
-_MOST_SECONDS = 60.0
+_MOST_SECONDS = 30.0
 _NO_SOURCE = shutil.ignore_patterns("__pycache__", "results")
 # Faults that change nothing a test could see, each with the reason.
 EQUIVALENT = _ROOT / "tests" / "campaign" / "equivalent_mutants.json"
