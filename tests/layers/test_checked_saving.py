@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import keras_grow
-from keras_grow.layers.checked_saving import checksum
+from keras_grow.layers.checked_saving import check_shapes, checksum
 
 _LAYERS = {
     "dense": lambda: keras_grow.GrowableDense(4, initial_density=0.5, seed=0),
@@ -130,6 +130,15 @@ def test_every_precision_is_saved_and_loaded(policy, tmp_path):
     other.load_weights(tmp_path / "model.weights.h5")
     for a, b in zip(model.get_weights(), other.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_arrays_of_any_other_shape_are_refused():
+    expected = {"0": (3, 2), "1": (4,)}
+    check_shapes("dense", {"0": np.zeros((3, 2)), "1": np.zeros(4)}, expected)
+    check_shapes("dense", {"0": np.zeros((3, 2))}, expected)  # Keras says what is missing.
+    for shape in ((2, 2), (3, 1), (3, 3), (9, 9), (6,), ()):
+        with pytest.raises(ValueError, match=r"'dense' expects array '0' of shape \(3, 2\)"):
+            check_shapes("dense", {"0": np.zeros(shape), "1": np.zeros(4)}, expected)
 
 
 def test_a_checksum_tells_numbers_shapes_and_kinds_apart():
