@@ -1,9 +1,10 @@
 """Connections that come and go take their weights and slots along, as in a dict of them."""
 
+import keras
 import numpy as np
 import pytest
 
-from keras_grow import SparseDense
+from keras_grow import ActiveFanIn, SparseDense
 
 SHAPE = 6, 8
 
@@ -120,3 +121,14 @@ def test_weights_that_are_not_finite_are_counted(bad):
     layer.values.assign(values)
     with pytest.raises(ValueError, match="'somewhere' stores weights.*Received: 2 of its"):
         layer.check_finite("somewhere")
+
+
+@pytest.mark.parametrize("group_size", [1, 4])
+def test_weights_are_scaled_by_how_many_inputs_their_unit_has(group_size):
+    ones = ActiveFanIn(keras.initializers.Ones())
+    layer = _layer(group_size, kernel_initializer=ones)
+    kernel = layer.effective_kernel().numpy()
+    counts = np.count_nonzero(kernel, axis=0)
+    assert len(set(counts)) > 1 or group_size > 1
+    expected = (kernel != 0) * np.sqrt(SHAPE[0] / counts.clip(min=1))
+    np.testing.assert_allclose(kernel, expected, rtol=1e-6)
