@@ -51,6 +51,16 @@ def test_a_layer_is_paired_with_what_wraps_it(is_back):
     assert cell[0] is not cell[1]
 
 
+def test_kernels_of_two_wrapped_layers_are_paired():
+    x = keras.Input((5, 3))
+    model = keras_grow.make_growable(keras.Model(x, layers.LSTM(4)(x)))
+    copy = keras.models.clone_model(model)
+    kernels = keras_grow.growable_layers(model)
+    pairs = dict(paired_layers(model, copy))
+    assert [pairs[kernel] for kernel in kernels] == keras_grow.growable_layers(copy)
+    assert len(kernels) == 2
+
+
 def test_a_layer_with_another_copy_in_each_place_is_torn():
     shared = layers.Dense(4, name="shared")
     shared.build((None, 4))
