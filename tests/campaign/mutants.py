@@ -70,6 +70,7 @@ def run(count: int, seed: int, scratch: pathlib.Path) -> dict[str, int]:
     kept = _kept(scratch)
     tests_of = _Covered(scratch)
     changed = _changed_tests(kept)
+    reasons = json.loads(EQUIVALENT.read_text())
     log = scratch / "verdicts.jsonl"
     made = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     made += _sample(count, seed, scratch)[len(made) :]
@@ -84,6 +85,8 @@ def run(count: int, seed: int, scratch: pathlib.Path) -> dict[str, int]:
 
         def judge(mutant: dict) -> dict:
             tests = [test for test in changed if test.startswith(_room(mutant["module"]))]
+            # Those named after the module are the likeliest to notice.
+            tests.sort(key=lambda test: _named_after(mutant["module"]) not in test)
             if "verdict" not in mutant:
                 known = tests_of(mutant["module"], mutant["line"])
                 tests += [test for test in known if test.partition("::")[0] not in changed]
@@ -94,7 +97,12 @@ def run(count: int, seed: int, scratch: pathlib.Path) -> dict[str, int]:
                 workers.put(worker)
 
         threads = stack.enter_context(concurrent.futures.ThreadPoolExecutor(workers.qsize()))
-        left = [n for n, each in enumerate(made) if each.get("verdict", "survived") == "survived"]
+        left = [
+            n
+            for n, each in enumerate(made)
+            if "verdict" not in each
+            or (each["verdict"] == "survived" and _key(each) not in reasons)
+        ]
         left.sort(key=lambda n: "verdict" in made[n])
         for number, record in zip(left, threads.map(judge, [made[n] for n in left]), strict=True):
             made[number] = record
@@ -102,12 +110,11 @@ def run(count: int, seed: int, scratch: pathlib.Path) -> dict[str, int]:
             (scratch / "unfinished").write_text("".join(judged))
             (scratch / "unfinished").rename(log)
             print(f"{record['verdict']:>9}  {record['module']}:{record['line']}", flush=True)
-    reasons = json.loads(EQUIVALENT.read_text())
     counts: collections.Counter[str] = collections.Counter()
     survivors = []
     for record in made[:count]:
         verdict = record["verdict"]
-        if verdict == "survived" and f"{record['module']}\n{record['change']}" in reasons:
+        if verdict == "survived" and _key(record) in reasons:
             verdict = "equivalent"
         elif verdict == "survived":
             survivors.append(f"{record['module']}:{record['line']}\n{record['change']}\n")
@@ -150,6 +157,16 @@ def _changed_tests(kept: pathlib.Path) -> list[str]:
 def _room(module: str) -> tuple[str, ...]:
     """The folders of tests that must notice a fault in a module."""
     return tuple(f"tests/{name}/" for name in ROOMS[module.split("/")[1]])
+
+
+def _named_after(module: str) -> str:
+    """The file of tests that has the name of a module."""
+    return f"test_{pathlib.Path(module).stem}.py"
+
+
+def _key(mutant: dict) -> str:
+    """What a fault is called where it is known to change nothing."""
+    return f"{mutant['module']}\n{mutant['change']}"
 
 
 class _Covered:
@@ -195,7 +212,7 @@ class _Covered:
             return {name for name in names if name.startswith(room)}
 
         found = tests([line]) or tests(contexts)
-        near = f"test_{pathlib.Path(module).stem}.py"
+        near = _named_after(module)
         ordered = sorted(found, key=lambda test: (near not in test, self._seconds[test], test))
         ends = itertools.accumulate(self._seconds[test] for test in ordered)
         return [test for test, end in zip(ordered, ends, strict=True) if end <= _MOST_SECONDS]

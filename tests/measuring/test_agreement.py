@@ -269,3 +269,28 @@ def test_the_class_is_said_twice_where_it_is_another():
         with pytest.raises(CopyDiffers) as raised:
             check_copy(model, copy, True)
         assert f"layer 'dense' {classes} as the first" in str(raised.value)
+
+
+@pytest.mark.parametrize("is_wrong", [False, True])
+def test_units_are_compared_where_they_stand_in_the_copy(is_wrong):
+    inputs = keras.Input((4,))
+    hidden = layers.Dense(5, "tanh", name="hidden")
+    model = keras.Model(inputs, layers.Dense(2)(hidden(inputs)))
+    here, there = np.array([0, 2, 3]), np.array([2, 0, 1])
+    last = model.layers[-1].kernel.numpy()
+    last[[1, 4]] = 0
+    model.layers[-1].kernel.assign(last)
+    fewer = layers.Dense(3, "tanh", name="hidden")
+    copy = keras.Model(inputs, layers.Dense(2, name=model.layers[-1].name)(fewer(inputs)))
+    kernel = np.zeros((4, 3), "float32")
+    kernel[:, there] = hidden.kernel.numpy()[:, here]
+    fewer.kernel.assign(kernel + 0.1 * is_wrong)
+    rows = np.zeros((3, 2), "float32")
+    rows[there] = last[here]
+    copy.layers[-1].kernel.assign(rows)
+    places = {id(hidden): (here, there)}
+    if is_wrong:
+        with pytest.raises(CopyDiffers, match="layer 'hidden'"):
+            check_copy(model, copy, True, places)
+    else:
+        check_copy(model, copy, True, places)
