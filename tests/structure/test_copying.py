@@ -10,9 +10,9 @@ from keras_grow.structure.copying import carry_seeds, carry_state, carry_trainab
 class _Keeps(keras.layers.Layer):
     """No `get_config`: Keras's own can't say what layer is inside."""
 
-    def __init__(self, inner, factor, dtype=None, **options):
+    def __init__(self, inner, factor, dtype=None, *, offset=0.0, **options):
         super().__init__(dtype=dtype, **options)
-        self.inner, self.factor = inner, factor
+        self.inner, self.factor, self.offset = inner, factor, offset
 
 
 class _KeepsAnother(keras.layers.Layer):
@@ -28,10 +28,10 @@ class _TakesMany(keras.layers.Layer):
 
 
 def test_arguments_that_attributes_keep_make_another_one():
-    layer = _Keeps(keras.layers.Dense(3), 2.5, "float64", name="kept", trainable=False)
+    layer = _Keeps(keras.layers.Dense(3), 2.5, "float64", offset=4.0, name="kept", trainable=False)
     new = made_anew(layer)
     assert type(new) is _Keeps
-    assert new.factor == 2.5
+    assert (new.factor, new.offset) == (2.5, 4.0)
     assert (new.name, new.trainable, new.dtype) == ("kept", False, "float64")
     assert new.inner is not layer.inner
     assert (new.inner.units, new.inner.name) == (3, layer.inner.name)

@@ -26,6 +26,9 @@ def test_tensors_have_the_names_of_their_arguments_and_the_rest_are_options():
     assert not {"query", "key", "value"} & set(options)
 
 
+@pytest.mark.skipif(
+    not hasattr(layers, "ReversibleEmbedding"), reason="this Keras has no tied embedding"
+)
 def test_each_call_of_a_layer_has_its_own_options():
     tokens = keras.Input((6,), dtype="int32")
     table = layers.ReversibleEmbedding(20, 8, name="words")
