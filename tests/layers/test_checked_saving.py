@@ -132,6 +132,20 @@ def test_every_precision_is_saved_and_loaded(policy, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize(
+    ("place", "value"), [(-1, 24), (-1, 10**9), (0, -1), (3, 0), (1, 0), (-1, 0)]
+)
+def test_connections_out_of_range_or_order_are_said(place, value):
+    layer = keras_grow.SparseDense(4, capacity=9, seed=0)
+    layer.build((None, 6))
+    store = {}
+    layer.save_own_variables(store)
+    store["connections"] = store["connections"].copy()
+    store["connections"][place] = value
+    with pytest.raises(ValueError, match=r"of shape \(9,\), out of range or order"):
+        layer.load_own_variables(store)
+
+
 def test_arrays_of_any_other_shape_are_refused():
     expected = {"0": (3, 2), "1": (4,)}
     check_shapes("dense", {"0": np.zeros((3, 2)), "1": np.zeros(4)}, expected)
