@@ -5,6 +5,7 @@ import pytest
 from keras import layers
 
 import keras_grow
+from keras_grow.layers.in_place import mask_in_place
 from keras_grow.layers.pairing import paired_layers, torn_layers
 
 
@@ -49,6 +50,17 @@ def test_a_layer_is_paired_with_what_wraps_it(is_back):
     (cell,) = [pair for pair in pairs if isinstance(pair[0], layers.LSTMCell)]
     assert type(cell[0]) is type(cell[1])
     assert cell[0] is not cell[1]
+
+
+def test_kernels_that_were_masked_in_place_have_no_copy():
+    model, copy = (_Block(layers.GRU(4, name="gru")) for _ in range(2))
+    for each in (model, copy):
+        each.inner.build((None, 5, 3))
+    expected = _names(paired_layers(model, copy))
+    assert "gru" in dict(expected)
+    mask_in_place(model.inner)
+    for pairs in (paired_layers(model, copy), paired_layers(copy, model)):
+        assert [name for name, _ in _names(pairs)][1:] == [name for name, _ in expected][1:]
 
 
 def test_kernels_of_two_wrapped_layers_are_paired():

@@ -97,3 +97,17 @@ def test_a_constant_that_is_tied_to_what_is_needed_is_said_to_stay():
     one.kernel.assign(np.zeros((3, 2)))
     reasons = Flow(UnitGraph(model)).reasons
     assert reasons["reader"] == "2 stay: units that are needed are tied to them"
+
+
+@pytest.mark.parametrize("is_normalized", [False, True])
+def test_what_counts_in_a_mean_stays_with_what_is_read(is_normalized):
+    x = keras.Input((3,))
+    hidden = layers.Dense(4, name="hidden")(x)
+    passed = layers.RMSNormalization()(hidden) if is_normalized else layers.ReLU()(hidden)
+    reader = layers.Dense(2, name="reader")
+    model = keras.Model(x, reader(passed))
+    reader.kernel.assign(reader.kernel * np.array([[1], [0], [0], [1]]))
+    flow = Flow(UnitGraph(model))
+    (step,) = [step for step in flow.graph.steps if step.path == "hidden"]
+    expected = [0, 1, 2, 3] if is_normalized else [0, 3]
+    assert flow.kept(step.outputs[0]).tolist() == expected

@@ -25,6 +25,25 @@ def test_units_behind_calls_of_one_normalization_are_one(is_shared):
     assert {group.count for group in free} == {5}
 
 
+class _Scaled(layers.Layer):
+    """A layer of one's own, that takes one tensor or two."""
+
+    def build(self, *shapes):
+        self.scale = self.add_weight(shape=())
+
+    def call(self, x, y=None):
+        return self.scale * (x if y is None else x + y)
+
+
+def test_calls_with_other_numbers_of_tensors_are_followed_as_far_as_they_go():
+    x = keras.Input((4,))
+    scaled = _Scaled()
+    ends = [layers.Dense(5, name=name)(x) for name in ("one", "other")]
+    outputs = layers.Dense(2, name="last")(scaled(ends[0]) + scaled(*ends))
+    reasons = {g.made_by[0].path: g.why_fixed for g in keras_grow.groups(keras.Model(x, outputs))}
+    assert all(reasons[name] is not None for name in ("one", "other"))
+
+
 def test_units_of_calls_of_different_width_are_not():
     x = keras.Input((4,))
     activation = layers.ReLU()
