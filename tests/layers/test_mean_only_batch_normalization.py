@@ -168,3 +168,14 @@ def test_masked_steps_count_for_nothing_and_the_mask_goes_on(rank):
     np.testing.assert_allclose(outputs, x - expected, rtol=1e-4, atol=1e-5)
     inputs = keras.Input((4, 3))
     assert layer.compute_mask(inputs, mask) is mask
+
+
+@pytest.mark.filterwarnings("error:Layer .* does not support masking")
+def test_it_takes_a_mask_without_a_warning():
+    layers = [keras.layers.Masking(), MeanOnlyBatchNormalization(), keras.layers.LSTM(2)]
+    model = keras.Sequential([keras.Input((4, 3)), *layers])
+    x = np.ones((2, 4, 3), "float32")
+    x[:, 2:] = 0
+    # Masked steps, whatever the mean moves them to, are passed over.
+    layers[1].moving_mean.assign([1, 2, 3])
+    np.testing.assert_allclose(model(x), model(x[:, :2]), rtol=1e-6)
