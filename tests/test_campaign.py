@@ -52,6 +52,10 @@ def test_faults_in_a_module_are_noticed_by_its_tests(tmp_path, monkeypatch):
     assert counts["killed"] + counts.get("survived", 0) + counts.get("equivalent", 0) == 3
     # It goes on where it stopped, and nothing is left in the tree.
     assert mutants.run(3, seed=0, scratch=tmp_path) == counts
+    # Tests that have changed judge survivors anew, and those that were killed not.
+    monkeypatch.setattr(mutants, "_changed_tests", lambda kept: ["tests/search/test_progress.py"])
+    again = mutants.run(3, seed=0, scratch=tmp_path)
+    assert again["killed"] >= counts["killed"]
     for kept in (tmp_path / "kept" / "keras_grow").rglob("*.py"):
         there = tmp_path / "tree0" / kept.relative_to(tmp_path / "kept")
         assert there.read_bytes() == kept.read_bytes()

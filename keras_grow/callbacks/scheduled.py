@@ -26,7 +26,8 @@ _of_model: weakref.WeakKeyDictionary[keras.Model, weakref.WeakSet] = weakref.Wea
 def take_back(model: keras.Model) -> None:
     """Undoes what was changed before a batch that there was not, before the model is saved."""
     for callback in _of_model.get(model, ()):
-        callback._take_back()
+        if callback.model is model:  # It may have trained another one since.
+            callback._take_back()
 
 
 class Scheduled(CopyableCallback, abc.ABC):
