@@ -27,7 +27,7 @@ def take_back(model: keras.Model) -> None:
     """Undoes what was changed before a batch that there was not, before the model is saved."""
     for callback in _of_model.get(model, ()):
         if callback.model is model:  # It may have trained another one since.
-            callback._take_back()
+            callback.take_back()
 
 
 class Scheduled(CopyableCallback, abc.ABC):
@@ -113,10 +113,10 @@ class Scheduled(CopyableCallback, abc.ABC):
         return not isinstance(self.when, Steps)
 
     def on_test_begin(self, logs=None):
-        self._take_back()
+        self.take_back()
 
     def on_epoch_end(self, epoch, logs=None):
-        self._take_back()
+        self.take_back()
         if logs is not None:
             self._log(logs)
 
@@ -164,7 +164,7 @@ class Scheduled(CopyableCallback, abc.ABC):
             variables += [slot for slot in self.model.optimizer.variables if slot.shape]
         return Snapshot(variables)
 
-    def _take_back(self) -> None:
+    def take_back(self) -> None:
         """Undoes a change before a batch that there was not, and that batch's step.
 
         The optimizer may have counted it, as parts of a step need no data and run before Keras
