@@ -34,7 +34,7 @@ def test_places_are_those_that_hang_on_a_unit_and_on_no_other(name):
     before = np.asarray(layer(x))
     (places,) = places_behind(layer, [shape])
     assert places.shape[0] == UNITS
-    # What no rule mentions is on the last axis of the output nowhere.
+    # Together they are all of the last axis of the output, each once.
     assert sorted(places.reshape(-1).tolist()) == list(range(before.shape[-1]))
     for unit, at in enumerate(places):
         changed = x.copy()
